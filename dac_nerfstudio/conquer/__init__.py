@@ -1,0 +1,1 @@
+"""Experts, the student, and how nerfstudio trains them."""

@@ -1,0 +1,226 @@
+"""Draws training rays by group membership."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Dict, Optional, Tuple, Type
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Int, UInt8
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.model_components.ray_generators import RayGenerator
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import track
+from torch import Tensor
+
+from dac_nerfstudio.conquer.pixels import PixelSchedule
+from dac_nerfstudio.partition import Partition, PartitionError, Views, align, view_name
+
+
+@dataclass
+class DaCDataManagerConfig(VanillaDataManagerConfig):
+    """Settings of the data manager."""
+
+    _target: Type = field(default_factory=lambda: DaCDataManager)
+    """Target class to instantiate."""
+    partition: tyro.conf.Suppress[Optional[Path]] = None
+    """File of the partition; set from --partition."""
+    group: tyro.conf.Suppress[Optional[int]] = None
+    """Draw rays by this group's membership; all views alike without it. Set from --group."""
+    sort_by_group: tyro.conf.Suppress[bool] = False
+    """Order each batch by the group of the rays and tell it in the bundle's metadata, for distillation."""
+    seed: tyro.conf.Suppress[int] = 42
+    """Of the draw of pixels; set from --machine.seed."""
+
+
+def views_of(outputs: DataparserOutputs, data: Path) -> Views:
+    """The views of one split as a dataparser sees them, in the frame that the model is trained in."""
+    cameras = outputs.cameras
+    intrinsics = [cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height]
+    return Views(
+        names=tuple(name_of(path, data) for path in outputs.image_filenames),
+        camera_to_worlds=cameras.camera_to_worlds.numpy().astype(np.float64),
+        intrinsics=torch.cat([column.double() for column in intrinsics], dim=-1).numpy(),
+    )
+
+
+def name_of(image: Path, data: Path) -> str:
+    """A photo's name in partitions and reports."""
+    folder = data.parent if data.is_file() else data
+    return view_name(image.relative_to(folder) if image.is_relative_to(folder) else image)
+
+
+class DaCDataManager(VanillaDataManager):
+    """Holds the training photos as bytes, drawn by a schedule that is a function of the step."""
+
+    config: DaCDataManagerConfig
+
+    def create_train_dataset(self) -> InputDataset:
+        return _in_single_precision(super().create_train_dataset())
+
+    def create_eval_dataset(self) -> Optional[InputDataset]:
+        try:
+            return _in_single_precision(super().create_eval_dataset())
+        except FileNotFoundError as error:
+            if self.test_split != "val":
+                raise
+            # Many copies of NeRF-synthetic come without their validation views; training can do without.
+            CONSOLE.print(f"[yellow]No validation views ({error.filename} is missing): training without evaluation.")
+            return None
+
+    def setup_train(self) -> None:
+        # Photos are read at the first training step: evaluation, rendering and viewer never need them.
+        self.train_ray_generator = RayGenerator(self.train_dataset.cameras.to(self.device))
+
+    def next_train(self, step: int) -> Tuple[RayBundle, Dict[str, Tensor]]:
+        self.train_count += 1
+        photos = self.photos
+        views, pixels = self.schedule.draw(step)
+        groups = None
+        if self.config.sort_by_group:
+            groups = self.homes[views]
+            order = groups.argsort(stable=True)
+            views, pixels, groups = views[order], pixels[order], groups[order]
+        colours, rows, columns = photos.read(views, pixels)
+        indices = torch.stack((views, rows, columns), dim=-1).to(self.device)
+        rays = self.train_ray_generator(indices)
+        if groups is not None:
+            rays.metadata["group"] = groups[:, None].to(self.device)
+        return rays, {"image": colours.to(self.device).float() / 255, "indices": indices}
+
+    def get_train_rays_per_batch(self) -> int:
+        return self.config.train_num_rays_per_batch
+
+    @cached_property
+    def partition(self) -> Optional[Partition]:
+        """The partition of the training views, if the config names one.
+
+        Raises:
+            PartitionError: it is of other views than the data's.
+        """
+        if self.config.partition is None:
+            return None
+        partition = Partition.load(self.config.partition)
+        names = self.train_names
+        if set(names) != set(partition.views.names):
+            stranger = sorted(set(names) ^ set(partition.views.names))[0]
+            raise PartitionError(
+                f"{self.config.partition} divides {len(partition.views)} views, the data has {len(names)} training "
+                f"views, and they differ (for example in {stranger}). Divide this data: dac split --data "
+                f"{self.config.data}, or name its partition with --partition."
+            )
+        return partition
+
+    @property
+    def train_names(self) -> Tuple[str, ...]:
+        """Names of the training views, in the order of the dataset."""
+        return tuple(name_of(path, self.config.data) for path in self.train_dataset.image_filenames)
+
+    @property
+    def eval_names(self) -> Tuple[str, ...]:
+        """Names of the evaluation views, in the order of the dataset."""
+        return tuple(name_of(path, self.config.data) for path in self.eval_dataset.image_filenames)
+
+    def route(self, camera_to_worlds: Tensor) -> Int[Tensor, "cameras"]:
+        """Group of each camera, counted from 1; poses ``[cameras, 3, 4]`` in the model's frame.
+
+        Dataparsers may turn, shift and scale a scene: the frames are matched by the training cameras, which are known
+        in both.
+        """
+        if self.partition is None:
+            raise PartitionError("No partition is known here, so cameras have no group.")
+        poses = dict(zip(self.train_names, self.train_dataset.cameras.camera_to_worlds.numpy().astype(np.float64)))
+        here = np.stack([poses[name] for name in self.partition.views.names])
+        to_partition = align(here, self.partition.views.camera_to_worlds)
+        queries = camera_to_worlds.cpu().numpy().astype(np.float64)
+        return torch.from_numpy(np.asarray(self.partition.route(to_partition.apply(queries)), dtype=np.int64))
+
+    @cached_property
+    def homes(self) -> Int[Tensor, "views"]:
+        """Home group of each training view, in the order of the dataset."""
+        assert self.partition is not None
+        homes = dict(zip(self.partition.views.names, self.partition.homes))
+        return torch.tensor([int(homes[name]) for name in self.train_names])
+
+    @cached_property
+    def weights(self) -> Dict[str, float]:
+        """Sampling weight of each training view."""
+        if self.config.group is None:
+            return {name: 1.0 for name in self.train_names}
+        assert self.partition is not None
+        return dict(zip(self.partition.views.names, map(float, self.partition.membership[self.config.group - 1])))
+
+    @cached_property
+    def photos(self) -> Photos:
+        """The training photos that have a weight."""
+        return Photos(self.train_dataset, [self.weights[name] > 0 for name in self.train_names])
+
+    @cached_property
+    def schedule(self) -> PixelSchedule:
+        weights = [self.weights[name] for name in self.train_names]
+        # Each process of a multi-GPU run draws its own pixels.
+        seed = self.config.seed + self.local_rank
+        return PixelSchedule(self.photos.sizes, weights, self.config.train_num_rays_per_batch, seed)
+
+
+class Photos:
+    """Photos as one array of bytes ``[pixels, channels]``, masked pixels left out.
+
+    Args:
+        dataset: the photos.
+        wanted: per photo, whether it will ever be drawn; the others are not read.
+    """
+
+    def __init__(self, dataset: InputDataset, wanted: list[bool]) -> None:
+        self.widths = dataset.cameras.width[:, 0].long().cpu()
+        pixels: list[UInt8[Tensor, "n channels"]] = []
+        numbers: list[Int[Tensor, "n"]] = []
+        self.sizes: list[int] = []
+        self._masked = False
+        for view in track(range(len(dataset)), "Reading photos", transient=True):
+            if not wanted[view]:
+                self.sizes.append(0)
+                continue
+            data = dataset.get_data(view, image_type="uint8")
+            colours = data["image"].flatten(0, 1)
+            visible = torch.arange(len(colours), dtype=torch.int32)
+            if "mask" in data:
+                self._masked = True
+                visible = visible[data["mask"].flatten().bool()]
+            pixels.append(colours[visible.long()] if "mask" in data else colours)
+            numbers.append(visible)
+            self.sizes.append(len(visible))
+        if len({chunk.shape[1] for chunk in pixels}) > 1:
+            pixels = [_with_alpha(chunk) for chunk in pixels]
+        self.pixels = torch.cat(pixels)
+        self.numbers = torch.cat(numbers) if self._masked else None
+        self.starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
+
+    def read(
+        self, views: Int[Tensor, "n"], pixels: Int[Tensor, "n"]
+    ) -> Tuple[UInt8[Tensor, "n channels"], Int[Tensor, "n"], Int[Tensor, "n"]]:
+        """Colour, row and column of the given (visible) pixels of the given views."""
+        at = self.starts[views] + pixels
+        number = pixels if self.numbers is None else self.numbers[at].long()
+        widths = self.widths[views]
+        return self.pixels[at], number // widths, number % widths
+
+
+def _with_alpha(colours: UInt8[Tensor, "n channels"]) -> UInt8[Tensor, "n 4"]:
+    if colours.shape[1] == 4:
+        return colours
+    return torch.cat((colours, torch.full_like(colours[:, :1], 255)), dim=1)
+
+
+def _in_single_precision(dataset: InputDataset) -> InputDataset:
+    """Blender's focal length arrives in double precision, on which nerfstudio's spiral rendering fails."""
+    for name in ("fx", "fy", "cx", "cy"):
+        setattr(dataset.cameras, name, getattr(dataset.cameras, name).float())
+    return dataset

@@ -1,0 +1,136 @@
+"""nerfstudio's pipeline, with repeatable steps and scores per view and per group."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Dict, List, Optional, Type
+
+import torch
+import torchvision.utils
+import tyro
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from rich.progress import track
+
+from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
+from dac_nerfstudio.conquer.pixels import key_of
+from dac_nerfstudio.kplanes.model import KPlanesModelConfig
+
+
+@dataclass
+class DaCPipelineConfig(VanillaPipelineConfig):
+    """Settings of the pipeline."""
+
+    _target: Type = field(default_factory=lambda: DaCPipeline)
+    """Target class to instantiate."""
+    datamanager: DaCDataManagerConfig = field(default_factory=DaCDataManagerConfig)
+    """Settings of the data manager."""
+    model: KPlanesModelConfig = field(default_factory=KPlanesModelConfig)
+    """Settings of the model."""
+    seed: tyro.conf.Suppress[int] = 42
+    """Of every training step's randomness; set from --machine.seed."""
+    first_step: tyro.conf.Suppress[int] = 0
+    """Steps that the model was trained for before this run; its schedules go on from there."""
+
+
+class DaCPipeline(VanillaPipeline):
+    """Reseeds every training step, so that a resumed run is the undisturbed one; scores views by group."""
+
+    config: DaCPipelineConfig
+    datamanager: DaCDataManager
+
+    def __init__(self, config: DaCPipelineConfig, *args: Any, local_rank: int = 0, **kwargs: Any) -> None:
+        provide_ffmpeg()
+        super().__init__(config, *args, local_rank=local_rank, **kwargs)
+        self.local_rank = local_rank
+
+    def get_train_loss_dict(self, step: int) -> Any:
+        self.model.step = self.config.first_step + step
+        torch.manual_seed(key_of(self.config.seed, self.local_rank, step))
+        return super().get_train_loss_dict(step)
+
+    def get_average_eval_image_metrics(
+        self, step: Optional[int] = None, output_path: Optional[Path] = None, get_std: bool = False
+    ) -> Dict[str, float]:
+        """Mean scores over all evaluation views; for a model of a known partition also those of each group's views
+        (``psnr_group_1``), for an expert those of its own (``psnr_own_group``)."""
+        views = self.score_views(output_path)
+        return mean_scores(views, self.datamanager.config.group, get_std)
+
+    @torch.no_grad()
+    def score_views(self, output_path: Optional[Path] = None) -> List[Dict[str, Any]]:
+        """Scores of each evaluation view: name, group (None without a partition), psnr, ssim, lpips where its weights
+        are, num_rays_per_sec, fps. Pictures go to ``output_path``."""
+        self.eval()
+        if output_path is not None:
+            output_path.mkdir(parents=True, exist_ok=True)
+        cameras = self.datamanager.eval_dataset.cameras
+        groups: List[Optional[int]] = [None] * len(cameras)
+        if self.datamanager.partition is not None:
+            groups = self.datamanager.route(cameras.camera_to_worlds).tolist()
+        views = []
+        loader = self.datamanager.fixed_indices_eval_dataloader
+        names = self.datamanager.eval_names
+        for number, (camera, batch) in enumerate(track(loader, "Evaluating views", total=len(cameras), transient=True)):
+            start = perf_counter()
+            outputs = self.model.get_outputs_for_camera(camera=camera)
+            rays = int(camera.height * camera.width)
+            metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
+            seconds = perf_counter() - start
+            if output_path is not None:
+                for kind, image in images.items():
+                    torchvision.utils.save_image(
+                        image.permute(2, 0, 1).cpu(), output_path / f"eval_{kind}_{number:04d}.png"
+                    )
+            views.append(
+                {
+                    "name": names[number],
+                    "group": groups[number],
+                    **metrics,
+                    "num_rays_per_sec": rays / seconds,
+                    "fps": 1 / seconds,
+                }
+            )
+        self.train()
+        return views
+
+
+def mean_scores(views: List[Dict[str, Any]], own_group: Optional[int] = None, std: bool = False) -> Dict[str, float]:
+    """Mean of each score over views, over each group's views and over those of ``own_group``, flat."""
+
+    def mean(subset: List[Dict[str, Any]], key: str) -> float:
+        return sum(view[key] for view in subset) / len(subset)
+
+    scores = [key for key in views[0] if key not in ("name", "group")]
+    result = {key: mean(views, key) for key in scores}
+    if std:
+        for key in scores:
+            result[f"{key}_std"] = float(torch.tensor([view[key] for view in views]).std(correction=0))
+    for group in sorted({view["group"] for view in views if view["group"] is not None}):
+        subset = [view for view in views if view["group"] == group]
+        for key in ("psnr", "ssim"):
+            result[f"{key}_group_{group}"] = mean(subset, key)
+            if group == own_group:
+                result[f"{key}_own_group"] = mean(subset, key)
+    return result
+
+
+def provide_ffmpeg() -> None:
+    """Put imageio-ffmpeg's program on PATH under the name that ``ns-render`` looks for, where there is no other."""
+    if shutil.which("ffmpeg"):
+        return
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+
+        program = get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return
+    folder = tempfile.mkdtemp(prefix="dac-ffmpeg-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Path(folder, "ffmpeg").symlink_to(program)
+    os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", ""), folder))

@@ -1,0 +1,87 @@
+"""Which pixels a training step draws, as a function of seed and step: nothing to save, any step can be repeated alone.
+
+An epoch visits every pixel of a view of weight 1 once, in random order, and of a view of weight w a random share w of
+them. The order comes from a keyed bijection of the pixel numbers instead of a stored permutation.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_ROUNDS = 6
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Avalanche of 32-bit numbers held in int64 (the finaliser of MurmurHash3)."""
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK
+    return x ^ (x >> 16)
+
+
+def key_of(*parts: int) -> int:
+    """One 31-bit key from several numbers, such as (seed, epoch)."""
+    state = torch.zeros((), dtype=torch.int64)
+    for part in parts:
+        state = _mix((state * 31 + (part & _MASK) + 0x9E3779B9) & _MASK)
+    return int(state) >> 1
+
+
+def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """Where a keyed permutation of 0 .. size-1 takes each number; equal size and key mean the same permutation.
+
+    A Feistel network on twice h bits, enough for the largest size; results outside 0 .. size-1 go round again until
+    they fall inside (cycle walking), which keeps the map one-to-one.
+    """
+    half = max((int(sizes.max()) - 1).bit_length() + 1, 2) // 2
+    low = (1 << half) - 1
+    out = numbers.clone()
+    outside = torch.arange(len(numbers), device=numbers.device)
+    while len(outside):
+        left, right = out[outside] >> half, out[outside] & low
+        for round_number in range(_ROUNDS):
+            left, right = right, left ^ (_mix((right * 0x9E3779B1 + keys[outside] + round_number) & _MASK) & low)
+        out[outside] = (left << half) | right
+        outside = outside[out[outside] >= sizes[outside]]
+    return out
+
+
+class PixelSchedule:
+    """Draws ``batch`` pixels per step from views of different size and weight.
+
+    Args:
+        sizes: pixels of each view.
+        weights: of each view, in [0, 1].
+        batch: pixels per step.
+        seed: of the whole run.
+
+    Raises:
+        ValueError: no pixel has a weight.
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], batch: int, seed: int) -> None:
+        self.sizes = torch.tensor(sizes, dtype=torch.int64)
+        counts = (self.sizes * torch.tensor(weights, dtype=torch.float64)).round().long()
+        self.ends = counts.cumsum(0)
+        self.starts = self.ends - counts
+        self.epoch_length = int(self.ends[-1])
+        self.batch, self.seed = batch, seed
+        if self.epoch_length == 0:
+            raise ValueError("There is no pixel to draw: every view is empty or has weight 0.")
+
+    def draw(self, step: int) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
+        """View and pixel number within the view, for each ray of the step."""
+        positions = torch.arange(step * self.batch, (step + 1) * self.batch)
+        epochs = positions // self.epoch_length
+        epoch_keys = torch.empty_like(positions)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            epoch_keys[epochs == epoch] = key_of(self.seed, epoch)
+        lengths = torch.full_like(positions, self.epoch_length)
+        order = permute(positions % self.epoch_length, lengths, epoch_keys)
+        views = torch.searchsorted(self.ends, order, right=True)
+        pixels = permute(order - self.starts[views], self.sizes[views], _mix((epoch_keys + views * 0x9E3779B1) & _MASK))
+        return views, pixels

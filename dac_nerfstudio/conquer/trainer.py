@@ -1,0 +1,407 @@
+"""The registered methods' configurations, and a trainer that records what it made and resumes exactly."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, Literal, Optional, Tuple, Type
+
+import torch
+import tyro
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from dac_nerfstudio.conquer.datamanager import views_of
+from dac_nerfstudio.conquer.ensemble import EnsembleModel
+from dac_nerfstudio.conquer.models import StudentModel
+from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
+from dac_nerfstudio.conquer.teachers import (
+    ExpertBank,
+    find_experts,
+    load_expert,
+    model_settings,
+    read_checkpoint,
+    rebuild_config,
+    run_folder,
+    runs_of,
+)
+from dac_nerfstudio.partition import Partition, PartitionError, find_or_divide
+from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, versions
+
+UserError = (StageError, PartitionError)
+"""What is the user's to mend: shown as a message, without a traceback."""
+
+
+@dataclass
+class DaCTrainerConfig(TrainerConfig):
+    """A baseline: one K-Planes model on all training views."""
+
+    _target: Type = field(default_factory=lambda: DaCTrainer)
+    """Target class to instantiate."""
+    pipeline: DaCPipelineConfig = field(default_factory=DaCPipelineConfig)
+    """Settings of data, model and losses."""
+    groups: int = 4
+    """Number of groups to divide the training views into, if they have not been divided yet."""
+    partition: Optional[Path] = None
+    """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
+    stage: tyro.conf.Suppress[Optional[Stage]] = None
+    """What this run is made from; filled in when it starts."""
+
+    def __post_init__(self) -> None:
+        for group in self.optimizers.values():
+            group["scheduler"].max_steps = self.max_num_iterations
+        self.pipeline.seed = self.pipeline.datamanager.seed = self.machine.seed
+
+    @property
+    def scene_dir(self) -> Path:
+        """Output folder of the scene, which holds the partition and all runs."""
+        self.set_experiment_name()
+        return Path(self.output_dir) / str(self.experiment_name)
+
+    def save_config(self) -> None:
+        # nerfstudio's last call before training, on one process, with data, folders and names settled: whatever can
+        # be found wrong is found here, and config.yml records what was found right.
+        try:
+            self.prepare()
+        except UserError as error:
+            raise SystemExit(f"\n{error}") from None
+        super().save_config()
+
+    def prepare(self) -> None:
+        """Resolve partition, inputs and record of this run.
+
+        Raises:
+            PartitionError, StageError: something that the user must mend.
+        """
+        if self.pipeline.datamanager.partition is None:
+            partition = self.find_partition()
+        else:
+            partition = Partition.load(self.pipeline.datamanager.partition)
+        self.stage = Stage(
+            method=str(self.method_name),
+            scene=str(self.experiment_name),
+            settings=stage_settings(self),
+            seed=self.machine.seed,
+            total_steps=self.max_num_iterations,
+            partition=partition.fingerprint,
+            versions=versions(),
+        )
+        self.find_inputs(partition, self.stage)
+
+    def find_inputs(self, partition: Partition, stage: Stage) -> None:
+        """Check and record what the run is made from besides data and partition."""
+
+    def find_partition(self) -> Partition:
+        """The partition that was asked for, or the scene's; made if there is none.
+
+        Raises:
+            PartitionError: the data cannot be read, or the partition is of other views.
+        """
+        manager = self.pipeline.datamanager
+        data = manager.data or manager.dataparser.data
+        if not Path(data).exists():
+            raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
+        if self.partition is not None:
+            manager.partition = self.partition
+            return Partition.load(self.partition)
+        parser = replace(manager.dataparser, data=Path(data))
+        try:
+            outputs = parser.setup().get_dataparser_outputs(split="train")
+        except (OSError, AssertionError, KeyError, ValueError) as error:
+            raise PartitionError(
+                f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its name "
+                f"ends the command, as in: ns-train {self.method_name} --data {data} blender-data"
+            ) from None
+        partition, manager.partition = find_or_divide(self.scene_dir, views_of(outputs, Path(data)), groups=self.groups)
+        return partition
+
+
+@dataclass
+class ExpertTrainerConfig(DaCTrainerConfig):
+    """An expert: one K-Planes model on the views of one group."""
+
+    group: Optional[int] = None
+    """Number of the group to train on, counted from 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # ns-eval rebuilds the pipeline from its own settings alone.
+        self.pipeline.datamanager.group = self.group
+
+    def get_base_dir(self) -> Path:
+        run = super().get_base_dir()
+        return run.parent / f"group-{self.group}" / run.name
+
+    def find_inputs(self, partition: Partition, stage: Stage) -> None:
+        groups = partition.num_groups
+        if self.group is None or not 1 <= self.group <= groups:
+            found = "no group was named" if self.group is None else f"there is no group {self.group}"
+            raise StageError(
+                f"The views are divided into {groups} groups and {found}. Add --group K, K from 1 to {groups}."
+            )
+        stage.group = self.group
+
+
+@dataclass
+class DistillTrainerConfig(DaCTrainerConfig):
+    """A student that learns from the experts of all groups."""
+
+    _target: Type = field(default_factory=lambda: DistillTrainer)
+    """Target class to instantiate."""
+    experts: Tuple[Path, ...] = ()
+    """Run folders of the experts, one per group in any order; by default the scene's latest of each group."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pipeline.datamanager.sort_by_group = True
+
+    def find_inputs(self, partition: Partition, stage: Stage) -> None:
+        found = find_experts(
+            self.scene_dir, partition.fingerprint, partition.num_groups, self.experts, self.pipeline.model
+        )
+        self.experts = tuple(folder for folder, _ in found)
+        stage.inputs = {f"expert-{record.group}": record.fingerprint for _, record in found}
+
+
+@dataclass
+class FinetuneTrainerConfig(DaCTrainerConfig):
+    """The distilled student, trained on with all photos."""
+
+    _target: Type = field(default_factory=lambda: FinetuneTrainer)
+    """Target class to instantiate."""
+    student: Optional[Path] = None
+    """Run folder of the distilled student to start from; by default the scene's latest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for group in self.optimizers.values():
+            group["scheduler"].restart = True
+
+    def find_inputs(self, partition: Partition, stage: Stage) -> None:
+        if self.student is not None:
+            folder = run_folder(self.student)
+            record = Stage.load(folder)
+        else:
+            method = str(self.method_name).replace("finetune", "distill")
+            runs = runs_of(self.scene_dir, method)
+            if not runs:
+                raise StageError(
+                    f"No finished {method} in {self.scene_dir} to start from. Make it: ns-train {method} --data …, or "
+                    "name one: --student FOLDER"
+                )
+            folder, record = runs[0]
+        if not record.complete:
+            raise StageError(f"The student in {folder} stopped at step {record.steps} of {record.total_steps}.")
+        if record.partition != partition.fingerprint:
+            raise StageError(
+                f"The student in {folder} was distilled for partition {record.partition}; the current one is "
+                f"{partition.fingerprint}."
+            )
+        if not same_shape(record.settings.get("model", {}), model_settings(self.pipeline.model)):
+            raise StageError(
+                f"The student in {folder} is a model of another size or kind than the one to be fine-tuned. Give both "
+                "the same --pipeline.model settings."
+            )
+        latest_checkpoint(folder)
+        self.student = folder
+        # Proposal schedules go on where distillation left them.
+        self.pipeline.first_step = record.steps
+        stage.inputs = {"student": record.fingerprint}
+
+
+@dataclass
+class EnsembleTrainerConfig(DistillTrainerConfig):
+    """All experts in one model. Nothing is trained: the run assembles it and ends."""
+
+    _target: Type = field(default_factory=lambda: EnsembleTrainer)
+    """Target class to instantiate."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pipeline.datamanager.sort_by_group = False
+
+    def find_inputs(self, partition: Partition, stage: Stage) -> None:
+        super().find_inputs(partition, stage)
+        # The experts are what they are: their own settings replace whatever the model's were.
+        settings = [Stage.load(folder).settings.get("model", {}) for folder in self.experts]
+        if any(not same_shape(settings[0], other) for other in settings[1:]):
+            raise StageError("The experts are models of different size or kind; an ensemble wants them alike.")
+        expert = rebuild_config(settings[0], self.experts[0])
+        for name in settings[0]:
+            setattr(self.pipeline.model, name, getattr(expert, name))
+        self.pipeline.model.groups = partition.num_groups
+        stage.settings = stage_settings(self)
+        stage.total_steps = 1
+
+
+SHAPE = (
+    "grid_base_resolution", "grid_feature_dim", "multiscale_res", "linear_decoder", "linear_decoder_layers",
+    "proposal_resolutions", "proposal_feature_dim", "is_contracted", "scene_radius",
+)  # fmt: skip
+"""Model settings without which weights mean something else."""
+
+
+def same_shape(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
+    """Whether weights of one model can be those of the other."""
+    return all(one.get(name) == other.get(name) for name in SHAPE)
+
+
+def stage_settings(config: DaCTrainerConfig) -> Dict[str, Any]:
+    """All settings that decide a run's result, as JSON."""
+    manager, model = config.pipeline.datamanager, config.pipeline.model
+    settings = {
+        "model": model_settings(model),
+        "rays": manager.train_num_rays_per_batch,
+        "resolution": manager.camera_res_scale_factor,
+        "data": {**asdict(manager.dataparser), "data": Path(manager.data or manager.dataparser.data).name},
+        "optimizers": {
+            name: {"optimizer": asdict(group["optimizer"]), "scheduler": asdict(group["scheduler"])}
+            for name, group in config.optimizers.items()
+        },
+        "mixed_precision": config.mixed_precision,
+    }
+    if hasattr(model, "distillation"):
+        settings["distillation"] = asdict(model.distillation)
+    return as_json(settings)
+
+
+def as_json(value: Any) -> Any:
+    """Settings as JSON knows them; classes by their name, paths as text."""
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, type):
+        return value.__name__
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+class DaCTrainer(Trainer):
+    """nerfstudio's trainer with whole checkpoints, a record beside them, and runs that end at their total of steps."""
+
+    config: DaCTrainerConfig
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        assert self.config.stage is not None, "the record is filled in by DaCTrainerConfig.prepare"
+        self.stage = self.config.stage
+        try:
+            super().setup(test_mode)
+            self.prepare_model()
+        except UserError as error:
+            raise SystemExit(f"\n{error}") from None
+        self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
+
+    def prepare_model(self) -> None:
+        """Give the model what it needs for training only."""
+
+    def _load_checkpoint(self) -> None:
+        folder, file = self.config.load_dir, self.config.load_checkpoint
+        if folder is None and file is None:
+            self.load_start()
+            return
+        source = run_folder(folder if folder is not None else file)
+        earlier = Stage.load(source)
+        mine = (self.stage.method, self.stage.group, self.stage.partition)
+        if (earlier.method, earlier.group, earlier.partition) != mine:
+            raise StageError(
+                f"Cannot go on from {source}: it holds {earlier.method}"
+                + (f", group {earlier.group}" if earlier.group else "")
+                + f", partition {earlier.partition}; this run is {mine[0]}"
+                + (f", group {mine[1]}" if mine[1] else "")
+                + f", partition {mine[2]}."
+            )
+        if file is None and self.config.load_step is None:
+            read_checkpoint(latest_checkpoint(source))
+        super()._load_checkpoint()
+        self.stage.seconds = earlier.seconds
+
+    def load_start(self) -> None:
+        """What a run that is not resumed starts from."""
+
+    def train(self) -> None:
+        """Train up to ``max_num_iterations`` in all, the steps of a resumed run included."""
+        total = self.config.max_num_iterations
+        if self._start_step >= total:
+            CONSOLE.print(f"Nothing to train: the checkpoint has all {total} steps. More with --max-num-iterations.")
+            return
+        self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
+        # nerfstudio would run this many steps on top of those it resumes from.
+        self.config.max_num_iterations = total - self._start_step
+        try:
+            super().train()
+        finally:
+            self.config.max_num_iterations = total
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        # Written beside the folder, every file of which nerfstudio takes for a checkpoint, and moved in when whole.
+        temporary = self.base_dir / f".{path.name}"
+        pipeline = getattr(self.pipeline, "module", self.pipeline)
+        torch.save(
+            {
+                "step": step,
+                "pipeline": pipeline.state_dict(),
+                "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
+                "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
+                "scalers": self.grad_scaler.state_dict(),
+            },
+            temporary,
+        )
+        os.replace(temporary, path)
+        self.stage.steps = step + 1
+        self.stage.seconds = self._seconds_before + time.perf_counter() - self._clock
+        self.stage.save(self.base_dir)
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("*.ckpt"):
+                if other != path:
+                    other.unlink()
+
+
+class DistillTrainer(DaCTrainer):
+    """Gives the student its teachers."""
+
+    config: DistillTrainerConfig
+
+    def prepare_model(self) -> None:
+        model = self.pipeline.model
+        assert isinstance(model, StudentModel)
+        experts = [(folder, Stage.load(folder)) for folder in self.config.experts]
+        model.teachers = ExpertBank(experts, model.device)
+
+
+class FinetuneTrainer(DaCTrainer):
+    """Starts from the distilled weights and Adam's moments."""
+
+    config: FinetuneTrainerConfig
+
+    def load_start(self) -> None:
+        assert self.config.student is not None
+        state = read_checkpoint(latest_checkpoint(self.config.student))
+        self.pipeline.load_state_dict(state["pipeline"], strict=True)
+        for name, optimizer in self.optimizers.optimizers.items():
+            # The moments alone: rates belong to this stage's own schedule.
+            fresh = optimizer.state_dict()
+            optimizer.load_state_dict({**fresh, "state": state["optimizers"][name]["state"]})
+
+
+class EnsembleTrainer(DaCTrainer):
+    """Assembles the experts into one checkpoint."""
+
+    config: EnsembleTrainerConfig
+
+    def train(self) -> None:
+        model = self.pipeline.model
+        assert isinstance(model, EnsembleModel)
+        self._clock, self._seconds_before = time.perf_counter(), 0.0
+        try:
+            for slot, folder in zip(model.experts, self.config.experts):
+                slot.load_state_dict(load_expert(folder, Stage.load(folder), "cpu").state_dict())
+        except UserError as error:
+            raise SystemExit(f"\n{error}") from None
+        self.save_checkpoint(0)
+        CONSOLE.print(f"The experts of {len(model.experts)} groups are assembled in {self.base_dir}.")

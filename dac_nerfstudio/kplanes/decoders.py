@@ -1,0 +1,114 @@
+"""From plane features to density and colour.
+
+tiny-cuda-nn's MLPs have no biases, but they fill their input up to a multiple of 16 with ones, which amounts to a bias
+in the first layer wherever there is something to fill. The PyTorch MLPs have just these biases: one model either way.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.field_components.encodings import SHEncoding
+from nerfstudio.utils.external import TCNN_EXISTS, tcnn
+from torch import Tensor, nn
+
+Implementation = Literal["auto", "tcnn", "torch"]
+
+
+def resolve_implementation(implementation: Implementation) -> Literal["tcnn", "torch"]:
+    """``auto`` becomes tcnn where it is installed together with a CUDA device.
+
+    Raises:
+        RuntimeError: tcnn is asked for and not there.
+    """
+    available = TCNN_EXISTS and torch.cuda.is_available()
+    if implementation == "tcnn" and not available:
+        raise RuntimeError(
+            "This model's decoders want tiny-cuda-nn, which is not installed here or has no CUDA device. Install "
+            "tiny-cuda-nn, or train with --pipeline.model.implementation torch."
+        )
+    if implementation == "auto":
+        return "tcnn" if available else "torch"
+    return implementation
+
+
+def mlp(
+    in_dim: int,
+    out_dim: int,
+    width: int,
+    hidden_layers: int,
+    implementation: Literal["tcnn", "torch"],
+    activation: Literal["ReLU", "None"] = "ReLU",
+) -> nn.Module:
+    """A multi-layer perceptron without output activation, with tiny-cuda-nn's biases (see the module's docstring)."""
+    if implementation == "tcnn":
+        return tcnn.Network(
+            n_input_dims=in_dim,
+            n_output_dims=out_dim,
+            network_config={
+                "otype": "FullyFusedMLP" if width in (16, 32, 64, 128) else "CutlassMLP",
+                "activation": activation,
+                "output_activation": "None",
+                "n_neurons": width,
+                "n_hidden_layers": hidden_layers,
+            },
+        )
+    layers: list[nn.Module] = []
+    for layer in range(hidden_layers):
+        first = layer == 0
+        layers.append(nn.Linear(in_dim if first else width, width, bias=first and in_dim % 16 != 0))
+        if activation == "ReLU":
+            layers.append(nn.ReLU())
+    layers.append(nn.Linear(width, out_dim, bias=False))
+    return nn.Sequential(*layers)
+
+
+class ExplicitDecoder(nn.Module):
+    """Linear density head; colour is the features' projection on a basis learned as a function of direction.
+
+    The basis depends on the ray alone, so it is evaluated once per ray and shared by the ray's samples.
+    K-Planes, arXiv 2301.10241, section 3.3 ("explicit").
+    """
+
+    def __init__(self, features: int, hidden_layers: int, implementation: Literal["tcnn", "torch"]) -> None:
+        super().__init__()
+        self.density_head = nn.Linear(features, 1, bias=False)
+        self.basis = mlp(3, 3 * features, 128, hidden_layers, implementation)
+
+    def density(self, features: Float[Tensor, "points C"]) -> tuple[Float[Tensor, "points 1"], Tensor]:
+        """Density before activation, and what ``colour`` wants."""
+        return self.density_head(features), features
+
+    def colour(
+        self, features: Float[Tensor, "rays samples C"], directions: Float[Tensor, "rays 3"]
+    ) -> Float[Tensor, "rays samples 3"]:
+        basis = self.basis(directions).to(features.dtype).view(len(directions), 3, -1)
+        return torch.sigmoid(features @ basis.transpose(1, 2))
+
+
+class HybridDecoder(nn.Module):
+    """Small MLPs: features to density and 15 geometry features, these and the encoded direction to colour.
+
+    K-Planes, arXiv 2301.10241, section 3.3 ("hybrid"). The direction is encoded once per ray.
+    """
+
+    GEOMETRY_FEATURES = 15
+
+    def __init__(self, features: int, implementation: Literal["tcnn", "torch"]) -> None:
+        super().__init__()
+        self.direction_encoding = SHEncoding(levels=4, implementation="torch")
+        self.density_net = mlp(features, 1 + self.GEOMETRY_FEATURES, 64, 1, implementation)
+        self.colour_net = mlp(self.direction_encoding.get_out_dim() + self.GEOMETRY_FEATURES, 3, 64, 2, implementation)
+
+    def density(self, features: Float[Tensor, "points C"]) -> tuple[Float[Tensor, "points 1"], Tensor]:
+        """Density before activation, and what ``colour`` wants."""
+        return self.density_net(features).split((1, self.GEOMETRY_FEATURES), dim=-1)
+
+    def colour(
+        self, features: Float[Tensor, "rays samples C"], directions: Float[Tensor, "rays 3"]
+    ) -> Float[Tensor, "rays samples 3"]:
+        encoded = self.direction_encoding(directions).to(features.dtype)[:, None].expand(-1, features.shape[1], -1)
+        inputs = torch.cat((encoded, features), dim=-1)
+        return torch.sigmoid(self.colour_net(inputs.flatten(0, 1)).view(*features.shape[:2], 3))

@@ -1,0 +1,264 @@
+"""K-Planes as a nerfstudio model: the baseline, and the body of every expert and student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Literal, Optional, Tuple, Type
+
+import torch
+import tyro
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.configs.config_utils import to_immutable_dict
+from nerfstudio.model_components.ray_samplers import UniformLinDispPiecewiseSampler, UniformSampler
+from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.model_components.scene_colliders import NearFarCollider
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from dac_nerfstudio.kplanes.decoders import Implementation, resolve_implementation
+from dac_nerfstudio.kplanes.field import KPlanesField, ProposalField, SceneCoordinates
+from dac_nerfstudio.kplanes.proposals import Level, ProposalSampler, UpdateSchedule, anneal_exponent, histogram_loss
+from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv
+
+
+@dataclass
+class RegularizerWeights:
+    """What is added to the colour loss, and how much of it."""
+
+    interlevel: float = 1.0
+    """Proposals must bound the final density from above (mip-NeRF 360)."""
+    distortion: float = 0.0
+    """Pull each ray's density together (mip-NeRF 360). 0 as in the reference, whose term had no effect."""
+    plane_tv: float = 3.6e-3
+    """Smoothness of the feature planes, mean over planes."""
+    proposal_tv: float = 2.4e-3
+    """Smoothness of the proposal planes, mean over planes."""
+
+
+@dataclass
+class KPlanesModelConfig(ModelConfig):
+    """Settings of a K-Planes model. The defaults are the reference's for bounded synthetic scenes."""
+
+    _target: Type = field(default_factory=lambda: KPlanesModel)
+    """Target class to instantiate."""
+    near_plane: float = 2.0
+    """Distance from the camera at which rays begin, in the units of the camera poses; the same in evaluation."""
+    far_plane: float = 6.0
+    """Distance from the camera at which rays end."""
+    scene_radius: float = 1.3
+    """Half the side of the box that holds the scene (1.5 for NeRF-synthetic 'ship'). Unused when contracted."""
+    is_contracted: bool = False
+    """Unbounded scene: contract all of space into the planes (L-infinity norm) and sample in disparity."""
+    grid_base_resolution: int = 128
+    """Grid points along each side of the coarsest feature planes."""
+    grid_feature_dim: int = 32
+    """Features of each plane."""
+    multiscale_res: Tuple[int, ...] = (1, 2, 4)
+    """Multiples of the base resolution; features are concatenated over these scales."""
+    linear_decoder: bool = True
+    """Explicit decoder (linear density, learned colour basis); otherwise the hybrid one (small MLPs)."""
+    linear_decoder_layers: int = 4
+    """Hidden layers of the explicit decoder's colour basis."""
+    proposal_resolutions: Tuple[int, ...] = (64, 128)
+    """Grid points along each side of the proposal planes, one number per proposal level."""
+    proposal_feature_dim: int = 8
+    """Features of each proposal plane."""
+    num_proposal_samples: Tuple[int, ...] = (256, 128)
+    """Samples per ray of each proposal level."""
+    num_samples: int = 48
+    """Samples per ray of the final level."""
+    single_jitter: bool = False
+    """Shift all samples of a ray by one random offset instead of each by its own."""
+    proposal_warmup: int = 5000
+    """Steps until proposals are updated at their slowest rate."""
+    proposal_update_every: int = 5
+    """Most steps to pass between two updates of the proposals."""
+    proposal_weights_anneal_max_num_iters: int = 1000
+    """Steps until proposals are fully trusted."""
+    proposal_weights_anneal_slope: float = 10.0
+    """How fast trust in the proposals grows."""
+    background_color: Literal["random", "white", "black"] = "random"
+    """Behind transparent pixels. 'random' draws one colour per training batch and is white in evaluation."""
+    implementation: Implementation = "auto"
+    """Decoders by tiny-cuda-nn or PyTorch; 'auto' takes tiny-cuda-nn where it is installed with a CUDA device."""
+    regularizers: RegularizerWeights = field(default_factory=RegularizerWeights)
+    """Weights of the regularising losses."""
+    enable_collider: tyro.conf.Suppress[bool] = True
+    collider_params: tyro.conf.Suppress[Optional[Dict[str, float]]] = None
+    loss_coefficients: tyro.conf.Suppress[Dict[str, float]] = to_immutable_dict({})
+    prompt: tyro.conf.Suppress[Optional[str]] = None
+
+
+@dataclass
+class Rendering:
+    """All that a forward pass knows of a batch of rays."""
+
+    proposals: List[Level]
+    final: Level
+    colours: Float[Tensor, "rays samples 3"]
+    rgb: Float[Tensor, "rays 3"]
+
+
+class KPlanesModel(Model):
+    """Radiance field on three feature planes per scale (K-Planes, arXiv 2301.10241), with proposal sampling."""
+
+    config: KPlanesModelConfig
+
+    def populate_modules(self) -> None:
+        config = self.config
+        if len(config.num_proposal_samples) != len(config.proposal_resolutions):
+            raise ValueError(
+                f"{len(config.proposal_resolutions)} proposal levels (proposal_resolutions "
+                f"{config.proposal_resolutions}), but num_proposal_samples has {len(config.num_proposal_samples)} "
+                "numbers. Give one number of samples per level."
+            )
+        implementation = resolve_implementation(config.implementation)
+        coordinates = SceneCoordinates(config.scene_radius, config.is_contracted)
+        self.field = KPlanesField(
+            coordinates,
+            [config.grid_base_resolution * scale for scale in config.multiscale_res],
+            config.grid_feature_dim,
+            config.linear_decoder_layers if config.linear_decoder else None,
+            implementation,
+        )
+        self.proposal_networks = nn.ModuleList(
+            ProposalField(coordinates, resolution, config.proposal_feature_dim, config.linear_decoder, implementation)
+            for resolution in config.proposal_resolutions
+        )
+        spacing = UniformLinDispPiecewiseSampler if config.is_contracted else UniformSampler
+        self.sampler = ProposalSampler(
+            spacing(single_jitter=config.single_jitter),
+            (*config.num_proposal_samples, config.num_samples),
+            config.single_jitter,
+        )
+        self.update_schedule = UpdateSchedule(config.proposal_warmup, config.proposal_update_every)
+        # The same near plane in training and evaluation: a teacher (in eval mode) has to see its student's rays.
+        self.collider = NearFarCollider(config.near_plane, config.far_plane, reset_near_plane=False)
+        eval_background = "white" if config.background_color == "random" else config.background_color
+        self.renderer_rgb = RGBRenderer(background_color=eval_background)
+        self.renderer_accumulation = AccumulationRenderer()
+        self.renderer_depth = DepthRenderer(method="median")
+        self.step = 0
+        """Step of the schedules that follow training; the pipeline sets it before each training step."""
+
+    def get_param_groups(self) -> Dict[str, List[Parameter]]:
+        return {"fields": list(self.field.parameters()), "proposal_networks": list(self.proposal_networks.parameters())}
+
+    def background(self) -> Float[Tensor, "3"]:
+        """Colour behind the scene for this batch."""
+        if self.training and self.config.background_color == "random":
+            return torch.rand(3, device=self.device)
+        return self.renderer_rgb.get_background_color(
+            self.renderer_rgb.background_color, shape=(3,), device=self.device
+        )
+
+    def render(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Rendering:
+        """Sample, evaluate and composite a flat bundle of rays whose nears and fars are set."""
+        config = self.config
+        anneal, learn = 1.0, False
+        if self.training:
+            anneal = anneal_exponent(
+                self.step, config.proposal_weights_anneal_slope, config.proposal_weights_anneal_max_num_iters
+            )
+            learn = self.update_schedule.due(self.step)
+        proposals, samples = self.sampler(rays, list(self.proposal_networks), anneal, learn)
+        density, colours = self.field(samples)
+        final = Level(samples, density)
+        rgb = self.renderer_rgb(colours, final.weights, background_color=background)
+        return Rendering(proposals, final, colours, rgb)
+
+    def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
+        background = self.background()
+        rendering = self.render(ray_bundle, background)
+        outputs: Dict[str, Any] = {
+            "rgb": rendering.rgb,
+            "accumulation": self.renderer_accumulation(rendering.final.weights),
+            "depth": self.renderer_depth(rendering.final.weights.detach(), rendering.final.samples),
+        }
+        if self.training:
+            outputs.update(background=background, rendering=rendering)
+        else:
+            for number, level in enumerate(rendering.proposals):
+                outputs[f"prop_depth_{number}"] = self.renderer_depth(level.weights, level.samples)
+        return outputs
+
+    def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
+        truth = self.true_colour(outputs, batch)
+        return {"psnr": peak_signal_noise_ratio(outputs["rgb"].detach(), truth, data_range=1.0)}
+
+    def get_loss_dict(
+        self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
+    ) -> Dict[str, Tensor]:
+        losses = {"rgb_loss": (outputs["rgb"] - self.true_colour(outputs, batch)).square().mean()}
+        if self.training:
+            losses.update(self.regularizers(outputs["rendering"]))
+        return losses
+
+    def regularizers(self, rendering: Rendering) -> Dict[str, Tensor]:
+        """The weighted losses that need no target; those of weight 0 are not computed."""
+        weights, final = self.config.regularizers, rendering.final
+        losses: Dict[str, Tensor] = {}
+        if weights.interlevel > 0:
+            losses["interlevel_loss"] = weights.interlevel * histogram_loss(
+                final.edges, final.weights[..., 0], [(p.edges, p.weights[..., 0]) for p in rendering.proposals]
+            )
+        if weights.distortion > 0:
+            losses["distortion_loss"] = weights.distortion * distortion(final.weights[..., 0], final.edges)
+        if weights.plane_tv > 0:
+            losses["plane_tv_loss"] = weights.plane_tv * plane_tv(self.field.planes.scales)
+        if weights.proposal_tv > 0:
+            planes = [scale for network in self.proposal_networks for scale in network.planes.scales]
+            losses["proposal_tv_loss"] = weights.proposal_tv * plane_tv(planes)
+        return losses
+
+    def true_colour(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Float[Tensor, "*pixels 3"]:
+        """The photo on the background that the prediction was composited on."""
+        background = outputs.get("background", self.renderer_rgb.background_color)
+        return self.renderer_rgb.blend_background(batch["image"].to(self.device), background)
+
+    def get_image_metrics_and_images(
+        self, outputs: Dict[str, Tensor], batch: Dict[str, Tensor]
+    ) -> Tuple[Dict[str, float], Dict[str, Tensor]]:
+        truth, prediction = self.true_colour(outputs, batch), outputs["rgb"]
+        images = {
+            "img": torch.cat([truth, prediction], dim=1),
+            "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
+            "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
+        }
+        truth, prediction = (image.permute(2, 0, 1)[None] for image in (truth, prediction))
+        metrics = {
+            "psnr": float(peak_signal_noise_ratio(prediction, truth, data_range=1.0)),
+            "ssim": float(structural_similarity_index_measure(prediction, truth, data_range=1.0)),
+        }
+        if lpips_weights().exists():
+            metrics["lpips"] = float(self._lpips(prediction, truth))
+        return metrics, images
+
+    def _lpips(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        if not hasattr(self, "_lpips_metric"):
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+            # In a tuple, hidden from the module registry: a registered metric would travel in every checkpoint.
+            self._lpips_metric = (LearnedPerceptualImagePatchSimilarity(normalize=True).to(self.device),)
+        return self._lpips_metric[0](prediction, truth)
+
+    def get_rgba_image(self, outputs: Dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Straight-alpha image: the background taken off again."""
+        accumulation = outputs[output_name.replace("rgb", "accumulation")]
+        rgb = outputs[output_name]
+        background = self.renderer_rgb.get_background_color(
+            self.renderer_rgb.background_color, shape=(3,), device=rgb.device
+        )
+        colour = (rgb - background * (1 - accumulation)) / accumulation.clamp(min=1e-6)
+        return torch.cat((colour.clamp(0, 1), accumulation), dim=-1)
+
+
+def lpips_weights() -> Path:
+    """Where torchvision keeps the AlexNet weights that LPIPS wants. LPIPS is reported only where they are: nothing is
+    downloaded behind the user's back."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"

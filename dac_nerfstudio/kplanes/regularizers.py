@@ -1,0 +1,46 @@
+"""What keeps the planes smooth and the density compact."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def plane_tv(scales: Iterable[Float[Tensor, "3 R R C"]]) -> Float[Tensor, ""]:
+    """Total variation of feature planes: mean squared difference of neighbours along rows plus along columns,
+    averaged over the planes of all scales.
+
+    K-Planes, arXiv 2301.10241, eq. 5. The reference implementation's value is 4 x the sum over planes.
+    """
+    total, planes = torch.zeros(()), 0
+    for scale in scales:
+        rows = (scale[:, 1:] - scale[:, :-1]).square().mean(dim=(1, 2, 3))
+        columns = (scale[:, :, 1:] - scale[:, :, :-1]).square().mean(dim=(1, 2, 3))
+        total = total.to(scale.device) + (rows + columns).sum()
+        planes += scale.shape[0]
+    return total / planes
+
+
+def distortion(
+    weights: Float[Tensor, "rays samples"], edges: Float[Tensor, "rays samples_plus_1"]
+) -> Float[Tensor, ""]:
+    """Distortion loss of mip-NeRF 360 (arXiv 2111.12077, eq. 15), mean over rays, in O(samples).
+
+    Args:
+        weights: of each sample.
+        edges: of the samples' bins in normalised ray space [0, 1], ascending.
+
+    The double sum over pairs folds into running sums because midpoints are sorted:
+    sum_ij w_i w_j |m_i - m_j| = 2 sum_i w_i (m_i W_i - M_i), with W_i and M_i the sums of w_j and w_j m_j over j < i
+    (Sun et al., arXiv 2206.05085).
+    """
+    midpoints = (edges[:, 1:] + edges[:, :-1]) / 2
+    moments = weights * midpoints
+    weights_before = weights.cumsum(dim=-1) - weights
+    moments_before = moments.cumsum(dim=-1) - moments
+    between = 2 * (weights * (midpoints * weights_before - moments_before)).sum(dim=-1)
+    within = (weights.square() * edges.diff(dim=-1)).sum(dim=-1) / 3
+    return (between + within).mean()

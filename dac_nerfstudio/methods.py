@@ -1,0 +1,165 @@
+"""The methods that nerfstudio finds by this package's entry points: five for bounded scenes, five for real ones.
+
+Imported by every ``ns-*`` command, so nothing optional is imported here: a plugin that fails to import breaks them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict
+
+import torch
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from dac_nerfstudio.conquer.datamanager import DaCDataManagerConfig
+from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
+from dac_nerfstudio.conquer.models import StudentModelConfig
+from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
+from dac_nerfstudio.conquer.schedules import CosineScheduleConfig
+from dac_nerfstudio.conquer.trainer import (
+    DaCTrainerConfig,
+    DistillTrainerConfig,
+    EnsembleTrainerConfig,
+    ExpertTrainerConfig,
+    FinetuneTrainerConfig,
+)
+from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Constants of the reference for one kind of scene (arXiv 2401.16144 and its implementation)."""
+
+    suffix: str
+    scenes: str
+    dataparser: DataParserConfig
+    model: Dict[str, Any]
+    distill_rate: float
+    steps: Dict[str, int] = field(default_factory=dict)
+
+
+BOUNDED = Preset(
+    suffix="",
+    scenes="bounded synthetic scenes",
+    # RGBA is kept: each batch is composited on a random colour, prediction and photo alike.
+    dataparser=BlenderDataParserConfig(alpha_color=None),
+    model={},
+    distill_rate=1e-2,
+    steps={"baseline": 60000, "expert": 30000, "distill": 10000, "finetune": 50000},
+)
+UNBOUNDED = Preset(
+    suffix="-360",
+    scenes="real unbounded scenes",
+    dataparser=NerfstudioDataParserConfig(),
+    model={
+        "near_plane": 0.0,
+        "far_plane": 6.0,
+        "is_contracted": True,
+        "grid_base_resolution": 64,
+        "multiscale_res": (1, 2, 4, 8),
+        "linear_decoder_layers": 1,
+        "background_color": "white",
+        "regularizers": RegularizerWeights(plane_tv=9.6e-3, proposal_tv=4.8e-3),
+    },
+    distill_rate=1e-3,
+    steps={"baseline": 60000, "expert": 30000, "distill": 30000, "finetune": 30000},
+)
+
+
+def default_device() -> str:
+    """CUDA where there is one, else Apple's MPS (untested), else the CPU. Asks the driver library, not CUDA itself:
+    a process that has initialised CUDA can no longer fork."""
+    if torch.cuda.device_count() > 0:
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def methods(preset: Preset) -> Dict[str, MethodSpecification]:
+    """The five methods of a preset, by name."""
+
+    def common(stage: str, rate: float) -> Dict[str, Any]:
+        schedule = {
+            "optimizer": AdamOptimizerConfig(lr=rate, eps=1e-15),
+            "scheduler": CosineScheduleConfig(),
+        }
+        return {
+            "method_name": f"dac-{stage}{preset.suffix}",
+            "max_num_iterations": preset.steps.get(stage, 1),
+            "steps_per_eval_batch": 1000,
+            "steps_per_eval_image": 5000,
+            "steps_per_eval_all_images": 1000000,
+            "steps_per_save": 2000,
+            "mixed_precision": True,
+            "machine": MachineConfig(device_type=default_device()),
+            "viewer": ViewerConfig(num_rays_per_chunk=1 << 14),
+            "vis": "viewer+tensorboard",
+            "optimizers": {
+                "fields": {name: replace(config) for name, config in schedule.items()},
+                "proposal_networks": {name: replace(config) for name, config in schedule.items()},
+            },
+        }
+
+    def pipeline(model: KPlanesModelConfig) -> Dict[str, Any]:
+        manager = DaCDataManagerConfig(dataparser=replace(preset.dataparser), train_num_rays_per_batch=4096)
+        return {"datamanager": manager, "model": model}
+
+    def model(kind: type) -> KPlanesModelConfig:
+        return kind(eval_num_rays_per_chunk=1 << 12, **preset.model)
+
+    configs = {
+        "baseline": (
+            DaCTrainerConfig(
+                **common("baseline", 1e-2), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
+            ),
+            "K-Planes on all views: what DaC is measured against",
+        ),
+        "expert": (
+            ExpertTrainerConfig(
+                **common("expert", 1e-2), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
+            ),
+            "DaC step 1: an expert for one group of views (--group K)",
+        ),
+        "distill": (
+            DistillTrainerConfig(
+                **common("distill", preset.distill_rate),
+                pipeline=DaCPipelineConfig(**pipeline(model(StudentModelConfig))),
+            ),
+            "DaC step 2: one student that learns from the experts of all groups",
+        ),
+        "finetune": (
+            FinetuneTrainerConfig(
+                **common("finetune", preset.distill_rate),
+                pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig))),
+            ),
+            "DaC step 3: the student, fine-tuned on all photos",
+        ),
+        "ensemble": (
+            EnsembleTrainerConfig(
+                **common("ensemble", 1e-2), pipeline=EnsemblePipelineConfig(**pipeline(model(EnsembleModelConfig)))
+            ),
+            "all experts in one checkpoint, each camera answered by its group's: the teachers' quality",
+        ),
+    }
+    return {
+        name: MethodSpecification(config=config, description=f"{text}. For {preset.scenes}.")
+        for name, (config, text) in configs.items()
+    }
+
+
+_bounded, _unbounded = methods(BOUNDED), methods(UNBOUNDED)
+
+baseline = _bounded["baseline"]
+expert = _bounded["expert"]
+distill = _bounded["distill"]
+finetune = _bounded["finetune"]
+ensemble = _bounded["ensemble"]
+baseline_360 = _unbounded["baseline"]
+expert_360 = _unbounded["expert"]
+distill_360 = _unbounded["distill"]
+finetune_360 = _unbounded["finetune"]
+ensemble_360 = _unbounded["ensemble"]

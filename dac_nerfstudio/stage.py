@@ -1,0 +1,116 @@
+"""Stage: the one record of what a run folder holds, shared by training, teachers, pipeline and report.
+
+It lies as ``stage.json`` beside ``nerfstudio_models/`` (nerfstudio parses every file name inside), is written with
+every checkpoint, and says what the result was made from and how far it got.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+FILE_NAME = "stage.json"
+
+
+class StageError(ValueError):
+    """A run folder is not what it has to be; the message is for the user."""
+
+
+@dataclass
+class Stage:
+    """What a training run was made from, and how far it got."""
+
+    method: str
+    """Registered method, without a suffix for the kind of scene."""
+    scene: str
+    settings: Dict[str, Any]
+    """All that decides the result: model, rays, optimisers, data, number of steps."""
+    seed: int
+    total_steps: int
+    partition: Optional[str] = None
+    """Fingerprint of the partition of the views."""
+    group: Optional[int] = None
+    """Of an expert, counted from 1."""
+    inputs: Dict[str, str] = field(default_factory=dict)
+    """Name of each stage this one was made from, and its fingerprint."""
+    steps: int = 0
+    """Training steps done."""
+    seconds: float = 0.0
+    """Training time."""
+    parameters: int = 0
+    """Numbers learned."""
+    versions: Dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return self.steps >= self.total_steps
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what the result depends on; equal for a repeated run with the same settings and inputs."""
+        made_from = {
+            name: getattr(self, name)
+            for name in ("method", "settings", "seed", "total_steps", "partition", "group", "inputs")
+        }
+        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+
+    def save(self, run_dir: Path) -> None:
+        content = {**dataclasses.asdict(self), "complete": self.complete, "fingerprint": self.fingerprint}
+        write_json(run_dir / FILE_NAME, content)
+
+    @classmethod
+    def load(cls, run_dir: Path) -> Stage:
+        """Read and check a record.
+
+        Raises:
+            StageError: there is none, or it is not one.
+        """
+        path = run_dir / FILE_NAME
+        try:
+            content = json.loads(path.read_text("utf8"))
+        except FileNotFoundError:
+            raise StageError(f"{run_dir} has no {FILE_NAME}: it is not a run folder of this project.") from None
+        except (OSError, ValueError) as error:
+            raise StageError(f"{path} cannot be read ({error}). Delete the run folder and train again.") from None
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        kinds = {"method": str, "scene": str, "settings": dict, "seed": int, "total_steps": int, "steps": int,
+                 "inputs": dict, "seconds": (int, float), "parameters": int, "versions": dict}  # fmt: skip
+        problems = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+        if not isinstance(content, dict) or problems:
+            raise StageError(f"{path} lacks or mistypes {', '.join(problems)}. Delete the run folder and train again.")
+        return cls(**{name: value for name, value in content.items() if name in fields})
+
+
+def latest_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint of a run folder that got furthest.
+
+    Raises:
+        StageError: there is none.
+    """
+    checkpoints = sorted((run_dir / "nerfstudio_models").glob("step-*.ckpt"))
+    if not checkpoints:
+        raise StageError(f"{run_dir} has no checkpoint in nerfstudio_models/. Train it again.")
+    return checkpoints[-1]
+
+
+def versions() -> Dict[str, str]:
+    """Versions of what a result depends on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("dac-nerfstudio", "nerfstudio", "torch", "numpy")}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+    os.replace(name, path)

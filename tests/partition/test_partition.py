@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dac_nerfstudio.partition import Partition, PartitionError, Views, divide, find_or_divide, publish
+from dac_nerfstudio.partition import partition as module
+from dac_nerfstudio.partition.frames import spread
+from dac_nerfstudio.partition.partition import view_distances
+
+EVERY_30 = range(5, 360, 30)
+
+
+def manual(views: Views, homes: list[int]) -> Partition:
+    groups = max(homes)
+    settings = {"strategy": "manual", "groups": groups, "overlap": 0.0, "softness": 0.0}
+    return Partition(views, np.array(homes), np.arange(1, groups + 1)[:, None] == np.array(homes), settings)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# Dividing
+
+
+def test_hard_division_is_one_hot_at_home(ring) -> None:
+    partition = divide(ring([10, 100, 190, 280, 20]))
+    assert partition.homes.tolist() == [1, 2, 3, 4, 1]
+    assert partition.membership.tolist() == [[1, 0, 0, 0, 1], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0]]
+    assert partition.num_groups == 4
+    assert partition.members(1) == ("train/r_0.png", "train/r_4.png")
+
+
+def test_one_group_is_the_baseline(ring) -> None:
+    for settings in ({}, {"overlap": 1.0}, {"softness": 0.5}):
+        assert (divide(ring(EVERY_30), 1, **settings).membership == 1).all()
+
+
+@pytest.mark.parametrize("groups", [2, 3, 5])
+def test_softness_is_the_share_of_draws_from_other_groups(ring, groups: int) -> None:
+    partition = divide(ring([*EVERY_30, 1, 2, 3]), groups, softness=0.3)  # groups of different sizes
+    own = partition.homes == np.arange(1, groups + 1)[:, None]
+    outside = np.where(own, 0, partition.membership).sum(axis=1) / partition.membership.sum(axis=1)
+    np.testing.assert_allclose(outside, 0.3, rtol=1e-12)
+    assert (partition.membership[own] == 1).all()
+
+
+def test_softness_gives_no_view_more_than_weight_1(ring) -> None:
+    partition = divide(ring(EVERY_30), 2, softness=0.9)  # half the views cannot be drawn nine times as often
+    assert (partition.membership == 1).all()
+
+
+def test_overlap_takes_the_nearest_views_outside(ring) -> None:
+    # Sectors of 180 degrees; group 1 has four views and takes round(0.5 * 4) = 2 of those below the x axis.
+    partition = divide(ring([30, 70, 110, 150, 250, 185, 300, 348, 270, 240]), 2, overlap=0.5)
+    assert partition.homes.tolist() == [1] * 4 + [2] * 6
+    assert np.flatnonzero(partition.membership[0]).tolist() == [0, 1, 2, 3, 5, 7]
+    assert np.flatnonzero(partition.membership[1]).tolist() == [0, 2, 3, 4, 5, 6, 7, 8, 9]  # round(0.5 * 6) = 3
+    assert set(np.unique(partition.membership)) == {0.0, 1.0}
+
+
+def test_overlap_stops_at_the_views_there_are(ring) -> None:
+    partition = divide(ring([10, 20, 30, 190]), 2, overlap=1.0)
+    assert partition.membership.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"groups": 0}, "groups is 0; expected an integer from 1 up"),
+        ({"groups": 2.0}, "groups is 2.0; expected an integer"),
+        ({"groups": True}, "groups is True; expected an integer"),
+        ({"groups": 13}, "13 groups for 12 views; choose a number of groups from 1 to 12"),
+        ({"strategy": "azimut"}, "Unknown strategy 'azimut'; choose one of: azimuth"),
+        ({"overlap": 1.5}, "overlap is 1.5; expected a number from 0 to 1"),
+        ({"overlap": -0.1}, "overlap is -0.1; expected"),
+        ({"softness": 1.0}, "softness is 1.0; expected a number from 0 to below 1"),
+        ({"softness": float("nan")}, "softness is nan; expected"),
+        ({"softness": 0.1, "overlap": 0.2}, "overlap 0.2 and softness 0.1 exclude each other"),
+    ],
+)
+def test_settings_out_of_range_are_named(ring, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PartitionError, match=message):
+        divide(ring(EVERY_30), **settings)
+
+
+def test_empty_groups_are_named_and_a_smaller_number_is_suggested(ring) -> None:
+    # With 3 groups the third, 240 to 360 degrees, is empty as well; with 2 the border is at 180.
+    views = ring([10, 100, 190, 200, 210])
+    with pytest.raises(PartitionError, match=r"With 4 groups by azimuth, group 4 would have no views.*; 2 is the larg"):
+        divide(views, 4)
+    with pytest.raises(PartitionError, match="groups 4, 5 would have no views"):
+        divide(views, 5)
+
+
+# Routing
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 5, 6])
+def test_training_views_are_routed_home(ring, groups: int) -> None:
+    views = ring([*np.random.default_rng(0).uniform(0, 360, 40), *EVERY_30, *range(0, 360, 30)])
+    partition = divide(views, groups)
+    np.testing.assert_array_equal(partition.route(views.camera_to_worlds), partition.homes)
+
+
+def test_azimuth_routes_by_sector_and_not_by_nearest_view(ring) -> None:
+    partition = divide(ring([10, 91, 190, 280]))
+    assert partition.route(ring([89]).camera_to_worlds).tolist() == [1]
+
+
+def test_other_divisions_route_to_the_home_of_the_nearest_view(ring) -> None:
+    views = ring([10, 91, 190, 280])
+    partition = manual(views, [2, 1, 1, 3])
+    assert partition.route(ring([89, 20, 200, 260]).camera_to_worlds).tolist() == [1, 2, 1, 3]
+    np.testing.assert_array_equal(partition.route(views.camera_to_worlds), partition.homes)
+
+
+def test_routing_does_not_depend_on_the_unit_of_length(ring) -> None:
+    views, queries = ring([10, 91, 190, 280]), ring(range(0, 360, 7)).camera_to_worlds
+    scaled = np.array([1, 1, 1, 1000.0])
+    larger = Views(views.names, views.camera_to_worlds * scaled, views.intrinsics)
+    homes = [1, 2, 3, 4]
+    np.testing.assert_array_equal(manual(views, homes).route(queries), manual(larger, homes).route(queries * scaled))
+
+
+def test_cameras_on_one_spot_are_routed_by_direction(ring) -> None:
+    views = ring([10, 100, 190])
+    poses = views.camera_to_worlds.copy()
+    poses[:, :, 3] = 7.0
+    partition = manual(Views(views.names, poses, views.intrinsics), [1, 2, 3])
+    assert partition.route(ring([20, 110, 150]).camera_to_worlds).tolist() == [1, 2, 3]
+
+
+def test_view_distance_adds_centre_over_unit_and_chord_of_directions() -> None:
+    here = np.eye(4)[None, :3]  # looks along -z
+    there = np.array([[[-1.0, 0, 0, 6], [0, 1, 0, 0], [0, 0, -1, 8]]])  # 10 away, looks along +z
+    assert view_distances(here, there, unit=5.0).tolist() == [[10 / 5 + 2]]
+    assert spread(np.array([[0.0, 0, 0], [0, 0, 8]])) == 4.0
+
+
+def test_poses_of_a_wrong_shape_are_not_routed(ring) -> None:
+    with pytest.raises(PartitionError, match=r"shape \(3, 4\); expected \[cameras, 3, 4\]"):
+        divide(ring(EVERY_30)).route(np.eye(4)[:3])
+
+
+def test_groups_are_counted_from_1(ring) -> None:
+    partition = divide(ring(EVERY_30), 3)
+    for group in (0, 4):
+        with pytest.raises(PartitionError, match=f"no group {group}; groups are counted from 1 to 3"):
+            partition.members(group)
+
+
+# The file
+
+
+@pytest.mark.parametrize("settings", [{}, {"softness": 0.3}, {"overlap": 0.5}])
+def test_a_partition_reloads_equal(ring, tmp_path: Path, settings: dict[str, float]) -> None:
+    partition = divide(ring(EVERY_30), 3, **settings)
+    path = tmp_path / "new" / "partition.json"
+    partition.save(path)
+    loaded = Partition.load(path)
+    assert loaded.to_json() == partition.to_json() == json.loads(path.read_text())
+    assert loaded.fingerprint == partition.fingerprint
+    np.testing.assert_array_equal(loaded.membership, partition.membership)
+    np.testing.assert_array_equal(loaded.homes, partition.homes)
+    np.testing.assert_array_equal(loaded.views.camera_to_worlds, partition.views.camera_to_worlds)
+    assert files(tmp_path) == ["new/partition.json"]
+
+
+def test_the_fingerprint_of_a_known_partition_never_changes() -> None:
+    views = Views(("a", "b"), np.tile(np.eye(4)[:3], (2, 1, 1)), np.full((2, 6), 8.0))
+    assert manual(views, [1, 2]).fingerprint == "066fcce4fbb783b0"
+
+
+def test_every_change_changes_the_fingerprint(ring) -> None:
+    views = ring(EVERY_30)
+    moved = Views(views.names, views.camera_to_worlds + 1e-12, views.intrinsics)
+    renamed = Views(tuple(name + "x" for name in views.names), views.camera_to_worlds, views.intrinsics)
+    partitions = [divide(views, 3), divide(views, 4), divide(views, 3, softness=0.1), divide(views, 3, overlap=0.1)]
+    partitions += [divide(moved, 3), divide(renamed, 3), manual(views, divide(views, 3).homes.tolist())]
+    assert len({partition.fingerprint for partition in partitions}) == len(partitions)
+
+
+def test_whole_numbers_and_layout_do_not_change_the_fingerprint(ring) -> None:
+    def rewritten(value: Any) -> Any:
+        """The same content as another program might write it: keys in another order, 1 for 1.0, 0 for -0.0."""
+        if isinstance(value, dict):
+            return {key: rewritten(value[key]) for key in reversed(value)}
+        if isinstance(value, list):
+            return [rewritten(item) for item in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    views = ring([0, 90, 180, 270])
+    signed = Views(views.names, np.where(views.camera_to_worlds == 0, -0.0, views.camera_to_worlds), views.intrinsics)
+    partition = divide(signed, 2)
+    assert Partition.from_json(rewritten(partition.to_json()), "file").fingerprint == partition.fingerprint
+
+
+def test_an_edited_file_is_rejected_until_its_fingerprint_is_removed(ring, tmp_path: Path) -> None:
+    path = tmp_path / "partition.json"
+    divide(ring(EVERY_30), 3).save(path)
+    content = json.loads(path.read_text())
+    content["views"][0]["membership"][1] = 0.5
+    path.write_text(json.dumps(content))
+    with pytest.raises(PartitionError, match=r'was edited.* remove the "fingerprint" entry to accept the edit'):
+        Partition.load(path)
+    del content["fingerprint"]
+    path.write_text(json.dumps(content))
+    assert Partition.load(path).membership[1, 0] == 0.5
+
+
+def test_views_moved_by_hand_need_another_strategy_than_azimuth(ring) -> None:
+    content = divide(ring(EVERY_30), 3).to_json()
+    del content["fingerprint"]
+    content["views"][0] |= {"group": 2, "membership": [0, 1, 0]}
+    with pytest.raises(PartitionError, match=r'sector: train/r_0.png\. .* change "strategy" to "manual"'):
+        Partition.from_json(content, "file")
+    content["settings"]["strategy"] = "manual"
+    assert Partition.from_json(content, "file").homes[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ((), [], 'not a partition; expected a JSON object with "format": "dac-partition"'),
+        (("format",), "other", "not a partition"),
+        (("version",), 2, "version 2 of the format, but this program reads version 1"),
+        (("extra",), 1, "the file has unknown extra; expected"),
+        (("views",), {}, '"views" must be a list'),
+        (("views",), [], '"views" is empty'),
+        (("views", 1), 3, r'entry 1 \(from 0\) of "views" must be a JSON object'),
+        (("views", 0), {"name": "a"}, r'of "views" lacks group, membership, camera_to_world, intrinsics'),
+        (("views", 0, "name"), 7, '"name" must be a string, not 7'),
+        (("views", 0, "name"), "train/r_1.png", "these occur more than once: train/r_1.png"),
+        (("views", 0, "group"), 1.0, '"group" of train/r_0.png must be an integer, not 1.0'),
+        (("views", 0, "group"), 5, "a group outside 1 to 4: train/r_0.png"),
+        (("views", 0, "group"), 2, "no weight in their own group: train/r_0.png"),
+        (("views", 0, "membership"), [1, 0, 0], '"membership" of train/r_0.png must be 4 numbers'),
+        (("views", 0, "membership"), [2, 0, 0, 0], r"a membership weight outside \[0, 1\]: train/r_0.png"),
+        (("views", 0, "membership"), [float("nan"), 0, 0, 0], "a membership weight outside"),
+        (("views", 0, "membership"), ["1", 0, 0, 0], '"membership" of train/r_0.png must be 4 numbers'),
+        (("views", 0, "camera_to_world"), [[1, 2], [3]], '"camera_to_world" of train/r_0.png must be 3 x 4 numbers'),
+        (("views", 0, "intrinsics"), None, '"intrinsics" of train/r_0.png must be 6 numbers, not None'),
+        (("settings", "groups"), "4", "groups is '4'; expected an integer"),
+        (("settings", "softness"), None, "softness is None; expected a number"),
+        (("settings", "strategy"), "", "strategy is ''; expected a name"),
+        (("settings", "overlapp"), 0, '"settings" has unknown overlapp; expected strategy, groups, overlap, softness'),
+    ],
+)
+def test_defects_of_a_file_are_named(ring, where: tuple[Any, ...], value: Any, message: str) -> None:
+    content: Any = {"root": copy.deepcopy(divide(ring(EVERY_30)).to_json())}
+    entry = content
+    *parents, last = ("root", *where)
+    for key in parents:
+        entry = entry[key]
+    entry[last] = value
+    with pytest.raises(PartitionError, match=f"my.json: .*{message}"):
+        Partition.from_json(content["root"], "my.json")
+
+
+def test_a_group_without_views_is_named(ring) -> None:
+    settings = {"strategy": "manual", "groups": 3, "overlap": 0, "softness": 0}
+    with pytest.raises(PartitionError, match="No view belongs to group 2; every group from 1 to 3 needs one"):
+        Partition(ring([0, 90]), np.array([1, 3]), np.array([[1, 0], [0, 0], [0, 1.0]]), settings)
+
+
+def test_arrays_of_a_wrong_shape_are_named(ring) -> None:
+    views, settings = ring([0, 90]), {"strategy": "manual", "groups": 2, "overlap": 0, "softness": 0}
+    with pytest.raises(PartitionError, match=r"homes must be 2 integers, one per view, not an array of shape \(1,\)"):
+        Partition(views, np.array([1]), np.eye(2), settings)
+    with pytest.raises(PartitionError, match=r"membership has shape \(3, 3\); 2 groups and 2 views need \(2, 2\)"):
+        Partition(views, np.array([1, 2]), np.eye(3), settings)
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PartitionError, match=r"There is no partition .*a.json. Make one: dac split"):
+        Partition.load(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(PartitionError, match=r"b.json is not valid JSON .* Delete it and divide"):
+        Partition.load(tmp_path / "b.json")
+
+
+def test_a_failed_save_keeps_the_earlier_file(ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "partition.json"
+    divide(ring(EVERY_30), 3).save(path)
+    before = path.read_bytes()
+
+    def fail(source: Path, target: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        divide(ring(EVERY_30), 4).save(path)
+    assert path.read_bytes() == before
+    assert files(tmp_path) == ["partition.json"]
+
+
+# The scene's folder
+
+
+def test_publish_replaces_the_current_partition_and_keeps_the_earlier(ring, tmp_path: Path) -> None:
+    first, second = divide(ring(EVERY_30), 3), divide(ring(EVERY_30), 4)
+    assert publish(first, tmp_path) == tmp_path / "partitions" / f"{first.fingerprint}.json"
+    path = publish(second, tmp_path)
+    assert (tmp_path / "partition.json").read_bytes() == path.read_bytes()
+    assert Partition.load(tmp_path / "partition.json").fingerprint == second.fingerprint
+    kept = [f"partitions/{partition.fingerprint}.json" for partition in (first, second)]
+    assert files(tmp_path) == ["partition.json", *sorted(kept)]
+
+
+def test_find_or_divide_divides_once_and_then_finds(ring, blender_folder, tmp_path: Path) -> None:
+    data, scene = blender_folder(ring(EVERY_30)), tmp_path / "outputs" / "scene"
+    made, path = find_or_divide(scene, data, groups=3)
+    assert made.num_groups == 3
+    path.unlink()
+    found, found_path = find_or_divide(scene, data, groups=5)
+    assert found.fingerprint == made.fingerprint
+    assert found_path == path == scene / "partitions" / f"{made.fingerprint}.json"
+    assert files(scene) == ["partition.json", f"partitions/{made.fingerprint}.json"]
+    assert Partition.load(path).to_json() == made.to_json()
+
+
+def test_find_or_divide_rejects_a_partition_of_other_views(ring, blender_folder, tmp_path: Path) -> None:
+    publish(divide(ring(EVERY_30)), tmp_path / "scene")
+    fewer = blender_folder(ring(list(EVERY_30)[:11]), folder="fewer")
+    with pytest.raises(PartitionError, match=r"other views than those of .*fewer: the data lacks train/r_11.png\. Div"):
+        find_or_divide(tmp_path / "scene", fewer)
+    more = blender_folder(ring([*EVERY_30, 1]), folder="more")
+    with pytest.raises(PartitionError, match=r"the partition lacks train/r_12.png"):
+        find_or_divide(tmp_path / "scene", more)
+    # Another scene of the same data set has the same names.
+    turned = blender_folder(ring([*list(EVERY_30)[:11], 350]), folder="turned")
+    with pytest.raises(PartitionError, match=r"the names agree, but not the cameras of train/r_11.png\."):
+        find_or_divide(tmp_path / "scene", turned)
+
+
+def test_the_slower_of_two_processes_returns_the_winner(
+    ring, blender_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, scene = blender_folder(ring(EVERY_30)), tmp_path / "scene"
+    winner = divide(ring(EVERY_30), 3)
+
+    def overtaken(views: Views, **settings: Any) -> Partition:
+        publish(winner, scene)
+        return divide(views, **settings)
+
+    monkeypatch.setattr(module, "divide", overtaken)
+    assert find_or_divide(scene, data, groups=5)[0].fingerprint == winner.fingerprint
+    assert files(scene) == ["partition.json", f"partitions/{winner.fingerprint}.json"]
+
+
+def test_find_or_divide_works_without_hard_links(
+    ring, blender_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    made, _ = find_or_divide(tmp_path / "scene", blender_folder(ring(EVERY_30)), groups=3)
+    assert files(tmp_path / "scene") == ["partition.json", f"partitions/{made.fingerprint}.json"]
+
+
+def test_processes_that_start_together_get_one_partition(ring, blender_folder, tmp_path: Path) -> None:
+    data = blender_folder(ring(EVERY_30))
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(find_or_divide, [tmp_path / "warm"] * 3, [data] * 3))
+        for scene in (tmp_path / "first", tmp_path / "second"):
+            # Each asks for another number of groups, so that a loser that kept its own would show.
+            calls = [pool.submit(find_or_divide, scene, data, groups=groups) for groups in (2, 3, 4)]
+            found = {call.result()[0].fingerprint for call in calls}
+            assert len(found) == 1
+            assert files(scene) == ["partition.json", f"partitions/{found.pop()}.json"]
