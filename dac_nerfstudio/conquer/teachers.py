@@ -173,7 +173,8 @@ def read_checkpoint(path: Path) -> Dict[str, Any]:
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StageError(
-            f"The checkpoint {path} is damaged or not one of nerfstudio's ({reason}). Delete it and train that stage again."
+            f"The checkpoint {path} is damaged or not one of nerfstudio's ({reason}). Delete it and train that stage "
+            "again."
         ) from None
     return content
 

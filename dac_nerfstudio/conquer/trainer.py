@@ -112,8 +112,8 @@ class DaCTrainerConfig(TrainerConfig):
             outputs = parser.setup().get_dataparser_outputs(split="train")
         except (OSError, AssertionError, KeyError, ValueError) as error:
             raise PartitionError(
-                f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its name "
-                f"ends the command, as in: ns-train {self.method_name} --data {data} blender-data"
+                f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its "
+                f"name ends the command, as in: ns-train {self.method_name} --data {data} blender-data"
             ) from None
         partition, manager.partition = find_or_divide(self.scene_dir, views_of(outputs, Path(data)), groups=self.groups)
         return partition

@@ -34,7 +34,8 @@ def interpolate_planes(
         padding_mode="border",
         align_corners=True,
     )  # [3, C, 1, points]
-    return features[:, :, 0].prod(dim=0).transpose(0, 1)
+    xy, xz, yz = features[:, :, 0]
+    return (xy * xz * yz).transpose(0, 1)
 
 
 class MultiScalePlanes(nn.Module):
