@@ -32,7 +32,7 @@ from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
 
 
 @dataclass(frozen=True)
-class Preset:
+class SceneKind:
     """Constants of the reference for one kind of scene (arXiv 2401.16144 and its implementation)."""
 
     suffix: str
@@ -43,7 +43,7 @@ class Preset:
     steps: Dict[str, int] = field(default_factory=dict)
 
 
-BOUNDED = Preset(
+BOUNDED = SceneKind(
     suffix="",
     scenes="bounded synthetic scenes",
     # RGBA is kept: each batch is composited on a random colour, prediction and photo alike.
@@ -52,7 +52,7 @@ BOUNDED = Preset(
     distill_rate=1e-2,
     steps={"baseline": 60000, "expert": 30000, "distill": 10000, "finetune": 50000},
 )
-UNBOUNDED = Preset(
+UNBOUNDED = SceneKind(
     suffix="-360",
     scenes="real unbounded scenes",
     dataparser=NerfstudioDataParserConfig(),
@@ -79,8 +79,8 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def methods(preset: Preset) -> Dict[str, MethodSpecification]:
-    """The five methods of a preset, by name."""
+def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
+    """The five methods for a kind of scene, by name."""
 
     def common(stage: str, rate: float) -> Dict[str, Any]:
         schedule = {
@@ -88,8 +88,8 @@ def methods(preset: Preset) -> Dict[str, MethodSpecification]:
             "scheduler": CosineScheduleConfig(),
         }
         return {
-            "method_name": f"dac-{stage}{preset.suffix}",
-            "max_num_iterations": preset.steps.get(stage, 1),
+            "method_name": f"dac-{stage}{kind.suffix}",
+            "max_num_iterations": kind.steps.get(stage, 1),
             "steps_per_eval_batch": 1000,
             "steps_per_eval_image": 5000,
             "steps_per_eval_all_images": 1000000,
@@ -105,11 +105,11 @@ def methods(preset: Preset) -> Dict[str, MethodSpecification]:
         }
 
     def pipeline(model: KPlanesModelConfig) -> Dict[str, Any]:
-        manager = DaCDataManagerConfig(dataparser=replace(preset.dataparser), train_num_rays_per_batch=4096)
+        manager = DaCDataManagerConfig(dataparser=replace(kind.dataparser), train_num_rays_per_batch=4096)
         return {"datamanager": manager, "model": model}
 
-    def model(kind: type) -> KPlanesModelConfig:
-        return kind(eval_num_rays_per_chunk=1 << 12, **preset.model)
+    def model(config: type) -> KPlanesModelConfig:
+        return config(eval_num_rays_per_chunk=1 << 12, **kind.model)
 
     configs = {
         "baseline": (
@@ -126,14 +126,14 @@ def methods(preset: Preset) -> Dict[str, MethodSpecification]:
         ),
         "distill": (
             DistillTrainerConfig(
-                **common("distill", preset.distill_rate),
+                **common("distill", kind.distill_rate),
                 pipeline=DaCPipelineConfig(**pipeline(model(StudentModelConfig))),
             ),
             "DaC step 2: one student that learns from the experts of all groups",
         ),
         "finetune": (
             FinetuneTrainerConfig(
-                **common("finetune", preset.distill_rate),
+                **common("finetune", kind.distill_rate),
                 pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig))),
             ),
             "DaC step 3: the student, fine-tuned on all photos",
@@ -146,7 +146,7 @@ def methods(preset: Preset) -> Dict[str, MethodSpecification]:
         ),
     }
     return {
-        name: MethodSpecification(config=config, description=f"{text}. For {preset.scenes}.")
+        name: MethodSpecification(config=config, description=f"{text}. For {kind.scenes}.")
         for name, (config, text) in configs.items()
     }
 

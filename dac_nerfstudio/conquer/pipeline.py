@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Dict, List, Optional, Type
+from typing import Any, Callable, Dict, List, Optional, Type
 
 import torch
 import torchvision.utils
@@ -63,9 +63,20 @@ class DaCPipeline(VanillaPipeline):
         return mean_scores(views, self.datamanager.config.group, get_std)
 
     @torch.no_grad()
-    def score_views(self, output_path: Optional[Path] = None) -> List[Dict[str, Any]]:
+    def score_views(
+        self,
+        output_path: Optional[Path] = None,
+        only_group: Optional[int] = None,
+        progress: Optional[Callable[[int, int], None]] = None,
+    ) -> List[Dict[str, Any]]:
         """Scores of each evaluation view: name, group (None without a partition), psnr, ssim, lpips where its weights
-        are, num_rays_per_sec, fps. Pictures go to ``output_path``."""
+        are, num_rays_per_sec, fps.
+
+        Args:
+            output_path: where pictures go, if anywhere.
+            only_group: pass over the views of other groups.
+            progress: told the views done and their total after each; a bar is drawn without it.
+        """
         self.eval()
         if output_path is not None:
             output_path.mkdir(parents=True, exist_ok=True)
@@ -73,10 +84,11 @@ class DaCPipeline(VanillaPipeline):
         groups: List[Optional[int]] = [None] * len(cameras)
         if self.datamanager.partition is not None:
             groups = self.datamanager.route(cameras.camera_to_worlds).tolist()
-        views = []
-        loader = self.datamanager.fixed_indices_eval_dataloader
-        names = self.datamanager.eval_names
-        for number, (camera, batch) in enumerate(track(loader, "Evaluating views", total=len(cameras), transient=True)):
+        loader, names = self.datamanager.fixed_indices_eval_dataloader, self.datamanager.eval_names
+        wanted = [number for number, group in enumerate(groups) if only_group in (None, group)]
+        views: List[Dict[str, Any]] = []
+        for number in wanted if progress else track(wanted, "Evaluating views", transient=True):
+            camera, batch = loader.get_camera(number)
             start = perf_counter()
             outputs = self.model.get_outputs_for_camera(camera=camera)
             rays = int(camera.height * camera.width)
@@ -96,6 +108,8 @@ class DaCPipeline(VanillaPipeline):
                     "fps": 1 / seconds,
                 }
             )
+            if progress is not None:
+                progress(len(views), len(wanted))
         self.train()
         return views
 

@@ -28,7 +28,7 @@ from dac_nerfstudio.conquer.teachers import (
     run_folder,
     runs_of,
 )
-from dac_nerfstudio.partition import Partition, PartitionError, find_or_divide
+from dac_nerfstudio.partition import Partition, PartitionError, Views, find_or_divide
 from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, versions
 
 UserError = (StageError, PartitionError)
@@ -101,22 +101,31 @@ class DaCTrainerConfig(TrainerConfig):
             PartitionError: the data cannot be read, or the partition is of other views.
         """
         manager = self.pipeline.datamanager
-        data = manager.data or manager.dataparser.data
-        if not Path(data).exists():
-            raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
+        views = self.read_views()
         if self.partition is not None:
             manager.partition = self.partition
             return Partition.load(self.partition)
-        parser = replace(manager.dataparser, data=Path(data))
+        partition, manager.partition = find_or_divide(self.scene_dir, views, groups=self.groups)
+        return partition
+
+    def read_views(self) -> Views:
+        """The training views, as the data parser sees them.
+
+        Raises:
+            PartitionError: the data cannot be read.
+        """
+        manager = self.pipeline.datamanager
+        data = Path(manager.data or manager.dataparser.data)
+        if not data.exists():
+            raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
         try:
-            outputs = parser.setup().get_dataparser_outputs(split="train")
+            outputs = replace(manager.dataparser, data=data).setup().get_dataparser_outputs(split="train")
         except (OSError, AssertionError, KeyError, ValueError) as error:
             raise PartitionError(
                 f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its "
                 f"name ends the command, as in: ns-train {self.method_name} --data {data} blender-data"
             ) from None
-        partition, manager.partition = find_or_divide(self.scene_dir, views_of(outputs, Path(data)), groups=self.groups)
-        return partition
+        return views_of(outputs, data)
 
 
 @dataclass

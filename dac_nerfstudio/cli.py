@@ -1,0 +1,175 @@
+"""``dac``: divide, run the whole pipeline, report. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal, Optional, Tuple
+
+import tyro
+from rich.console import Console
+
+from dac_nerfstudio.partition import PartitionError
+from dac_nerfstudio.run.plan import Only
+from dac_nerfstudio.run.presets import PRESETS
+from dac_nerfstudio.stage import StageError
+
+
+def _scene_name(data: Path, scene: Optional[str]) -> str:
+    folder = data.parent if data.suffix == ".json" else data
+    return scene or folder.resolve().stem
+
+
+def split(
+    data: Path,
+    groups: int = 4,
+    strategy: Literal["azimuth"] = "azimuth",
+    overlap: float = 0.0,
+    softness: float = 0.0,
+    output_dir: Path = Path("outputs"),
+    scene: Optional[str] = None,
+) -> None:
+    """Divide a scene's training views into groups, and draw a picture of it.
+
+    Args:
+        data: Folder of the scene: Blender format (transforms_train.json) or nerfstudio's (transforms.json).
+        groups: Number of groups.
+        strategy: How to divide. Azimuth cuts the circle around the up axis into equal sectors.
+        overlap: Every group also takes this share of its size in nearest views of other groups.
+        softness: Share of an expert's rays that come from other groups' views.
+        output_dir: Where results go.
+        scene: Folder of the scene below it; by default the data folder's name.
+    """
+    from dac_nerfstudio.partition import divide, plot_partition, publish, read_views
+
+    partition = divide(read_views(data), groups, strategy, overlap, softness)
+    scene_dir = output_dir / _scene_name(data, scene)
+    path = publish(partition, scene_dir)
+    plot_partition(partition, scene_dir / "partition.png")
+    console = Console()
+    for group in range(1, partition.num_groups + 1):
+        console.print(f"group {group}: {len(partition.members(group))} views")
+    console.print(f"Partition: {path}\nPicture:   {scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
+
+
+def run(
+    data: Path,
+    preset: Optional[Literal["reference", "quick", "demo"]] = None,
+    groups: Optional[int] = None,
+    overlap: Optional[float] = None,
+    softness: Optional[float] = None,
+    output_dir: Path = Path("outputs"),
+    scene: Optional[str] = None,
+    seed: int = 42,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    baseline: bool = True,
+    video: bool = True,
+    only: Optional[Only] = None,
+    experts: Tuple[Path, ...] = (),
+    dry_run: bool = False,
+) -> None:
+    """Do everything: divide, train the experts, distil, fine-tune, train the baseline, score the test views.
+
+    What is finished is kept, what was interrupted goes on: run it again after any mishap.
+
+    Args:
+        data: Folder of the scene: Blender format (transforms_train.json) or nerfstudio's (transforms.json).
+        preset: Recipe: 'reference' is the paper's and wants a GPU, 'quick' suits a CPU. By default the one that suits
+            this machine.
+        groups: Number of groups; by default those of the scene's partition, or 4.
+        overlap: Every group also takes this share of its size in nearest views of other groups.
+        softness: Share of an expert's rays that come from other groups' views; by default the preset's.
+        output_dir: Where results go.
+        scene: Folder of the scene below it; by default the data folder's name.
+        seed: Of everything random.
+        device: Where to train.
+        baseline: Also train the baseline, for as many steps as the student gets.
+        video: Render a short flight with the student.
+        only: Do this alone, from what is already there.
+        experts: Run folders of ready experts, one per group, instead of training them.
+        dry_run: Print the commands instead of running them.
+    """
+    from dac_nerfstudio.run.local import run_plan
+    from dac_nerfstudio.run.plan import make_plan
+
+    console = Console()
+    device = _device() if device == "auto" else device
+    if preset is None:
+        preset = "reference" if device == "cuda" else "quick"
+        console.print(f"Preset {preset} ({PRESETS[preset].description}); choose another with --preset.")
+    plan = make_plan(
+        data, output_dir, _scene_name(data, scene), preset, groups, overlap, softness, baseline, video, device, seed,
+        only, experts,
+    )  # fmt: skip
+    if dry_run:
+        for job in plan.jobs:
+            console.print(f"[bold]{job.name}[/]: {job.command if job.kind == 'train' else job.kind}", soft_wrap=True)
+        return
+    succeeded = run_plan(plan, console)
+    report(plan.scene_dir, run=f"{preset}-seed{seed}")
+    if (plan.scene_dir / "report" / "video.mp4").exists():
+        console.print(f"Video:   {plan.scene_dir / 'report' / 'video.mp4'}", highlight=False, soft_wrap=True)
+    console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
+    if not succeeded:
+        sys.exit(1)
+
+
+def report(scene_dir: Path, run: Optional[str] = None) -> None:
+    """Table and results.json of a scene's finished runs.
+
+    Args:
+        scene_dir: Results of the scene, such as outputs/lego.
+        run: Name of the runs to report, such as quick-seed42; by default the latest.
+    """
+    from dac_nerfstudio.report.results import gather, latest_run, save, table
+
+    results = gather(scene_dir, run or latest_run(scene_dir))
+    console = Console()
+    console.print(table(results))
+    console.print(f"Results: {save(results, scene_dir)}", highlight=False, soft_wrap=True)
+
+
+def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"), seed: int = 42) -> None:
+    """Generate a small scene and run everything on it. Minutes on a CPU.
+
+    Args:
+        output_dir: Where results go.
+        data: Where the scene is put.
+        seed: Of the training.
+    """
+    from rich.progress import Progress
+
+    from dac_nerfstudio.scenes import make_demo_scene
+
+    with Progress() as progress:
+        task = progress.add_task("Making the scene")
+        make_demo_scene(data, progress=lambda done, total: progress.update(task, completed=done, total=total))
+        progress.update(task, completed=1, total=1)
+    run(data, preset="demo", output_dir=output_dir, scene="demo", seed=seed, device="cpu")
+
+
+def _device() -> Literal["cpu", "cuda", "mps"]:
+    """The device that nerfstudio would find, told without importing torch where there is clearly no GPU."""
+    import torch
+
+    if torch.cuda.device_count() > 0:
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def main() -> None:
+    """Entry of the command ``dac``."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"split": split, "run": run, "report": report, "demo": demo}, prog="dac", description=__doc__
+        )
+    except (PartitionError, StageError, ValueError) as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped. The same command goes on from here.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

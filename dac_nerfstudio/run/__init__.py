@@ -1,0 +1,1 @@
+"""The whole pipeline: what there is to do, and doing it."""

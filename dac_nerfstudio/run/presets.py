@@ -1,0 +1,60 @@
+"""Named recipes: how long each stage trains, and with which flags of ``ns-train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Tuple
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe. What it leaves out stays as the methods have it."""
+
+    description: str
+    flags: Tuple[str, ...] = ()
+    """For every method."""
+    steps: Dict[str, int] | None = None
+    """Of expert, distill and finetune; the baseline gets the sum of the latter two. None: the methods' own."""
+    distill_flags: Tuple[str, ...] = ()
+    """For distillation only."""
+    finetune_flags: Tuple[str, ...] = ()
+    """For fine-tuning only."""
+    softness: float = 0.0
+    """Share of an expert's rays that come from other groups' views."""
+
+
+def _schedule(name: str, value: str) -> Tuple[str, ...]:
+    """A flag of the schedule of both groups of parameters."""
+    return tuple(part for group in ("fields", "proposal-networks") for part in (f"--optimizers.{group}.{name}", value))
+
+
+_SMALL_MODEL = (
+    *("--pipeline.model.grid-base-resolution", "32"),
+    *("--pipeline.model.grid-feature-dim", "16"),
+    *("--pipeline.model.linear-decoder-layers", "2"),
+    *("--pipeline.model.proposal-resolutions", "64"),
+    *("--pipeline.model.num-proposal-samples", "48"),
+    *("--pipeline.model.num-samples", "20"),
+    *("--pipeline.model.proposal-warmup", "500"),
+    *("--pipeline.model.proposal-weights-anneal-max-num-iters", "100"),
+    *("--pipeline.datamanager.train-num-rays-per-batch", "512"),
+    *_schedule("scheduler.warmup-steps", "50"),
+    *("--steps-per-save", "250"),
+    *("--steps-per-eval-batch", "100"),
+    *("--steps-per-eval-image", "100000"),
+    *("--logging.steps-per-log", "50"),
+)
+
+PRESETS: Dict[str, Preset] = {
+    "reference": Preset("the paper's recipe and constants; wants a GPU"),
+    "quick": Preset(
+        "a small model and few steps, for a CPU",
+        flags=_SMALL_MODEL,
+        steps={"expert": 750, "distill": 500, "finetune": 1000},
+    ),
+    "demo": Preset(
+        "the generated scene in minutes on a CPU",
+        flags=_SMALL_MODEL,
+        steps={"expert": 60, "distill": 40, "finetune": 60},
+    ),
+}

@@ -1,0 +1,156 @@
+"""One job in a process of its own: a fork of a server that has nerfstudio imported and CUDA untouched."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Callable, Literal, Tuple
+
+import torch
+import tyro
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.utils.eval_utils import eval_setup
+
+from dac_nerfstudio.conquer.trainer import DaCTrainerConfig, UserError
+from dac_nerfstudio.partition import Partition, divide, plot_partition, publish
+from dac_nerfstudio.run.plan import Job, Plan
+from dac_nerfstudio.run.process import Report
+from dac_nerfstudio.stage import Stage, StageError, write_json
+
+EVALUATION = "evaluation.json"
+
+
+Tell = Callable[[Report], None]
+
+
+def work(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
+    """Do a job; everything it prints goes to ``log``, what matters to ``messages``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    try:
+        {"split": split, "train": train, "video": video}[job.kind](job, plan, messages.send)
+    except SystemExit as error:
+        messages.send(Report("failed", text=str(error).strip()))
+    except UserError as error:
+        messages.send(Report("failed", text=str(error)))
+    except BaseException:
+        traceback.print_exc()
+        messages.send(Report("failed", text=f"{traceback.format_exc(limit=-1).strip()}\nThe whole story: {log}"))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def parse(job: Job) -> DaCTrainerConfig:
+    """The configuration that ``ns-train`` makes of the job's flags."""
+    methods = {name: config for name, config in all_methods.items() if name == job.method}
+    # A second, never chosen method keeps the method's name a subcommand, as it is for ns-train.
+    methods["vanilla-nerf"] = all_methods["vanilla-nerf"]
+    union = tyro.extras.subcommand_type_from_defaults(methods)
+    return tyro.cli(
+        tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[union]],
+        args=[job.method, *job.flags],  # type: ignore
+    )
+
+
+def with_data(config: DaCTrainerConfig) -> DaCTrainerConfig:
+    """What ``ns-train`` does with --data before anything else."""
+    config.pipeline.datamanager.data = config.data
+    config.set_timestamp()
+    return config
+
+
+def split(job: Job, plan: Plan, tell: Tell) -> None:
+    """Make sure that the scene's partition has the settings asked for."""
+    config = with_data(parse(job))
+    current = plan.scene_dir / "partition.json"
+    wanted = {"strategy": "azimuth", **plan.divide}
+    before = Partition.load(current) if current.exists() else None
+    if before is None or before.settings != wanted:
+        partition = divide(config.read_views(), **wanted)
+        publish(partition, plan.scene_dir)
+    else:
+        partition = config.find_partition()
+    picture = plan.scene_dir / "partition.png"
+    if before is None or before.fingerprint != partition.fingerprint or not picture.exists():
+        plot_partition(partition, picture)
+        tell(Report("done", text=f"{len(partition.views)} views in {partition.num_groups} groups: {picture}"))
+    else:
+        tell(Report("kept", text=f"{len(partition.views)} views in {partition.num_groups} groups: {picture}"))
+
+
+def train(job: Job, plan: Plan, tell: Tell) -> None:
+    """Train, unless a finished run with the same settings and inputs is there; go on where one was interrupted."""
+    config = with_data(parse(job))
+    config.prepare()
+    assert config.stage is not None
+    state, text = take_up(job.run_dir, config)
+    if state != "kept":
+        config.save_config()
+        torch.manual_seed(config.machine.seed)
+        trainer = config.setup(local_rank=0, world_size=1)
+        trainer.setup()
+
+        def report(step: int) -> None:
+            tell(Report("training", step + 1, config.stage.total_steps))
+
+        trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], report))
+        trainer.train()
+    if job.evaluate:
+        evaluate(job.run_dir, config.pipeline.datamanager.group, tell)
+    tell(Report("kept" if state == "kept" else "done", text=text))
+
+
+def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[Literal["kept", "resumed", "new"], str]:
+    """Decide between an earlier run's result, going on with it, and a new start.
+
+    An earlier run with other settings or inputs is moved aside, not deleted.
+    """
+    assert config.stage is not None
+    try:
+        earlier = Stage.load(run_dir)
+    except StageError:
+        return "new", ""
+    if earlier.fingerprint != config.stage.fingerprint:
+        aside = run_dir.with_name(f"{run_dir.name}-before-{time.strftime('%Y-%m-%d_%H%M%S')}")
+        run_dir.rename(aside)
+        return "new", f"settings or inputs have changed; the earlier run is now {aside.name}"
+    if earlier.complete:
+        return "kept", ""
+    if any((run_dir / "nerfstudio_models").glob("step-*.ckpt")):
+        config.load_dir = run_dir / "nerfstudio_models"
+        return "resumed", f"resumed at step {earlier.steps}"
+    return "new", ""
+
+
+def evaluate(run_dir: Path, only_group: int | None, tell: Tell) -> None:
+    """Score the test views (an expert: its own) from the files alone, unless that was done before."""
+    path, stage = run_dir / EVALUATION, Stage.load(run_dir)
+    if path.exists() and json.loads(path.read_text("utf8")).get("stage") == stage.fingerprint:
+        return
+    _, pipeline, _, _ = eval_setup(run_dir / "config.yml", test_mode="test")
+    views = pipeline.score_views(
+        only_group=only_group, progress=lambda done, total: tell(Report("evaluating", done, total))
+    )
+    write_json(path, {"stage": stage.fingerprint, "split": "test", "views": views})
+
+
+def video(job: Job, plan: Plan, tell: Tell) -> None:
+    """A flight along the test cameras."""
+    from nerfstudio.scripts.render import RenderInterpolated
+
+    tell(Report("rendering"))
+    path = plan.scene_dir / "report" / "video.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    RenderInterpolated(
+        load_config=job.run_dir / "config.yml", output_path=path, interpolation_steps=3, frame_rate=15
+    ).main()
+    tell(Report("done", text=str(path)))

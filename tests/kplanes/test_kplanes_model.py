@@ -1,0 +1,181 @@
+"""The K-Planes model: its rays, its background and its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from nerfstudio.cameras.rays import RayBundle
+
+from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
+
+TinyModel = Callable[..., KPlanesModel]
+Rays = Callable[..., RayBundle]
+
+
+def emptied(model: KPlanesModel) -> KPlanesModel:
+    """Without any density: exp(raw - 1) of a raw value far below 0 is exactly 0."""
+    with torch.no_grad():
+        model.field.decoder.density_head.weight.fill_(-1e5)
+    return model
+
+
+@pytest.mark.parametrize(("near", "far"), [(2.0, 6.0), (0.0, 6.0), (0.5, 3.0)])
+def test_rays_begin_and_end_alike_in_training_and_evaluation(
+    tiny_model: TinyModel, rays: Rays, near: float, far: float
+) -> None:
+    student, teacher = tiny_model(near_plane=near, far_plane=far).train(), tiny_model(near_plane=near, far_plane=far)
+    seen = [model.collider(rays(5)) for model in (student, teacher.eval())]
+    for bundle in seen:
+        assert torch.equal(bundle.nears, torch.full((5, 1), near)) and torch.equal(bundle.fars, torch.full((5, 1), far))
+    with torch.no_grad():
+        rendering = student(rays(5))["rendering"]
+    assert rendering.final.samples.frustums.starts.min() >= near
+    assert rendering.final.samples.frustums.ends.max() <= far
+
+
+def test_all_rays_of_a_training_batch_share_one_random_background(tiny_model: TinyModel, rays: Rays) -> None:
+    model = emptied(tiny_model()).train()
+    first, second = model(rays(6)), model(rays(6))
+    for outputs in (first, second):
+        assert outputs["background"].shape == (3,)
+        assert torch.equal(outputs["rgb"], outputs["background"].expand(6, 3))
+    assert not torch.equal(first["background"], second["background"])
+    drawn = torch.stack([model.background() for _ in range(200)])
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    torch.testing.assert_close(drawn.mean(0), torch.full((3,), 0.5), rtol=0, atol=0.08)
+
+
+def test_the_photo_is_composited_on_the_background_of_the_prediction(tiny_model: TinyModel, rays: Rays) -> None:
+    model = emptied(tiny_model()).train()
+    outputs = model(rays(4))
+    rgba = torch.rand(4, 4)
+    rgba[:, 3] = torch.tensor([0.0, 0.0, 0.25, 1.0])
+    truth = model.true_colour(outputs, {"image": rgba})
+    background = outputs["background"]
+    assert torch.equal(truth[:2], background.expand(2, 3))
+    torch.testing.assert_close(truth[2], 0.25 * rgba[2, :3] + 0.75 * background)
+    torch.testing.assert_close(truth[3], rgba[3, :3])
+    # What is transparent and predicted empty costs nothing, whatever colour was drawn.
+    losses = model.get_loss_dict(outputs, {"image": torch.zeros(4, 4)})
+    assert losses["rgb_loss"].item() == 0
+
+
+def test_photos_without_alpha_are_taken_as_they_are(tiny_model: TinyModel, rays: Rays) -> None:
+    model = tiny_model().train()
+    photo = torch.rand(4, 3)
+    assert torch.equal(model.true_colour(model(rays(4)), {"image": photo}), photo)
+
+
+@pytest.mark.parametrize(("setting", "colour"), [("random", 1.0), ("white", 1.0), ("black", 0.0)])
+def test_evaluation_is_on_a_fixed_background(tiny_model: TinyModel, rays: Rays, setting: str, colour: float) -> None:
+    model = emptied(tiny_model(background_color=setting)).eval()
+    with torch.no_grad():
+        outputs = model(rays(4))
+    assert torch.equal(outputs["rgb"], torch.full((4, 3), colour))
+    assert torch.equal(outputs["accumulation"], torch.zeros(4, 1))
+    assert torch.equal(model.true_colour(outputs, {"image": torch.zeros(4, 4)}), torch.full((4, 3), colour))
+    if setting != "random":
+        assert torch.equal(model.train()(rays(4))["background"], torch.full((3,), colour))
+
+
+@pytest.mark.parametrize(("setting", "behind"), [("random", 1.0), ("black", 0.0)])
+def test_an_exported_picture_has_the_background_taken_off_again(
+    tiny_model: TinyModel, setting: str, behind: float
+) -> None:
+    model = tiny_model(background_color=setting).eval()
+    colour, alpha = torch.rand(3, 4, 3), torch.tensor([0.1, 0.5, 0.8, 1.0]).view(1, 4, 1).expand(3, 4, 1)
+    outputs = {"rgb": colour * alpha + behind * (1 - alpha), "accumulation": alpha}
+    torch.testing.assert_close(model.get_rgba_image(outputs), torch.cat((colour, alpha), dim=-1), rtol=1e-4, atol=1e-5)
+    empty = model.get_rgba_image({"rgb": torch.full((1, 1, 3), behind), "accumulation": torch.zeros(1, 1, 1)})
+    assert torch.equal(empty, torch.zeros(1, 1, 4))
+
+
+def test_a_rendered_ray_is_its_weighted_colours_on_the_background(tiny_model: TinyModel, rays: Rays) -> None:
+    model = tiny_model().train()
+    outputs = model(rays(5))
+    rendering = outputs["rendering"]
+    weights = rendering.final.weights
+    expected = (weights * rendering.colours).sum(1) + (1 - weights.sum(1)) * outputs["background"]
+    torch.testing.assert_close(outputs["rgb"], expected)
+    torch.testing.assert_close(outputs["accumulation"], weights.sum(1))
+
+
+def test_regularisers_are_scaled_by_their_weights_and_left_out_at_0(tiny_model: TinyModel, rays: Rays) -> None:
+    def losses(**weights: float) -> dict[str, Any]:
+        model = tiny_model(regularizers=RegularizerWeights(**weights)).train()
+        with torch.no_grad():
+            model.field.decoder.density_head.weight.fill_(20.0)
+        torch.manual_seed(1)
+        return model.get_loss_dict(model(rays(6)), {"image": torch.zeros(6, 4)})
+
+    names = {"interlevel_loss", "distortion_loss", "plane_tv_loss", "proposal_tv_loss"}
+    ones = losses(interlevel=1.0, distortion=1.0, plane_tv=1.0, proposal_tv=1.0)
+    assert set(ones) == {"rgb_loss"} | names and all(ones[name] > 0 for name in names)
+    threes = losses(interlevel=3.0, distortion=3.0, plane_tv=3.0, proposal_tv=3.0)
+    for name in names:
+        torch.testing.assert_close(threes[name], 3 * ones[name])
+    assert set(losses(interlevel=0, distortion=0, plane_tv=0, proposal_tv=0)) == {"rgb_loss"}
+    assert "distortion_loss" not in losses()
+
+
+def test_proposal_networks_learn_from_interlevel_and_smoothness_alone(tiny_model: TinyModel, rays: Rays) -> None:
+    model = tiny_model(regularizers=RegularizerWeights(distortion=1.0)).train()
+    with torch.no_grad():
+        model.field.decoder.density_head.weight.fill_(20.0)
+    model.step = 0
+    losses = model.get_loss_dict(model(rays(6)), {"image": torch.rand(6, 4)})
+    proposals, field = list(model.proposal_networks.parameters()), list(model.field.parameters())
+
+    def reaches(name: str, parameters: list[torch.nn.Parameter]) -> bool:
+        gradients = torch.autograd.grad(losses[name], parameters, allow_unused=True, retain_graph=True)
+        return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+    found = {name: (reaches(name, field), reaches(name, proposals)) for name in losses}
+    assert found == {
+        "rgb_loss": (True, False),
+        "interlevel_loss": (False, True),
+        "distortion_loss": (True, False),
+        "plane_tv_loss": (True, False),
+        "proposal_tv_loss": (False, True),
+    }
+
+
+def test_proposal_planes_get_no_gradient_of_the_rays_between_updates(tiny_model: TinyModel, rays: Rays) -> None:
+    model = tiny_model().train()
+    model.step = next(step for step in range(10, 100) if not model.update_schedule.due(step))
+    assert not any(level.weights.requires_grad for level in model(rays(4))["rendering"].proposals)
+    model.step += 1
+    assert all(level.weights.requires_grad for level in model(rays(4))["rendering"].proposals)
+
+
+@pytest.mark.parametrize("settings", [{}, {"linear_decoder": False}, {"is_contracted": True, "near_plane": 0.0}])
+def test_training_makes_the_loss_fall(tiny_model: TinyModel, rays: Rays, settings: dict[str, Any]) -> None:
+    model = tiny_model(**settings).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    bundle, photo = rays(64), torch.tensor([[0.9, 0.1, 0.2, 1.0]]).expand(64, 4)
+    history = []
+    for step in range(60):
+        model.step = step
+        losses = model.get_loss_dict(model(bundle), {"image": photo})
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append(float(losses["rgb_loss"]))
+    assert sum(history[-5:]) < 0.2 * sum(history[:5])
+
+
+def test_parameter_groups_hold_every_parameter_once(tiny_model: TinyModel) -> None:
+    model = tiny_model()
+    groups = model.get_param_groups()
+    assert set(groups) == {"fields", "proposal_networks"}
+    grouped = [id(parameter) for group in groups.values() for parameter in group]
+    learned = {id(parameter) for name, parameter in model.named_parameters() if name != "device_indicator_param"}
+    assert len(grouped) == len(set(grouped)) and set(grouped) == learned
+
+
+def test_as_many_sample_counts_as_proposal_levels_are_demanded(tiny_model: TinyModel) -> None:
+    with pytest.raises(ValueError, match=r"2 proposal levels .*but num_proposal_samples has 1 numbers\. Give one"):
+        tiny_model(num_proposal_samples=(8,))
