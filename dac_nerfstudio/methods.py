@@ -6,7 +6,7 @@ Imported by every ``ns-*`` command, so nothing optional is imported here: a plug
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict
+from typing import Any, Dict, Literal
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
@@ -71,7 +71,7 @@ UNBOUNDED = SceneKind(
 )
 
 
-def default_device() -> str:
+def default_device() -> Literal["cpu", "cuda", "mps"]:
     """CUDA where there is one, else Apple's MPS (untested), else the CPU. Asks the driver library, not CUDA itself:
     a process that has initialised CUDA can no longer fork."""
     if torch.cuda.device_count() > 0:
@@ -83,10 +83,9 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
     """The five methods for a kind of scene, by name."""
 
     def common(stage: str, rate: float) -> Dict[str, Any]:
-        schedule = {
-            "optimizer": AdamOptimizerConfig(lr=rate, eps=1e-15),
-            "scheduler": CosineScheduleConfig(),
-        }
+        def optimizer() -> Dict[str, Any]:
+            return {"optimizer": AdamOptimizerConfig(lr=rate, eps=1e-15), "scheduler": CosineScheduleConfig()}
+
         return {
             "method_name": f"dac-{stage}{kind.suffix}",
             "max_num_iterations": kind.steps.get(stage, 1),
@@ -98,10 +97,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             "machine": MachineConfig(device_type=default_device()),
             "viewer": ViewerConfig(num_rays_per_chunk=1 << 14),
             "vis": "viewer+tensorboard",
-            "optimizers": {
-                "fields": {name: replace(config) for name, config in schedule.items()},
-                "proposal_networks": {name: replace(config) for name, config in schedule.items()},
-            },
+            "optimizers": {"fields": optimizer(), "proposal_networks": optimizer()},
         }
 
     def pipeline(model: KPlanesModelConfig) -> Dict[str, Any]:

@@ -13,7 +13,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 FILE_NAME = "stage.json"
 
@@ -78,13 +78,29 @@ class Stage:
             raise StageError(f"{run_dir} has no {FILE_NAME}: it is not a run folder of this project.") from None
         except (OSError, ValueError) as error:
             raise StageError(f"{path} cannot be read ({error}). Delete the run folder and train again.") from None
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        kinds = {"method": str, "scene": str, "settings": dict, "seed": int, "total_steps": int, "steps": int,
-                 "inputs": dict, "seconds": (int, float), "parameters": int, "versions": dict}  # fmt: skip
-        problems = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
-        if not isinstance(content, dict) or problems:
-            raise StageError(f"{path} lacks or mistypes {', '.join(problems)}. Delete the run folder and train again.")
-        return cls(**{name: value for name, value in content.items() if name in fields})
+        if not isinstance(content, dict):
+            raise StageError(f"{path} is no record of a run. Delete the run folder and train again.")
+        wrong = [name for name, kinds in KINDS.items() if not isinstance(content.get(name), kinds)]
+        if wrong:
+            raise StageError(f"{path} lacks or mistypes {', '.join(wrong)}. Delete the run folder and train again.")
+        return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content})
+
+
+KINDS: Dict[str, Tuple[type, ...]] = {
+    "method": (str,),
+    "scene": (str,),
+    "settings": (dict,),
+    "seed": (int,),
+    "total_steps": (int,),
+    "partition": (str, type(None)),
+    "group": (int, type(None)),
+    "inputs": (dict,),
+    "steps": (int,),
+    "seconds": (int, float),
+    "parameters": (int,),
+    "versions": (dict,),
+}
+"""Types of a record's fields in JSON."""
 
 
 def latest_checkpoint(run_dir: Path) -> Path:

@@ -121,12 +121,12 @@ class DaCDataManager(VanillaDataManager):
     @property
     def train_names(self) -> Tuple[str, ...]:
         """Names of the training views, in the order of the dataset."""
-        return tuple(name_of(path, self.config.data) for path in self.train_dataset.image_filenames)
+        return tuple(name_of(path, self.get_datapath()) for path in self.train_dataset.image_filenames)
 
     @property
     def eval_names(self) -> Tuple[str, ...]:
         """Names of the evaluation views, in the order of the dataset."""
-        return tuple(name_of(path, self.config.data) for path in self.eval_dataset.image_filenames)
+        return tuple(name_of(path, self.get_datapath()) for path in self.eval_dataset.image_filenames)
 
     def route(self, camera_to_worlds: Tensor) -> Int[Tensor, "cameras"]:
         """Group of each camera, counted from 1; poses ``[cameras, 3, 4]`` in the model's frame.

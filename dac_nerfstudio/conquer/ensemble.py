@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Callable, Dict, List, Optional, Type
 
 import torch
@@ -41,11 +41,17 @@ class EnsembleModel(KPlanesModel):
         super().populate_modules()
         # Of the body only the renderers are needed; the fields are the experts'.
         del self.field, self.proposal_networks
-        names = KPlanesModelConfig.__dataclass_fields__
-        config = KPlanesModelConfig(**{n: getattr(self.config, n) for n in names if n != "_target"})
+        names = [f.name for f in fields(KPlanesModelConfig) if f.name != "_target"]
+        config = KPlanesModelConfig(**{name: getattr(self.config, name) for name in names})
         self.experts = nn.ModuleList(
             KPlanesModel(config, self.scene_box, self.num_train_data) for _ in range(self.config.groups)
         )
+
+    def expert(self, group: int) -> KPlanesModel:
+        """The expert of a group, counted from 1."""
+        expert = self.experts[group - 1]
+        assert isinstance(expert, KPlanesModel)
+        return expert
 
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {}
@@ -54,7 +60,7 @@ class EnsembleModel(KPlanesModel):
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Dict[str, Tensor]:
         assert self.route is not None
         group = int(self.route(camera.camera_to_worlds.view(-1, 3, 4)[:1])[0])
-        outputs = self.experts[group - 1].get_outputs_for_camera(camera, obb_box)
+        outputs = self.expert(group).get_outputs_for_camera(camera, obb_box)
         return {**outputs, "group": torch.full_like(outputs["depth"], group)}
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
@@ -64,7 +70,7 @@ class EnsembleModel(KPlanesModel):
         outputs: Dict[str, Tensor] = {}
         for group in groups.unique().tolist():
             mine = (groups == group).to(ray_bundle.origins.device)
-            for name, value in self.experts[group - 1].get_outputs(ray_bundle[mine]).items():
+            for name, value in self.expert(group).get_outputs(ray_bundle[mine]).items():
                 if isinstance(value, Tensor) and value.shape[:1] == mine[mine].shape:
                     outputs.setdefault(name, value.new_zeros(len(groups), *value.shape[1:]))[mine] = value
         return outputs

@@ -44,14 +44,13 @@ class DaCPipeline(VanillaPipeline):
     config: DaCPipelineConfig
     datamanager: DaCDataManager
 
-    def __init__(self, config: DaCPipelineConfig, *args: Any, local_rank: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         provide_ffmpeg()
-        super().__init__(config, *args, local_rank=local_rank, **kwargs)
-        self.local_rank = local_rank
+        super().__init__(*args, **kwargs)
 
     def get_train_loss_dict(self, step: int) -> Any:
         self.model.step = self.config.first_step + step
-        torch.manual_seed(key_of(self.config.seed, self.local_rank, step))
+        torch.manual_seed(key_of(self.config.seed, self.datamanager.local_rank, step))
         return super().get_train_loss_dict(step)
 
     def get_average_eval_image_metrics(

@@ -44,7 +44,9 @@ def rebuild_config(settings: Dict[str, Any], source: Path) -> KPlanesModelConfig
         StageError: the settings are not those of a K-Planes model.
     """
     try:
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        values: Dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        }
         values["regularizers"] = RegularizerWeights(**values["regularizers"])
         return KPlanesModelConfig(**values)
     except (TypeError, KeyError) as error:

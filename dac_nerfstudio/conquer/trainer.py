@@ -15,7 +15,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.conquer.datamanager import views_of
-from dac_nerfstudio.conquer.ensemble import EnsembleModel
+from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsembleModelConfig
 from dac_nerfstudio.conquer.models import StudentModel
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
 from dac_nerfstudio.conquer.teachers import (
@@ -241,6 +241,7 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
         expert = rebuild_config(settings[0], self.experts[0])
         for name in settings[0]:
             setattr(self.pipeline.model, name, getattr(expert, name))
+        assert isinstance(self.pipeline.model, EnsembleModelConfig)
         self.pipeline.model.groups = partition.num_groups
         stage.settings = stage_settings(self)
         stage.total_steps = 1
@@ -308,10 +309,11 @@ class DaCTrainer(Trainer):
 
     def _load_checkpoint(self) -> None:
         folder, file = self.config.load_dir, self.config.load_checkpoint
-        if folder is None and file is None:
+        named = folder or file
+        if named is None:
             self.load_start()
             return
-        source = run_folder(folder if folder is not None else file)
+        source = run_folder(named)
         earlier = Stage.load(source)
         mine = (self.stage.method, self.stage.group, self.stage.partition)
         if (earlier.method, earlier.group, earlier.partition) != mine:

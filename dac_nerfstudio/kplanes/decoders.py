@@ -44,6 +44,7 @@ def mlp(
 ) -> nn.Module:
     """A multi-layer perceptron without output activation, with tiny-cuda-nn's biases (see the module's docstring)."""
     if implementation == "tcnn":
+        assert tcnn is not None
         return tcnn.Network(
             n_input_dims=in_dim,
             n_output_dims=out_dim,

@@ -138,7 +138,7 @@ class KPlanesModel(Model):
         )
         self.update_schedule = UpdateSchedule(config.proposal_warmup, config.proposal_update_every)
         # The same near plane in training and evaluation: a teacher (in eval mode) has to see its student's rays.
-        self.collider = NearFarCollider(config.near_plane, config.far_plane, reset_near_plane=False)
+        self.collider = NearFarCollider(config.near_plane, config.far_plane, reset_near_plane=False)  # type: ignore
         eval_background = "white" if config.background_color == "random" else config.background_color
         self.renderer_rgb = RGBRenderer(background_color=eval_background)
         self.renderer_accumulation = AccumulationRenderer()
@@ -212,9 +212,12 @@ class KPlanesModel(Model):
         if weights.plane_tv > 0:
             losses["plane_tv_loss"] = weights.plane_tv * plane_tv(self.field.planes.scales)
         if weights.proposal_tv > 0:
-            planes = [scale for network in self.proposal_networks for scale in network.planes.scales]
-            losses["proposal_tv_loss"] = weights.proposal_tv * plane_tv(planes)
+            losses["proposal_tv_loss"] = weights.proposal_tv * plane_tv(self.proposal_planes())
         return losses
+
+    def proposal_planes(self) -> List[Tensor]:
+        """Planes of all proposal levels."""
+        return [scale for network in self.proposal_networks.children() for scale in network.planes.scales]  # type: ignore
 
     def true_colour(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Float[Tensor, "*pixels 3"]:
         """The photo on the background that the prediction was composited on."""
@@ -231,21 +234,23 @@ class KPlanesModel(Model):
             "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
         }
         truth, prediction = (image.permute(2, 0, 1)[None] for image in (truth, prediction))
+        ssim = structural_similarity_index_measure(prediction, truth, data_range=1.0)
+        assert isinstance(ssim, Tensor)
         metrics = {
-            "psnr": float(peak_signal_noise_ratio(prediction, truth, data_range=1.0)),
-            "ssim": float(structural_similarity_index_measure(prediction, truth, data_range=1.0)),
+            "psnr": peak_signal_noise_ratio(prediction, truth, data_range=1.0).item(),
+            "ssim": ssim.item(),
         }
         if lpips_weights().exists():
-            metrics["lpips"] = float(self._lpips(prediction, truth))
+            metrics["lpips"] = self._lpips(prediction, truth)
         return metrics, images
 
-    def _lpips(self, prediction: Tensor, truth: Tensor) -> Tensor:
+    def _lpips(self, prediction: Tensor, truth: Tensor) -> float:
         if not hasattr(self, "_lpips_metric"):
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
             # In a tuple, hidden from the module registry: a registered metric would travel in every checkpoint.
             self._lpips_metric = (LearnedPerceptualImagePatchSimilarity(normalize=True).to(self.device),)
-        return self._lpips_metric[0](prediction, truth)
+        return self._lpips_metric[0](prediction, truth).item()
 
     def get_rgba_image(self, outputs: Dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha image: the background taken off again."""

@@ -41,6 +41,7 @@ class Level:
 
 def opacity(density: Float[Tensor, "rays samples 1"], samples: RaySamples) -> Float[Tensor, "rays samples"]:
     """Opacity of bins as wide as those of ``samples``: 1 - exp(-density * width)."""
+    assert samples.deltas is not None
     return 1 - torch.exp(-density * samples.deltas)[..., 0]
 
 

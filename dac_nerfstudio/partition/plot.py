@@ -34,9 +34,10 @@ def plot_partition(partition: Partition, path: Path, test: Views | None = None) 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(13, 6.8), facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(13, 6.8), facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     above, matrix = figure.subplots(1, 2)
     settings = partition.settings

@@ -13,10 +13,11 @@ from typing import Callable, Literal, Tuple
 
 import torch
 import tyro
-from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils.eval_utils import eval_setup
 
+from dac_nerfstudio.conquer.pipeline import DaCPipeline
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig, UserError
 from dac_nerfstudio.partition import Partition, divide, plot_partition, publish
 from dac_nerfstudio.run.plan import Job, Plan
@@ -51,14 +52,7 @@ def work(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
 
 def parse(job: Job) -> DaCTrainerConfig:
     """The configuration that ``ns-train`` makes of the job's flags."""
-    methods = {name: config for name, config in all_methods.items() if name == job.method}
-    # A second, never chosen method keeps the method's name a subcommand, as it is for ns-train.
-    methods["vanilla-nerf"] = all_methods["vanilla-nerf"]
-    union = tyro.extras.subcommand_type_from_defaults(methods)
-    return tyro.cli(
-        tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[union]],
-        args=[job.method, *job.flags],  # type: ignore
-    )
+    return tyro.cli(AnnotatedBaseConfigUnion, args=[job.method, *job.flags])
 
 
 def with_data(config: DaCTrainerConfig) -> DaCTrainerConfig:
@@ -98,9 +92,10 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
+        total = config.stage.total_steps
 
         def report(step: int) -> None:
-            tell(Report("training", step + 1, config.stage.total_steps))
+            tell(Report("training", step + 1, total))
 
         trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], report))
         trainer.train()
@@ -137,6 +132,7 @@ def evaluate(run_dir: Path, only_group: int | None, tell: Tell) -> None:
     if path.exists() and json.loads(path.read_text("utf8")).get("stage") == stage.fingerprint:
         return
     _, pipeline, _, _ = eval_setup(run_dir / "config.yml", test_mode="test")
+    assert isinstance(pipeline, DaCPipeline)
     views = pipeline.score_views(
         only_group=only_group, progress=lambda done, total: tell(Report("evaluating", done, total))
     )
