@@ -114,7 +114,7 @@ def run(
         sys.exit(1)
 
 
-def report(scene_dir: Path, run: Optional[str] = None) -> None:
+def report(scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None) -> None:
     """Table and results.json of a scene's finished runs.
 
     Args:

@@ -34,11 +34,11 @@ class Stage:
     seed: int
     total_steps: int
     partition: Optional[str] = None
-    """Fingerprint of the partition of the views."""
+    """Fingerprint of the partition that was current; whether the result depends on it, ``inputs`` tell."""
     group: Optional[int] = None
     """Of an expert, counted from 1."""
     inputs: Dict[str, str] = field(default_factory=dict)
-    """Name of each stage this one was made from, and its fingerprint."""
+    """Name and fingerprint of what this stage was made from besides its settings: partition, experts, student."""
     steps: int = 0
     """Training steps done."""
     seconds: float = 0.0
@@ -55,8 +55,7 @@ class Stage:
     def fingerprint(self) -> str:
         """Of what the result depends on; equal for a repeated run with the same settings and inputs."""
         made_from = {
-            name: getattr(self, name)
-            for name in ("method", "settings", "seed", "total_steps", "partition", "group", "inputs")
+            name: getattr(self, name) for name in ("method", "settings", "seed", "total_steps", "group", "inputs")
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 

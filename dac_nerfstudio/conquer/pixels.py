@@ -34,18 +34,20 @@ def key_of(*parts: int) -> int:
 def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     """Where a keyed permutation of 0 .. size-1 takes each number; equal size and key mean the same permutation.
 
-    A Feistel network on twice h bits, enough for the largest size; results outside 0 .. size-1 go round again until
-    they fall inside (cycle walking), which keeps the map one-to-one.
+    A Feistel network on twice h bits, h just enough for the size; results outside 0 .. size-1 go round again until they
+    fall inside (cycle walking, at most a few rounds on average), which keeps the map one-to-one.
     """
-    half = max((int(sizes.max()) - 1).bit_length() + 1, 2) // 2
+    # frexp's exponent is the bit length of an integer.
+    half = ((torch.frexp((sizes - 1).double()).exponent + 1) // 2).clamp(min=1)
     low = (1 << half) - 1
     out = numbers.clone()
     outside = torch.arange(len(numbers), device=numbers.device)
     while len(outside):
-        left, right = out[outside] >> half, out[outside] & low
+        shift, mask, key = half[outside], low[outside], keys[outside]
+        left, right = out[outside] >> shift, out[outside] & mask
         for round_number in range(_ROUNDS):
-            left, right = right, left ^ (_mix((right * 0x9E3779B1 + keys[outside] + round_number) & _MASK) & low)
-        out[outside] = (left << half) | right
+            left, right = right, left ^ (_mix((right * 0x9E3779B1 + key + round_number) & _MASK) & mask)
+        out[outside] = (left << shift) | right
         outside = outside[out[outside] >= sizes[outside]]
     return out
 

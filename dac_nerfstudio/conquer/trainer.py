@@ -152,6 +152,7 @@ class ExpertTrainerConfig(DaCTrainerConfig):
                 f"The views are divided into {groups} groups and {found}. Add --group K, K from 1 to {groups}."
             )
         stage.group = self.group
+        stage.inputs = {"partition": partition.fingerprint}
 
 
 @dataclass
@@ -173,6 +174,7 @@ class DistillTrainerConfig(DaCTrainerConfig):
         )
         self.experts = tuple(folder for folder, _ in found)
         stage.inputs = {f"expert-{record.group}": record.fingerprint for _, record in found}
+        stage.inputs["partition"] = partition.fingerprint
 
 
 @dataclass
@@ -289,6 +291,13 @@ def as_json(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
+def told(stage: Stage) -> str:
+    """What a run is, in words."""
+    group = f", group {stage.group}" if stage.group else ""
+    made_from = "".join(f", {name} {fingerprint}" for name, fingerprint in stage.inputs.items())
+    return f"{stage.method}{group}{made_from}"
+
+
 class DaCTrainer(Trainer):
     """nerfstudio's trainer with whole checkpoints, a record beside them, and runs that end at their total of steps."""
 
@@ -315,15 +324,8 @@ class DaCTrainer(Trainer):
             return
         source = run_folder(named)
         earlier = Stage.load(source)
-        mine = (self.stage.method, self.stage.group, self.stage.partition)
-        if (earlier.method, earlier.group, earlier.partition) != mine:
-            raise StageError(
-                f"Cannot go on from {source}: it holds {earlier.method}"
-                + (f", group {earlier.group}" if earlier.group else "")
-                + f", partition {earlier.partition}; this run is {mine[0]}"
-                + (f", group {mine[1]}" if mine[1] else "")
-                + f", partition {mine[2]}."
-            )
+        if (earlier.method, earlier.group, earlier.inputs) != (self.stage.method, self.stage.group, self.stage.inputs):
+            raise StageError(f"Cannot go on from {source}: it holds {told(earlier)}. This run is {told(self.stage)}.")
         if file is None and self.config.load_step is None:
             read_checkpoint(latest_checkpoint(source))
         super()._load_checkpoint()

@@ -7,12 +7,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Dict, List, Optional, Tuple
 
+from rich import box
 from rich.table import Table
 
+from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.stage import Stage, StageError, write_json
 
 METHODS = ("dac-baseline", "dac-expert", "dac-distill", "dac-finetune")
-Run = Tuple[Stage, List[Dict[str, Any]]]
+Run = Tuple[Stage, Dict[str, Any]]
+"""Record and evaluation of a run."""
 
 
 def gather(scene_dir: Path, run: str) -> Dict[str, Any]:
@@ -24,47 +27,50 @@ def gather(scene_dir: Path, run: str) -> Dict[str, Any]:
     Raises:
         StageError: there are none, or they are of different partitions.
     """
-    methods: Dict[str, Any] = {}
-    stages: List[Stage] = []
-    groups = 0
-    for method in METHODS:
-        runs = [found for suffix in ("", "-360") for found in _evaluated(scene_dir / f"{method}{suffix}", run)]
-        if not runs:
-            continue
-        stages += [stage for stage, _ in runs]
-        views = [view for _, scored in runs for view in scored]
-        groups = max([groups, *(view["group"] or 0 for view in views), *(stage.group or 0 for stage, _ in runs)])
-        methods[method] = {
-            "psnr": fmean(view["psnr"] for view in views),
-            "ssim": fmean(view["ssim"] for view in views),
-            "steps": runs[0][0].steps,
-            "seconds": sum(stage.seconds for stage, _ in runs),
-            "parameters": sum(stage.parameters for stage, _ in runs),
-            "per_group": views,
-            "per_view": {view["name"]: view["psnr"] for view in sorted(views, key=lambda view: view["name"])},
-        }
+    found = {
+        method: [run_ for suffix in ("", "-360") for run_ in _evaluated(scene_dir / f"{method}{suffix}", run)]
+        for method in METHODS
+    }
+    stages = [stage for runs in found.values() for stage, _ in runs]
+    evaluations = [evaluation for runs in found.values() for _, evaluation in runs]
     if not stages:
         raise StageError(f"{scene_dir} holds no finished and evaluated run named {run}. Make one: dac run --data …")
-    partitions = {stage.partition for stage in stages}
+    partitions = sorted({evaluation["partition"] for evaluation in evaluations})
     if len(partitions) > 1:
         raise StageError(
-            f"The runs named {run} in {scene_dir} are of different partitions: {partitions}. dac run again."
+            f"The runs named {run} in {scene_dir} were scored by different partitions ({', '.join(partitions)}). Bring "
+            "them to the current one: dac run again."
         )
-    for figures in methods.values():
-        figures["per_group"] = [
-            _mean_or_none([view["psnr"] for view in figures["per_group"] if view["group"] == group])
-            for group in range(1, groups + 1)
-        ]
+    groups = Partition.load(scene_dir / "partitions" / f"{partitions[0]}.json").num_groups
+    methods = {method: _figures(runs, groups) for method, runs in found.items() if runs}
     if "dac-finetune" in methods and "dac-distill" in methods:
-        methods["dac-finetune"]["steps"] += methods["dac-distill"]["steps"]
-        methods["dac-finetune"]["seconds"] += methods["dac-distill"]["seconds"]
+        for cost in ("steps", "seconds"):
+            methods["dac-finetune"][cost] += methods["dac-distill"][cost]
     return {
         "scene": stages[0].scene,
-        "partition": stages[0].partition,
+        "partition": partitions[0],
         "groups": groups,
         "seed": stages[0].seed,
         "versions": stages[-1].versions,
         "methods": methods,
+    }
+
+
+def _figures(runs: List[Run], groups: int) -> Dict[str, Any]:
+    """One method's entry, from its runs: several for experts, else one."""
+    views = [view for _, evaluation in runs for view in evaluation["views"]]
+
+    def psnr(group: int) -> Optional[float]:
+        return fmean(values) if (values := [view["psnr"] for view in views if view["group"] == group]) else None
+
+    return {
+        "psnr": fmean(view["psnr"] for view in views),
+        "ssim": fmean(view["ssim"] for view in views),
+        "steps": runs[0][0].steps,
+        "seconds": sum(stage.seconds for stage, _ in runs),
+        "parameters": sum(stage.parameters for stage, _ in runs),
+        "per_group": [psnr(group) for group in range(1, groups + 1)],
+        "per_view": {view["name"]: view["psnr"] for view in sorted(views, key=lambda view: view["name"])},
     }
 
 
@@ -81,7 +87,7 @@ def latest_run(scene_dir: Path) -> str:
 
 
 def _evaluated(folder: Path, run: str) -> List[Run]:
-    """Record and scores of the finished runs of a method; several where it has groups."""
+    """The finished and evaluated runs of a method; several where it has groups."""
     found = []
     for record in sorted([*folder.glob(f"{run}/stage.json"), *folder.glob(f"group-*/{run}/stage.json")]):
         stage = Stage.load(record.parent)
@@ -89,12 +95,8 @@ def _evaluated(folder: Path, run: str) -> List[Run]:
         if stage.complete and scores.exists():
             evaluation = json.loads(scores.read_text("utf8"))
             if evaluation["stage"] == stage.fingerprint:
-                found.append((stage, evaluation["views"]))
+                found.append((stage, evaluation))
     return found
-
-
-def _mean_or_none(values: List[float]) -> Optional[float]:
-    return fmean(values) if values else None
 
 
 def save(results: Dict[str, Any], scene_dir: Path) -> Path:
@@ -105,31 +107,37 @@ def save(results: Dict[str, Any], scene_dir: Path) -> Path:
 
 
 TITLES = {
-    "dac-baseline": "baseline (all views)",
-    "dac-expert": "experts on own views",
+    "dac-baseline": "baseline",
+    "dac-expert": "experts, own views",
     "dac-distill": "student, distilled",
     "dac-finetune": "student, fine-tuned",
 }
 
 
 def table(results: Dict[str, Any]) -> Table:
-    """The figures as a table for the terminal."""
-    shown = Table(title=f"{results['scene']}, test views, seed {results['seed']}, {results['groups']} groups")
-    shown.add_column("")
-    for column in ("PSNR", "SSIM", *(f"group {group}" for group in range(1, results["groups"] + 1))):
-        shown.add_column(column, justify="right")
-    for column in ("steps", "time", "parameters"):
-        shown.add_column(column, justify="right")
+    """The figures as a table that fits a terminal."""
+    groups = range(1, results["groups"] + 1)
+    shown = Table(
+        title=f"{results['scene']}: test views, seed {results['seed']}",
+        caption=f"g1 to g{results['groups']}: PSNR on the test views of each group. Baseline and student are of "
+        "one size. Steps and time of the fine-tuned student include its distillation.",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    shown.add_column("", no_wrap=True)
+    for column in ("PSNR", "SSIM", *(f"g{group}" for group in groups), "steps", "time"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for method, figures in results["methods"].items():
         per_group = ["–" if value is None else f"{value:.2f}" for value in figures["per_group"]]
         minutes, seconds = divmod(round(figures["seconds"]), 60)
+        many = f"{results['groups']}x" if method == "dac-expert" else ""
         shown.add_row(
             TITLES[method],
             f"{figures['psnr']:.2f}",
-            f"{figures['ssim']:.4f}",
+            f"{figures['ssim']:.3f}",
             *per_group,
-            f"{results['groups']} x {figures['steps']}" if method == "dac-expert" else str(figures["steps"]),
+            f"{many}{figures['steps']}",
             f"{minutes}:{seconds:02d}",
-            f"{figures['parameters'] / 1e6:.2f} M",
         )
     return shown

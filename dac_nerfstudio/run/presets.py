@@ -31,7 +31,7 @@ def _schedule(name: str, value: str) -> Tuple[str, ...]:
 _SMALL_MODEL = (
     *("--pipeline.model.grid-base-resolution", "32"),
     *("--pipeline.model.grid-feature-dim", "16"),
-    *("--pipeline.model.linear-decoder-layers", "2"),
+    *("--pipeline.model.linear-decoder", "False"),
     *("--pipeline.model.proposal-resolutions", "64"),
     *("--pipeline.model.num-proposal-samples", "48"),
     *("--pipeline.model.num-samples", "20"),

@@ -15,6 +15,7 @@ import torch
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
@@ -100,7 +101,7 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], report))
         trainer.train()
     if job.evaluate:
-        evaluate(job.run_dir, config.pipeline.datamanager.group, tell)
+        evaluate(job.run_dir, config, tell)
     tell(Report("kept" if state == "kept" else "done", text=text))
 
 
@@ -126,17 +127,25 @@ def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[Literal["kept", "r
     return "new", ""
 
 
-def evaluate(run_dir: Path, only_group: int | None, tell: Tell) -> None:
+def evaluate(run_dir: Path, config: DaCTrainerConfig, tell: Tell) -> None:
     """Score the test views (an expert: its own) from the files alone, unless that was done before."""
-    path, stage = run_dir / EVALUATION, Stage.load(run_dir)
-    if path.exists() and json.loads(path.read_text("utf8")).get("stage") == stage.fingerprint:
+    path, manager = run_dir / EVALUATION, config.pipeline.datamanager
+    assert config.stage is not None
+    made_from = {"stage": Stage.load(run_dir).fingerprint, "partition": config.stage.partition, "split": "test"}
+    if path.exists() and made_from.items() <= json.loads(path.read_text("utf8")).items():
         return
-    _, pipeline, _, _ = eval_setup(run_dir / "config.yml", test_mode="test")
+
+    def with_partition(recorded: TrainerConfig) -> TrainerConfig:
+        # A baseline outlives partitions; its views are scored by the groups of the current one.
+        recorded.pipeline.datamanager.partition = manager.partition  # type: ignore
+        return recorded
+
+    _, pipeline, _, _ = eval_setup(run_dir / "config.yml", test_mode="test", update_config_callback=with_partition)
     assert isinstance(pipeline, DaCPipeline)
     views = pipeline.score_views(
-        only_group=only_group, progress=lambda done, total: tell(Report("evaluating", done, total))
+        only_group=manager.group, progress=lambda done, total: tell(Report("evaluating", done, total))
     )
-    write_json(path, {"stage": stage.fingerprint, "split": "test", "views": views})
+    write_json(path, {**made_from, "views": views})
 
 
 def video(job: Job, plan: Plan, tell: Tell) -> None:
