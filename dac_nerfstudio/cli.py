@@ -129,6 +129,20 @@ def report(scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None) -> 
     console.print(f"Results: {save(results, scene_dir)}", highlight=False, soft_wrap=True)
 
 
+def check() -> None:
+    """Look whether this machine has what the commands need, and say what to do where it has not."""
+    from dac_nerfstudio.check import findings
+
+    console = Console()
+    with console.status("Importing nerfstudio …"):
+        found = findings()
+    for finding in found:
+        mark = {"good": "[green]✓[/]", "optional": "[yellow]–[/]", "bad": "[red]✗[/]"}[finding.state]
+        console.print(f"{mark} {finding.text}", highlight=False, soft_wrap=True)
+    if any(finding.state == "bad" for finding in found):
+        sys.exit(1)
+
+
 def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"), seed: int = 42) -> None:
     """Generate a small scene and run everything on it. Minutes on a CPU.
 
@@ -161,7 +175,9 @@ def main() -> None:
     """Entry of the command ``dac``."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"split": split, "run": run, "report": report, "demo": demo}, prog="dac", description=__doc__
+            {"split": split, "run": run, "report": report, "demo": demo, "check": check},
+            prog="dac",
+            description=__doc__,
         )
     except (PartitionError, StageError, ValueError) as error:
         Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)

@@ -76,6 +76,13 @@ class DaCTrainerConfig(TrainerConfig):
         Raises:
             PartitionError, StageError: something that the user must mend.
         """
+        colour = getattr(self.pipeline.datamanager.dataparser, "alpha_color", None)
+        if colour is not None and self.pipeline.model.background_color == "random":
+            raise StageError(
+                f"The data parser puts the photos on {colour} before training, while the model is trained on random "
+                f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their alpha: "
+                "--pipeline.datamanager.dataparser.alpha-color None"
+            )
         if self.pipeline.datamanager.partition is None:
             partition = self.find_partition()
         else:

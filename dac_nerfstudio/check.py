@@ -1,0 +1,67 @@
+"""What this machine has of what the commands need: ``dac check``."""
+
+from __future__ import annotations
+
+import ctypes.util
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import List, Literal
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the check."""
+
+    state: Literal["good", "optional", "bad"]
+    text: str
+
+
+def findings() -> List[Finding]:
+    """Look everything up. Imports nerfstudio, which takes seconds."""
+    from dac_nerfstudio.stage import versions
+
+    found = [Finding("good", ", ".join(f"{name} {version}" for name, version in versions().items()))]
+    found.append(_methods())
+    found.append(_device())
+    if find_spec("tinycudann") is None:
+        found.append(Finding("optional", "tiny-cuda-nn is not installed: the small MLPs run in PyTorch."))
+    else:
+        found.append(Finding("good", "tiny-cuda-nn is installed."))
+    if shutil.which("ffmpeg"):
+        found.append(Finding("good", f"ns-render uses {shutil.which('ffmpeg')}."))
+    elif find_spec("imageio_ffmpeg") is not None:
+        found.append(Finding("good", "ns-render uses the ffmpeg of imageio-ffmpeg."))
+    else:
+        found.append(Finding("bad", "ns-render finds no ffmpeg. Install it: pip install imageio-ffmpeg"))
+    if ctypes.util.find_library("usb-1.0"):
+        found.append(Finding("good", "ns-export finds libusb-1.0."))
+    else:
+        found.append(Finding("optional", "ns-export wants libusb-1.0. Debian: apt-get install libusb-1.0-0"))
+    from dac_nerfstudio.kplanes.model import lpips_weights
+
+    if lpips_weights().exists():
+        found.append(Finding("good", "LPIPS is reported."))
+    else:
+        found.append(Finding("optional", f"LPIPS is left out: its weights are not at {lpips_weights()}."))
+    return found
+
+
+def _methods() -> Finding:
+    from nerfstudio.configs.method_configs import all_methods
+
+    ours = sorted(name for name in all_methods if name.startswith("dac-"))
+    if ours:
+        return Finding("good", f"ns-train knows {', '.join(ours)}.")
+    return Finding("bad", "ns-train does not know our methods. Install this package where nerfstudio is: pip install .")
+
+
+def _device() -> Finding:
+    from dac_nerfstudio.methods import default_device
+
+    device = default_device()
+    if device == "cuda":
+        import torch
+
+        return Finding("good", f"Training runs on {torch.cuda.get_device_name(0)}.")
+    return Finding("optional", f"No CUDA device: training runs on {device}. --preset quick suits it.")
