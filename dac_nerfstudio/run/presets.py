@@ -50,11 +50,13 @@ PRESETS: Dict[str, Preset] = {
     "quick": Preset(
         "a small model and few steps, for a CPU",
         flags=_SMALL_MODEL,
-        steps={"expert": 750, "distill": 500, "finetune": 1000},
+        steps={"expert": 1000, "distill": 500, "finetune": 1000},
+        softness=0.3,
     ),
     "demo": Preset(
         "the generated scene in minutes on a CPU",
         flags=_SMALL_MODEL,
-        steps={"expert": 60, "distill": 40, "finetune": 60},
+        steps={"expert": 600, "distill": 300, "finetune": 700},
+        softness=0.3,
     ),
 }
