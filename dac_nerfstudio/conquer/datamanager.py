@@ -37,7 +37,7 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     sort_by_group: tyro.conf.Suppress[bool] = False
     """Order each batch by the group of the rays and tell it in the bundle's metadata, for distillation."""
     seed: tyro.conf.Suppress[int] = 42
-    """Of the draw of pixels; set from --machine.seed."""
+    """Of the draw of pixels; derived from --machine.seed and the method."""
 
 
 def views_of(outputs: DataparserOutputs, data: Path) -> Views:

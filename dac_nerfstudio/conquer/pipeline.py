@@ -33,7 +33,7 @@ class DaCPipelineConfig(VanillaPipelineConfig):
     model: KPlanesModelConfig = field(default_factory=KPlanesModelConfig)
     """Settings of the model."""
     seed: tyro.conf.Suppress[int] = 42
-    """Of every training step's randomness; set from --machine.seed."""
+    """Of every training step's randomness; derived from --machine.seed and the method."""
     first_step: tyro.conf.Suppress[int] = 0
     """Steps that the model was trained for before this run; its schedules go on from there."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Literal, Optional, Tuple, Type
@@ -18,6 +19,7 @@ from dac_nerfstudio.conquer.datamanager import views_of
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsembleModelConfig
 from dac_nerfstudio.conquer.models import StudentModel
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
+from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.conquer.teachers import (
     ExpertBank,
     find_experts,
@@ -53,7 +55,9 @@ class DaCTrainerConfig(TrainerConfig):
     def __post_init__(self) -> None:
         for group in self.optimizers.values():
             group["scheduler"].max_steps = self.max_num_iterations
-        self.pipeline.seed = self.pipeline.datamanager.seed = self.machine.seed
+        # A stage that follows another must not replay its pixels and jitter.
+        seed = key_of(self.machine.seed, zlib.crc32(str(self.method_name).encode()))
+        self.pipeline.seed = self.pipeline.datamanager.seed = seed
 
     @property
     def scene_dir(self) -> Path:

@@ -1,0 +1,237 @@
+"""What is the user's to mend is told in a message that says what was found and what to type: no traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import STEPS, TINY, Finished, Shell
+
+from dac_nerfstudio.run.plan import Job
+from dac_nerfstudio.stage import Stage
+
+COMMON = ("--data", "demo", "--groups", "2", "--max-num-iterations", str(STEPS), *TINY)
+SCENE_DIR = Path("outputs", "demo")
+
+
+@pytest.fixture(scope="session")
+def answers(shell: Shell, background: ThreadPoolExecutor) -> Callable[[str], Finished]:
+    """Starts real commands that go wrong (but for the last), in a folder of their own; gives the answer of one."""
+    folder = shell.folder / "errors"
+    folder.mkdir()
+    there = Shell(folder)
+    shutil.copytree(shell.folder / "demo", folder / "demo")
+    shutil.copytree(shell.folder / "demo", folder / "no-validation")
+    (folder / "no-validation" / "transforms_val.json").unlink()
+    shutil.rmtree(folder / "no-validation" / "val")
+    (folder / "holiday").mkdir()
+    (folder / "holiday" / "notes.txt").touch()
+    (folder / "empty").mkdir()
+    few = ("--max-num-iterations", "2")
+    commands = {
+        "no data": ("ns-train", "dac-baseline", *TINY, "--data", "nowhere"),
+        "no scene": ("ns-train", "dac-baseline", *TINY, "--data", "holiday"),
+        "no such group": ("ns-train", "dac-expert", *COMMON, "--group", "9"),
+        "no validation views": ("ns-train", "dac-baseline", *TINY, *few, "--data", "no-validation"),
+        "run on no scene": ("dac", "run", "--data", "holiday", "--preset", "quick"),
+        "run on no data": ("dac", "run", "--data", "nowhere", "--preset", "quick"),
+        "split into 0": ("dac", "split", "--data", "demo", "--groups", "0"),
+        "split no scene": ("dac", "split", "--data", "holiday"),
+        "report on nothing": ("dac", "report", "empty"),
+        "report on nowhere": ("dac", "report", "nowhere"),
+    }
+    futures: dict[str, Future[Finished]] = {
+        name: background.submit(there, *command, succeed=False) for name, command in commands.items()
+    }
+    return lambda name: futures[name].result()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no data", "There is no data at nowhere. Name a scene's folder: --data PATH"),
+        ("no scene", "The training views in holiday cannot be read: "),
+        ("no scene", "ns-train dac-baseline --data holiday blender-data"),
+        ("no such group", "divided into 2 groups and there is no group 9. Add --group K, K from 1 to 2."),
+        ("run on no scene", "holiday holds notes.txt; expected transforms_train.json"),
+        ("run on no data", "There is no data at nowhere. Name a scene's folder: --data PATH"),
+        ("split into 0", "groups is 0; expected an integer from 1 up."),
+        ("split no scene", "No camera poses for split 'train' in holiday"),
+        ("report on nothing", "empty holds no runs. Make some: dac run --data …"),
+        ("report on nowhere", "nowhere holds no runs. Make some: dac run --data …"),
+    ],
+)
+def test_command_says_what_is_wrong(name: str, message: str, answers: Callable[[str], Finished]) -> None:
+    answer = answers(name)
+    assert answer.code == 1, answer.output
+    assert message in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_missing_validation_views_are_no_error(answers: Callable[[str], Finished]) -> None:
+    answer = answers("no validation views")
+    assert answer.code == 0, answer.output
+    assert "No validation views" in answer.output
+
+
+@pytest.fixture(scope="session")
+def with_experts(trainings: Mapping[str, Path], relocated: Callable[..., Shell]) -> Callable[[], Path]:
+    """Makes a folder with the scene and its experts, for a test to spoil."""
+
+    def make() -> Path:
+        for group in (1, 2):
+            assert trainings[f"dac-expert {group}"].exists()
+        return relocated("dac-expert").folder
+
+    return make
+
+
+@pytest.fixture
+def spoilt(with_experts: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Scene, experts and no student; the current folder."""
+    folder = with_experts()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def expert(group: int) -> Path:
+    return SCENE_DIR / "dac-expert" / f"group-{group}" / "run"
+
+
+def rewrite(run_dir: Path, **changes: Any) -> None:
+    """Change entries of a run's record."""
+    path = run_dir / "stage.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def refused(method: str, *flags: str, setup: bool = False) -> str:
+    """The message with which ns-train ends for these flags, before training or (``setup``) on loading."""
+    from dac_nerfstudio.run.worker import parse, with_data
+
+    config = with_data(parse(Job("", "train", Path(), method, (*COMMON, *flags))))
+    config.machine.device_type = "cpu"
+    if not setup:
+        with pytest.raises(SystemExit) as ended:
+            config.save_config()
+        assert not list(Path("outputs").rglob("dac-distill*")), "nothing is left behind"
+    else:
+        config.save_config()
+        trainer = config.setup(local_rank=0, world_size=1)
+        with pytest.raises(SystemExit) as ended:
+            trainer.setup()
+    # A text as the code of the exit is printed, and the exit status is 1.
+    assert isinstance(ended.value.code, str)
+    return ended.value.code.strip()
+
+
+def test_expert_without_a_group(spoilt: Path) -> None:
+    assert refused("dac-expert") == (
+        "The views are divided into 2 groups and no group was named. Add --group K, K from 1 to 2."
+    )
+
+
+def test_more_groups_than_views(spoilt: Path) -> None:
+    message = refused("dac-baseline", "--groups", "99", "--experiment-name", "many")
+    assert "Choose fewer groups" in message and "99" in message
+    assert not Path("outputs", "many", "partition.json").exists()
+
+
+@pytest.mark.parametrize("method", ["dac-distill", "dac-ensemble"])
+def test_missing_expert(method: str, spoilt: Path) -> None:
+    shutil.rmtree(expert(2))
+    assert refused(method) == (
+        "No usable expert of group 2 in outputs/demo; the partition has 2 groups.\n"
+        "Train it: ns-train dac-expert --group 2 --data …"
+    )
+
+
+def test_unfinished_expert(spoilt: Path) -> None:
+    rewrite(expert(1), steps=7)
+    message = refused("dac-distill")
+    assert "No usable expert of group 1 in outputs/demo" in message
+    assert f"{expert(1)} stopped at step 7 of {STEPS}." in message
+
+
+def test_expert_of_another_partition(spoilt: Path) -> None:
+    rewrite(expert(2), partition="feedfacefeedface")
+    current = Stage.load(expert(1)).partition
+    expected = f"{expert(2)} was trained for partition feedfacefeedface; the current one is {current}."
+    assert expected in refused("dac-distill", "--experts", str(expert(1)), str(expert(2)))
+    found = refused("dac-distill")
+    assert "No usable expert of group 2" in found and expected in found
+
+
+def test_same_expert_named_twice(spoilt: Path) -> None:
+    message = refused("dac-distill", "--experts", str(expert(1)), str(expert(1)))
+    assert message == f"{expert(1)} and {expert(1)} are both experts of group 1."
+
+
+def test_expert_named_that_is_no_run(spoilt: Path) -> None:
+    message = refused("dac-distill", "--experts", "demo", str(expert(1)))
+    assert message == "demo is not a run folder: neither it nor the two folders above hold a stage.json."
+
+
+def test_expert_that_sees_other_rays(spoilt: Path) -> None:
+    message = refused("dac-distill", "--pipeline.model.near-plane", "1.5")
+    assert "No usable expert of group 1, 2" in message
+    assert f"{expert(1)} has near_plane 2.0, the student 1.5: they would not see the same rays." in message
+
+
+def test_damaged_expert(spoilt: Path) -> None:
+    (path,) = (expert(2) / "nerfstudio_models").glob("*.ckpt")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    message = refused("dac-distill", setup=True)
+    assert message.startswith(f"The checkpoint {path} is damaged or not one of nerfstudio's (")
+    assert message.endswith("Delete it and train that stage again.")
+
+
+def test_expert_without_a_checkpoint(spoilt: Path) -> None:
+    shutil.rmtree(expert(2) / "nerfstudio_models")
+    assert f"{expert(2)} has no checkpoint in nerfstudio_models/." in refused("dac-distill", setup=True)
+
+
+def test_damaged_record_of_an_expert(spoilt: Path) -> None:
+    (expert(1) / "stage.json").write_text("{")
+    assert f"{expert(1)}/stage.json cannot be read" in refused("dac-distill")
+
+
+def test_fine_tuning_without_a_student(spoilt: Path) -> None:
+    assert refused("dac-finetune") == (
+        "No finished dac-distill in outputs/demo to start from. Make it: ns-train dac-distill --data …, or name one: "
+        "--student FOLDER"
+    )
+
+
+def test_fine_tuning_another_model(spoilt: Path, trainings: Mapping[str, Path]) -> None:
+    student = str(trainings["dac-distill"])
+    message = refused("dac-finetune", "--student", student, "--pipeline.model.grid-feature-dim", "4")
+    assert message == (
+        f"The student in {student} is a model of another size or kind than the one to be fine-tuned. Give both the "
+        "same --pipeline.model settings."
+    )
+
+
+def test_going_on_with_another_group(spoilt: Path) -> None:
+    models = expert(2) / "nerfstudio_models"
+    message = refused("dac-expert", "--group", "1", "--load-dir", str(models), setup=True)
+    assert message.startswith(f"Cannot go on from {expert(2)}: it holds dac-expert, group 2")
+    assert "This run is dac-expert, group 1" in message
+
+
+def test_photos_on_white_with_random_backgrounds(spoilt: Path) -> None:
+    message = refused("dac-baseline", "--pipeline.datamanager.dataparser.alpha-color", "white")
+    assert "Add --pipeline.model.background-color white" in message
+    assert "--pipeline.datamanager.dataparser.alpha-color None" in message
+
+
+def test_partition_of_another_scene(spoilt: Path) -> None:
+    partition = Path("outputs", "demo", "partition.json")
+    content = partition.read_text()
+    partition.write_text(content.replace("train/r_0.png", "train/r_99.png"))
+    message = refused("dac-baseline")
+    assert "partition.json" in message and "dac split" in message

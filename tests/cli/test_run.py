@@ -1,0 +1,392 @@
+"""``dac run``: its plan, what it keeps, and the whole of it in small."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
+from rich.console import Console
+
+from dac_nerfstudio.report.results import gather
+from dac_nerfstudio.run.local import run_plan
+from dac_nerfstudio.run.plan import Job, Plan, make_plan
+from dac_nerfstudio.stage import Stage
+
+RUN = "quick-seed7"
+TRAINED = ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
+
+
+def planned(shell: Shell, **changes: Any) -> Plan:
+    """What ``dac run`` plans for the scene by default, in two groups."""
+    settings: dict[str, Any] = {
+        "data": shell.folder / "demo",
+        "output_dir": shell.folder / "whole",
+        "scene": "demo",
+        "preset": "quick",
+        "groups": GROUPS,
+        "overlap": None,
+        "softness": None,
+        "baseline": True,
+        "video": True,
+        "device": "cpu",
+        "seed": 7,
+        "only": None,
+        "experts": (),
+    }
+    return make_plan(**{**settings, **changes})
+
+
+def flag(job: Job, name: str) -> str:
+    """The value that a flag of a job has in the end."""
+    at = len(job.flags) - 1 - job.flags[::-1].index(name)
+    return job.flags[at + 1]
+
+
+def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
+    plan = planned(shell)
+    assert [job.name for job in plan.jobs] == ["split", *TRAINED, "video"]
+    done: set[str] = set()
+    for job in plan.jobs:
+        assert set(job.needs) <= done
+        done.add(job.name)
+    needs = {job.name: set(job.needs) for job in plan.jobs}
+    assert needs["expert 1"] == needs["baseline"] == {"split"}
+    assert needs["distill"] == needs["ensemble"] == {"split", "expert 1", "expert 2"}
+    assert (needs["finetune"], needs["video"]) == ({"distill"}, {"finetune"})
+
+
+def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> None:
+    for preset in ("quick", "demo"):
+        jobs = {job.name: job for job in planned(shell, preset=preset).jobs}
+        steps = {name: int(flag(jobs[name], "--max-num-iterations")) for name in ("distill", "finetune", "baseline")}
+        assert steps["baseline"] == steps["distill"] + steps["finetune"]
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        ("split", ["split"]),
+        ("experts", ["split", "expert 1", "expert 2"]),
+        ("ensemble", ["split", "ensemble"]),
+        ("distill", ["split", "distill"]),
+        ("finetune", ["split", "finetune"]),
+        ("baseline", ["split", "baseline"]),
+        ("video", ["split", "video"]),
+    ],
+)
+def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> None:
+    plan = planned(shell, only=only, baseline=False, video=False)
+    assert [job.name for job in plan.jobs] == names
+    assert all(set(job.needs) <= {"split"} for job in plan.jobs)
+
+
+def test_plan_with_ready_experts_trains_none(shell: Shell) -> None:
+    plan = planned(shell, experts=(Path("a"), Path("b")))
+    jobs = {job.name: job for job in plan.jobs}
+    assert not any(name.startswith("expert") for name in jobs)
+    for name in ("distill", "ensemble"):
+        assert jobs[name].needs == ("split",)
+        at = jobs[name].flags.index("--experts")
+        assert jobs[name].flags[at + 1 : at + 3] == ("a", "b")
+
+
+def test_plan_without_extras(shell: Shell) -> None:
+    names = [job.name for job in planned(shell, baseline=False, video=False).jobs]
+    assert "baseline" not in names and "video" not in names
+
+
+def test_plan_takes_the_number_of_groups_from_the_scene(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    assert planned(shell, output_dir=tmp_path, groups=None).groups == 4
+    (tmp_path / "demo" / "partition.json").write_text(json.dumps({"settings": {"groups": 3}}))
+    assert planned(shell, output_dir=tmp_path, groups=None).groups == 3
+    assert planned(shell, output_dir=tmp_path, groups=5).groups == 5
+
+
+def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "transforms.json").write_text("{}")
+    plan = planned(shell, data=tmp_path)
+    assert all(job.method.endswith("-360") for job in plan.jobs if job.kind == "train")
+    with pytest.raises(ValueError, match="expected transforms_train.json"):
+        planned(shell, data=tmp_path.parent)
+
+
+def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shell.folder)
+    printed = shell("dac", "run", "--data", "demo", "--preset", "quick", "--groups", "2", "--dry-run").output
+    lines = dict(line.split(": ", 1) for line in printed.splitlines() if ": " in line)
+    assert list(lines) == ["split", *TRAINED, "video"]
+    plan = planned(shell, data=Path("demo"), output_dir=Path("outputs"), seed=42, device="cpu")
+    for job in plan.jobs:
+        if job.kind == "train":
+            words = shlex.split(lines[job.name])
+            assert words == ["ns-train", job.method, *job.flags]
+    assert not (shell.folder / "outputs" / "demo" / "logs").exists()
+
+
+def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
+    from dac_nerfstudio.run.worker import parse
+
+    for preset in ("quick", "demo", "reference"):
+        for job in planned(shell, preset=preset).jobs:
+            if job.kind == "train":
+                config = parse(job)
+                assert config.method_name == job.method
+                config.data = config.pipeline.datamanager.data = shell.folder / "demo"
+                assert shell.folder / config.get_base_dir() == job.run_dir
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a run folder as far as a decision about it goes."""
+
+    def make(stage: Stage, steps: int, checkpoints: tuple[int, ...]) -> Path:
+        run_dir = tmp_path / "run"
+        (run_dir / "nerfstudio_models").mkdir(parents=True)
+        for step in checkpoints:
+            (run_dir / "nerfstudio_models" / f"step-{step:09d}.ckpt").touch()
+        dataclasses.replace(stage, steps=steps).save(run_dir)
+        return run_dir
+
+    return make
+
+
+STAGE = Stage("dac-baseline", "demo", {"rays": 128}, seed=7, total_steps=20, partition="p", versions={"torch": "2"})
+
+
+def config_of(stage: Stage) -> Any:
+    return SimpleNamespace(stage=stage, load_dir=None)
+
+
+def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
+    from dac_nerfstudio.run.worker import take_up
+
+    config = config_of(STAGE)
+    assert take_up(tmp_path / "run", config) == ("new", "")
+    assert config.load_dir is None
+
+
+def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.worker import take_up
+
+    config = config_of(STAGE)
+    assert take_up(earlier(STAGE, 20, (19,)), config) == ("kept", "")
+    assert config.load_dir is None
+
+
+def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.worker import take_up
+
+    run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
+    state, text = take_up(run_dir, config)
+    assert state == "resumed" and "11" in text
+    assert config.load_dir == run_dir / "nerfstudio_models"
+
+
+def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.worker import take_up
+
+    config = config_of(STAGE)
+    assert take_up(earlier(STAGE, 11, ()), config) == ("new", "")
+    assert config.load_dir is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"settings": {"rays": 64}}, {"seed": 8}, {"total_steps": 30}, {"inputs": {"student": "x"}}]
+)
+def test_run_with_other_settings_is_moved_aside(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.worker import take_up
+
+    run_dir, config = earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))
+    state, text = take_up(run_dir, config)
+    assert state == "new" and config.load_dir is None
+    assert not run_dir.exists()
+    (aside,) = run_dir.parent.glob("run-before-*")
+    assert aside.name in text
+    assert Stage.load(aside).fingerprint == STAGE.fingerprint
+    assert (aside / "nerfstudio_models" / "step-000000019.ckpt").exists()
+
+
+@pytest.mark.parametrize("change", [{"versions": {"torch": "3"}}, {"scene": "other"}, {"seconds": 5.0}])
+def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.worker import take_up
+
+    assert take_up(earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))) == ("kept", "")
+
+
+STEPS = {"expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
+
+
+def in_small(plan: Plan) -> Plan:
+    """The plan with a tiny model and few steps: later flags win."""
+    jobs = []
+    for job in plan.jobs:
+        steps = next((str(number) for stage, number in STEPS.items() if stage in job.method), None)
+        more = ("--pipeline.datamanager.train-num-rays-per-batch", "64", *TINY_MODEL) if job.kind == "train" else ()
+        more += ("--max-num-iterations", steps) if steps and job.kind == "train" else ()
+        jobs.append(dataclasses.replace(job, flags=(*job.flags, *more)))
+    return dataclasses.replace(plan, jobs=tuple(jobs))
+
+
+@dataclasses.dataclass
+class Ran:
+    plan: Plan
+    succeeded: bool
+    printed: str
+
+    def job(self, name: str) -> Job:
+        return next(job for job in self.plan.jobs if job.name == name)
+
+
+def carry_out(plan: Plan) -> Ran:
+    with open("/dev/null", "w") as nowhere:
+        console = Console(file=nowhere, record=True, width=200)
+        return Ran(plan, run_plan(plan, console), console.export_text())
+
+
+@pytest.fixture(scope="session")
+def small_environment(shell: Shell) -> Iterator[None]:
+    """The processes that jobs are forked from see what commands see."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PATH", "PYTHONWARNINGS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+            patch.setenv(name, shell.environment[name])
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole(shell: Shell, small_environment: None) -> Ran:
+    """Everything, carried out once."""
+    return carry_out(in_small(planned(shell)))
+
+
+@pytest.fixture(scope="session")
+def results(whole: Ran) -> dict[str, Any]:
+    return gather(whole.plan.scene_dir, RUN)
+
+
+def test_whole_run_succeeds(whole: Ran) -> None:
+    assert whole.succeeded, whole.printed
+    for job in whole.plan.jobs:
+        if job.kind == "train":
+            assert Stage.load(job.run_dir).complete, job.name
+            assert (job.run_dir / "evaluation.json").exists() == (job.name != "ensemble")
+
+
+def test_results_have_these_keys(results: Mapping[str, Any]) -> None:
+    assert set(results) == {"scene", "partition", "groups", "seed", "versions", "methods"}
+    assert (results["scene"], results["groups"], results["seed"]) == ("demo", GROUPS, 7)
+    assert set(results["methods"]) == {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"}
+    for figures in results["methods"].values():
+        assert set(figures) == {"psnr", "ssim", "steps", "seconds", "parameters", "per_group", "per_view"}
+
+
+def test_results_score_every_test_view(results: Mapping[str, Any]) -> None:
+    views = {f"test/r_{number}.png" for number in range(TEST_VIEWS)}
+    for figures in results["methods"].values():
+        assert set(figures["per_view"]) == views
+        assert figures["psnr"] == pytest.approx(sum(figures["per_view"].values()) / TEST_VIEWS)
+        # Two views in each of the two groups.
+        assert figures["psnr"] == pytest.approx(sum(figures["per_group"]) / GROUPS)
+
+
+def test_results_count_steps_and_parameters(results: Mapping[str, Any], whole: Ran) -> None:
+    methods = results["methods"]
+    steps = {name: figures["steps"] for name, figures in methods.items()}
+    assert steps == {"dac-baseline": 18, "dac-expert": 12, "dac-distill": 8, "dac-finetune": 18}
+    one = methods["dac-baseline"]["parameters"]
+    assert methods["dac-finetune"]["parameters"] == methods["dac-distill"]["parameters"] == one
+    assert methods["dac-expert"]["parameters"] == GROUPS * one
+    experts = [Stage.load(whole.job(f"expert {group}").run_dir).seconds for group in (1, 2)]
+    assert methods["dac-expert"]["seconds"] == pytest.approx(sum(experts))
+    assert methods["dac-finetune"]["seconds"] > methods["dac-distill"]["seconds"] > 0
+
+
+def test_video_is_a_video(whole: Ran) -> None:
+    content = (whole.plan.scene_dir / "report" / "video.mp4").read_bytes()
+    assert content[4:8] == b"ftyp"
+    assert len(content) > 1000
+
+
+def test_second_run_keeps_everything(whole: Ran, results: Mapping[str, Any]) -> None:
+    files = [
+        path
+        for job in whole.plan.jobs
+        if job.kind == "train"
+        for path in (job.run_dir / "stage.json", job.run_dir / "evaluation.json", *job.run_dir.rglob("*.ckpt"))
+        if path.exists()
+    ]
+    files.append(whole.plan.scene_dir / "partition.json")
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert len(before) == 2 * len(TRAINED) - 1 + len(TRAINED) + 1
+
+    again = carry_out(whole.plan)
+    assert again.succeeded
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert not list(whole.plan.scene_dir.rglob("*-before-*"))
+    assert again.printed.count("kept") >= len(TRAINED) + 1
+    assert gather(whole.plan.scene_dir, RUN) == results
+
+
+def test_report_shows_the_figures(whole: Ran, results: Mapping[str, Any], shell: Shell) -> None:
+    printed = shell("dac", "report", str(whole.plan.scene_dir)).output
+    saved = json.loads((whole.plan.scene_dir / "report" / "results.json").read_text())
+    assert saved == results
+    for figures in results["methods"].values():
+        assert f"{figures['psnr']:.2f}" in printed
+    assert f"{GROUPS}x{STEPS['expert']}" in printed
+
+
+def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -> None:
+    """As if the baseline had been stopped after its tenth step: it ends where the undisturbed one did."""
+    import torch
+
+    plan = in_small(planned(shell, output_dir=shell.folder / "stopped", only="baseline"))
+    often = ("--steps-per-save", "9", "--save-only-latest-checkpoint", "False")
+    plan = dataclasses.replace(
+        plan, jobs=tuple(dataclasses.replace(j, flags=(*j.flags, *often), evaluate=False) for j in plan.jobs)
+    )
+    assert carry_out(plan).succeeded
+    run_dir = plan.jobs[-1].run_dir
+    last, stopped_at = (run_dir / "nerfstudio_models" / f"step-{step:09d}.ckpt" for step in (17, 9))
+    undisturbed = torch.load(last, weights_only=True)
+    assert stopped_at.exists()
+    last.unlink()
+    dataclasses.replace(Stage.load(run_dir), steps=10).save(run_dir)
+
+    again = carry_out(plan)
+    assert again.succeeded
+    assert "resumed at step 10" in again.printed
+    assert Stage.load(run_dir).steps == 18
+    torch.testing.assert_close(
+        torch.load(last, weights_only=True)["pipeline"], undisturbed["pipeline"], rtol=0, atol=1e-6
+    )
+
+
+def test_failed_job_is_named_and_the_others_finish(shell: Shell, small_environment: None) -> None:
+    plan = in_small(planned(shell, output_dir=shell.folder / "broken", video=True))
+    jobs = [
+        dataclasses.replace(job, flags=(*job.flags, "--group", "9")) if job.name == "expert 1" else job
+        for job in plan.jobs
+    ]
+    plan = dataclasses.replace(plan, jobs=tuple(jobs))
+    ran = carry_out(plan)
+    assert not ran.succeeded
+    problems = dict(line.split(": ", 1) for line in ran.printed.splitlines() if ": " in line)
+    assert "there is no group 9" in problems["expert 1"]
+    assert problems["ensemble"] == problems["distill"] == "left out, because expert 1 failed"
+    assert problems["finetune"] == "left out, because distill failed"
+    assert problems["video"] == "left out, because finetune failed"
+    assert "Traceback" not in ran.printed
+    assert not {"split", "expert 2", "baseline"} & {name for name in problems if "failed" in problems[name]}
+    for name in ("expert 2", "baseline"):
+        assert Stage.load(ran.job(name).run_dir).complete
+    for name in ("expert 1", "ensemble", "distill", "finetune"):
+        assert not ran.job(name).run_dir.exists()
+    assert set(gather(plan.scene_dir, RUN)["methods"]) == {"dac-baseline", "dac-expert"}

@@ -1,0 +1,99 @@
+"""All experts in one model: each camera and each ray is answered by its group's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
+
+from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsembleModelConfig, poses_of
+from dac_nerfstudio.kplanes.model import KPlanesModel
+
+TinyModel = Callable[..., KPlanesModel]
+Rays = Callable[..., RayBundle]
+
+
+def bundle_along(directions: Tensor) -> RayBundle:
+    count = len(directions)
+    return RayBundle(
+        origins=torch.arange(3.0 * count).view(count, 3),
+        directions=directions,
+        pixel_area=torch.ones(count, 1),
+        camera_indices=torch.zeros(count, 1, dtype=torch.long),
+    )
+
+
+def directions() -> Tensor:
+    """All axes, both ways, nearly parallel ones, and others of any length."""
+    axes = torch.eye(3)
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat((axes, -axes, axes + 1e-4, torch.ones(1, 3), 3 * torch.randn(50, 3, generator=generator)))
+
+
+def test_poses_are_right_handed_frames_that_look_along_the_ray() -> None:
+    bundle = bundle_along(directions())
+    poses = poses_of(bundle)
+    rotations, count = poses[:, :, :3], len(bundle)
+    torch.testing.assert_close(rotations.mT @ rotations, torch.eye(3).expand(count, 3, 3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.linalg.det(rotations), torch.ones(count), rtol=0, atol=1e-5)
+    assert torch.equal(poses[:, :, 3], bundle.origins)
+    ahead = torch.nn.functional.normalize(bundle.directions, dim=-1)
+    torch.testing.assert_close(rotations @ torch.tensor([0.0, 0.0, -1.0]), ahead, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def ensemble(tiny_model: TinyModel) -> EnsembleModel:
+    """Three different experts; the sign of a camera's x and y tell its group."""
+    model = tiny_model(EnsembleModelConfig, groups=3)
+    assert isinstance(model, EnsembleModel)
+    for seed, slot in enumerate(model.experts):
+        slot.load_state_dict(tiny_model(seed=seed + 1).state_dict())
+
+    def route(poses: Tensor) -> Tensor:
+        x, y = poses[:, 0, 3], poses[:, 1, 3]
+        return torch.where(x > 0, 1, torch.where(y > 0, 2, 3))
+
+    model.route = route
+    return model.eval()
+
+
+def test_an_ensemble_holds_its_experts_and_nothing_to_train(ensemble: EnsembleModel, tiny_model: TinyModel) -> None:
+    one = set(tiny_model().state_dict())
+    held = set(ensemble.state_dict())
+    assert held - {"device_indicator_param"} == {f"experts.{slot}.{name}" for slot in range(3) for name in one}
+    assert ensemble.get_param_groups() == {}
+
+
+def test_each_ray_is_answered_by_its_groups_expert(ensemble: EnsembleModel, rays: Rays) -> None:
+    bundle = rays(20)
+    groups = ensemble.route(poses_of(bundle))
+    assert set(groups.tolist()) == {1, 2, 3} and not (groups.diff() >= 0).all()
+    with torch.no_grad():
+        outputs = ensemble.get_outputs(bundle)
+        alone = [expert.get_outputs(bundle) for expert in ensemble.experts]
+    assert set(outputs) == {"rgb", "accumulation", "depth", "prop_depth_0", "prop_depth_1"}
+    for name, value in outputs.items():
+        assert len(value) == 20
+        for ray, group in enumerate(groups.tolist()):
+            torch.testing.assert_close(value[ray], alone[group - 1][name][ray])
+    assert (alone[0]["rgb"] - alone[1]["rgb"]).abs().max() > 0.05
+
+
+def test_each_camera_is_answered_as_a_whole_by_its_groups_expert(ensemble: EnsembleModel) -> None:
+    for group, centre in ((1, [4.0, 0.0, 0.0]), (2, [-1.0, 4.0, 0.0]), (3, [-1.0, -4.0, 0.0])):
+        look = torch.nn.functional.normalize(-torch.tensor(centre), dim=0)[None]
+        bundle = bundle_along(look)
+        bundle.origins = torch.tensor([centre])
+        camera = Cameras(poses_of(bundle), 6.0, 6.0, 2.0, 2.0, width=4, height=4)
+        outputs: dict[str, Any] = ensemble.get_outputs_for_camera(camera)
+        with torch.no_grad():
+            expected = ensemble.expert(group).get_outputs_for_camera(camera)
+        assert outputs["rgb"].shape == (4, 4, 3)
+        for name, value in expected.items():
+            assert torch.equal(outputs[name], value)
+        assert torch.equal(outputs["group"], torch.full((4, 4, 1), float(group)))

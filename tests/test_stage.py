@@ -1,0 +1,182 @@
+"""The record of a run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, versions, write_json
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage(
+        method="dac-distill",
+        scene="lego",
+        settings={"model": {"near_plane": 2.0, "multiscale_res": [1, 2, 4]}, "rays": 4096},
+        seed=42,
+        total_steps=100,
+        partition="0123456789abcdef",
+        inputs={"expert-1": "aa", "expert-2": "bb"},
+        steps=40,
+        seconds=12.5,
+        parameters=1000,
+        versions={"torch": "2.0"},
+    )
+
+
+def test_a_record_reloads_equal(stage: Stage, tmp_path: Path) -> None:
+    for written in (stage, replace(stage, group=3, partition=None, steps=100)):
+        written.save(tmp_path)
+        loaded = Stage.load(tmp_path)
+        assert loaded == written and loaded.fingerprint == written.fingerprint
+
+
+def test_the_file_tells_other_programs_whether_the_run_is_complete(stage: Stage, tmp_path: Path) -> None:
+    stage.save(tmp_path / "made" / "on the way")
+    content = json.loads((tmp_path / "made" / "on the way" / "stage.json").read_text())
+    assert content["complete"] is False and content["fingerprint"] == stage.fingerprint
+    assert content["inputs"] == {"expert-1": "aa", "expert-2": "bb"}
+
+
+@pytest.mark.parametrize(("steps", "complete"), [(0, False), (99, False), (100, True), (101, True)])
+def test_a_run_is_complete_at_its_total_of_steps(stage: Stage, steps: int, complete: bool) -> None:
+    assert replace(stage, steps=steps).complete is complete
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "dac-baseline"},
+        {"settings": {"rays": 4096}},
+        {"settings": {"model": {"near_plane": 2.5, "multiscale_res": [1, 2, 4]}, "rays": 4096}},
+        {"seed": 43},
+        {"total_steps": 101},
+        {"group": 1},
+        {"inputs": {"expert-1": "aa", "expert-2": "cc"}},
+        {"inputs": {"expert-1": "aa", "expert-2": "bb", "partition": "0123456789abcdef"}},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_depends_on_what_decides_the_result(stage: Stage, change: dict[str, Any]) -> None:
+    assert replace(stage, **change).fingerprint != stage.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 100},
+        {"seconds": 1.0},
+        {"parameters": 5},
+        {"versions": {"torch": "2.9"}},
+        {"scene": "another name"},
+        # What was current; where the result depends on it, it is among the inputs.
+        {"partition": None},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_does_not_depend_on_the_course_of_a_run(stage: Stage, change: dict[str, Any]) -> None:
+    assert replace(stage, **change).fingerprint == stage.fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_settings(stage: Stage) -> None:
+    assert replace(stage, settings=dict(reversed(stage.settings.items()))).fingerprint == stage.fingerprint
+    # Of this very record on every machine.
+    assert len(stage.fingerprint) == 16 and int(stage.fingerprint, 16) >= 0
+
+
+def test_a_folder_without_a_record_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(StageError) as error:
+        Stage.load(tmp_path)
+    assert str(error.value) == f"{tmp_path} has no stage.json: it is not a run folder of this project."
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"method": "dac-expert"', "\x00\xff"], ids=repr)
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stage.json").write_text(text, "latin1")
+    with pytest.raises(StageError, match=f"{tmp_path}/stage.json cannot be read .*Delete the run folder and train"):
+        Stage.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [[], [1], "text", 7, None], ids=repr)
+def test_json_that_is_no_record_is_named(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "stage.json").write_text(json.dumps(content))
+    with pytest.raises(StageError, match=f"{tmp_path}/stage.json is no record of a run"):
+        Stage.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("method", 3),
+        ("scene", None),
+        ("settings", []),
+        ("seed", "42"),
+        ("total_steps", 1.5),
+        ("partition", 5),
+        ("group", "1"),
+        ("inputs", None),
+        ("steps", None),
+        ("seconds", "long"),
+        ("parameters", [1]),
+        ("versions", "2.0"),
+    ],
+)
+def test_fields_of_a_wrong_type_are_named(stage: Stage, tmp_path: Path, name: str, value: Any) -> None:
+    stage.save(tmp_path)
+    content = json.loads((tmp_path / "stage.json").read_text())
+    (tmp_path / "stage.json").write_text(json.dumps({**content, name: value}))
+    with pytest.raises(StageError, match=f"stage.json lacks or mistypes {name}. Delete the run folder"):
+        Stage.load(tmp_path)
+
+
+def test_missing_fields_are_named_and_unknown_ones_passed_over(stage: Stage, tmp_path: Path) -> None:
+    stage.save(tmp_path)
+    content = json.loads((tmp_path / "stage.json").read_text())
+    (tmp_path / "stage.json").write_text(json.dumps({**content, "of_a_later_version": 1}))
+    assert Stage.load(tmp_path) == stage
+    del content["method"], content["steps"]
+    (tmp_path / "stage.json").write_text(json.dumps(content))
+    with pytest.raises(StageError, match="lacks or mistypes method, steps"):
+        Stage.load(tmp_path)
+
+
+def test_the_checkpoint_that_got_furthest_is_the_latest(tmp_path: Path) -> None:
+    folder = tmp_path / "nerfstudio_models"
+    for message in (1, 2):
+        with pytest.raises(StageError) as error:
+            latest_checkpoint(tmp_path)
+        assert str(error.value) == f"{tmp_path} has no checkpoint in nerfstudio_models/. Train it again."
+        folder.mkdir(exist_ok=True)
+        (folder / f"other-{message}.ckpt").touch()
+    # Written in another order than that of their steps.
+    for step in (29999, 2000, 100, 4000):
+        (folder / f"step-{step:09d}.ckpt").touch()
+    assert latest_checkpoint(tmp_path) == folder / "step-000029999.ckpt"
+
+
+def test_versions_name_what_a_result_depends_on() -> None:
+    assert set(versions()) == {"dac-nerfstudio", "nerfstudio", "torch", "numpy"}
+    assert all(version[0].isdigit() for version in versions().values())
+
+
+def test_json_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "file.json"
+    write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1} and path.read_text().endswith("}\n")
+    write_json(path, {"a": 2})
+    assert [file.name for file in path.parent.iterdir()] == ["file.json"]
+    # Fails after it has begun to write.
+    with pytest.raises(TypeError):
+        write_json(path, {"a": 3, "b": object()})
+    assert json.loads(path.read_text()) == {"a": 2}
+
+
+def test_text_beyond_ascii_survives(stage: Stage, tmp_path: Path) -> None:
+    written = replace(stage, scene="Bäume …")
+    written.save(tmp_path)
+    assert Stage.load(tmp_path).scene == "Bäume …"
