@@ -57,7 +57,7 @@ def _methods() -> Finding:
 
 
 def _device() -> Finding:
-    from dac_nerfstudio.methods import default_device
+    from dac_nerfstudio.device import default_device
 
     device = default_device()
     if device == "cuda":

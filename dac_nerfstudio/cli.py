@@ -1,4 +1,6 @@
-"""``dac``: divide, run the whole pipeline, report. Everything heavy is imported inside the commands."""
+"""Divide and Conquer training of neural radiance fields: divide views, run the whole pipeline, report."""
+
+# Everything heavy is imported inside the commands: help has to be instant.
 
 from __future__ import annotations
 
@@ -93,7 +95,10 @@ def run(
     from dac_nerfstudio.run.plan import make_plan
 
     console = Console()
-    device = _device() if device == "auto" else device
+    if device == "auto":
+        from dac_nerfstudio.device import default_device
+
+        device = default_device()
     if preset is None:
         preset = "reference" if device == "cuda" else "quick"
         console.print(f"Preset {preset} ({PRESETS[preset].description}); choose another with --preset.")
@@ -105,13 +110,10 @@ def run(
         for job in plan.jobs:
             console.print(f"[bold]{job.name}[/]: {job.command if job.kind == 'train' else job.kind}", soft_wrap=True)
         return
-    succeeded = run_plan(plan, console)
-    report(plan.scene_dir, run=f"{preset}-seed{seed}")
-    if (plan.scene_dir / "report" / "video.mp4").exists():
-        console.print(f"Video:   {plan.scene_dir / 'report' / 'video.mp4'}", highlight=False, soft_wrap=True)
-    console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
-    if not succeeded:
+    if not run_plan(plan, console):
         sys.exit(1)
+    if any(job.score_every for job in plan.jobs):
+        report(plan.scene_dir, run=f"{preset}-seed{seed}")
 
 
 def report(scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None) -> None:
@@ -157,18 +159,12 @@ def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"),
 
     with Progress() as progress:
         task = progress.add_task("Making the scene")
-        make_demo_scene(data, progress=lambda done, total: progress.update(task, completed=done, total=total))
+        try:
+            make_demo_scene(data, progress=lambda done, total: progress.update(task, completed=done, total=total))
+        except ValueError as error:
+            raise StageError(str(error)) from None
         progress.update(task, completed=1, total=1)
     run(data, preset="demo", output_dir=output_dir, scene="demo", seed=seed, device="cpu")
-
-
-def _device() -> Literal["cpu", "cuda", "mps"]:
-    """The device that nerfstudio would find, told without importing torch where there is clearly no GPU."""
-    import torch
-
-    if torch.cuda.device_count() > 0:
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def main() -> None:
@@ -179,7 +175,7 @@ def main() -> None:
             prog="dac",
             description=__doc__,
         )
-    except (PartitionError, StageError, ValueError) as error:
+    except (PartitionError, StageError) as error:
         Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -6,9 +6,8 @@ Imported by every ``ns-*`` command, so nothing optional is imported here: a plug
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, Literal
+from typing import Any, Dict
 
-import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -28,6 +27,7 @@ from dac_nerfstudio.conquer.trainer import (
     ExpertTrainerConfig,
     FinetuneTrainerConfig,
 )
+from dac_nerfstudio.device import default_device
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
 
 
@@ -69,14 +69,6 @@ UNBOUNDED = SceneKind(
     distill_rate=1e-3,
     steps={"baseline": 60000, "expert": 30000, "distill": 30000, "finetune": 30000},
 )
-
-
-def default_device() -> Literal["cpu", "cuda", "mps"]:
-    """CUDA where there is one, else Apple's MPS (untested), else the CPU. Asks the driver library, not CUDA itself:
-    a process that has initialised CUDA can no longer fork."""
-    if torch.cuda.device_count() > 0:
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:

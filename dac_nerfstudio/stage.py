@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
+
+from dac_nerfstudio.partition.files import atomic_write
 
 FILE_NAME = "stage.json"
 
@@ -123,9 +123,5 @@ def versions() -> Dict[str, str]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-    os.replace(name, path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf8")

@@ -15,6 +15,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.model_components.ray_generators import RayGenerator
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
@@ -34,6 +35,10 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     """File of the partition; set from --partition."""
     group: tyro.conf.Suppress[Optional[int]] = None
     """Draw rays by this group's membership; all views alike without it. Set from --group."""
+    train_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
+    train_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
+    patch_size: tyro.conf.Suppress[int] = 1
+    pixel_sampler: tyro.conf.Suppress[PixelSamplerConfig] = field(default_factory=PixelSamplerConfig)
     sort_by_group: tyro.conf.Suppress[bool] = False
     """Order each batch by the group of the rays and tell it in the bundle's metadata, for distillation."""
     seed: tyro.conf.Suppress[int] = 42
@@ -68,11 +73,11 @@ class DaCDataManager(VanillaDataManager):
     def create_eval_dataset(self) -> Optional[InputDataset]:
         try:
             return _in_single_precision(super().create_eval_dataset())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, RuntimeError) as error:
             if self.test_split != "val":
                 raise
             # Many copies of NeRF-synthetic come without their validation views; training can do without.
-            CONSOLE.print(f"[yellow]No validation views ({error.filename} is missing): training without evaluation.")
+            CONSOLE.print(f"[yellow]No validation views ({error}): training without evaluation.")
             return None
 
     def setup_train(self) -> None:
@@ -82,7 +87,8 @@ class DaCDataManager(VanillaDataManager):
     def next_train(self, step: int) -> Tuple[RayBundle, Dict[str, Tensor]]:
         self.train_count += 1
         photos = self.photos
-        views, pixels = self.schedule.draw(step)
+        # Outside of training nobody counts steps: exporters ask for step 0 again and again and want new rays.
+        views, pixels = self.train_pixel_sampler.draw(step if self.training else self.train_count)
         groups = None
         if self.config.sort_by_group:
             groups = self.homes[views]
@@ -107,6 +113,9 @@ class DaCDataManager(VanillaDataManager):
         """
         if self.config.partition is None:
             return None
+        if not self.config.partition.exists():
+            CONSOLE.print(f"[yellow]The partition {self.config.partition} is gone: views have no groups here.")
+            return None
         partition = Partition.load(self.config.partition)
         names = self.train_names
         if set(names) != set(partition.views.names):
@@ -118,12 +127,13 @@ class DaCDataManager(VanillaDataManager):
             )
         return partition
 
-    @property
+    # Cached ones alone are passed over by the viewer, which touches every other property in search of its elements.
+    @cached_property
     def train_names(self) -> Tuple[str, ...]:
         """Names of the training views, in the order of the dataset."""
         return tuple(name_of(path, self.get_datapath()) for path in self.train_dataset.image_filenames)
 
-    @property
+    @cached_property
     def eval_names(self) -> Tuple[str, ...]:
         """Names of the evaluation views, in the order of the dataset."""
         return tuple(name_of(path, self.get_datapath()) for path in self.eval_dataset.image_filenames)
@@ -163,7 +173,8 @@ class DaCDataManager(VanillaDataManager):
         return Photos(self.train_dataset, [self.weights[name] > 0 for name in self.train_names])
 
     @cached_property
-    def schedule(self) -> PixelSchedule:
+    def train_pixel_sampler(self) -> PixelSchedule:  # type: ignore[override]
+        """Under nerfstudio's name for it: exporters set its ``num_rays_per_batch``."""
         weights = [self.weights[name] for name in self.train_names]
         # Each process of a multi-GPU run draws its own pixels.
         seed = self.config.seed + self.local_rank
@@ -181,26 +192,26 @@ class Photos:
     def __init__(self, dataset: InputDataset, wanted: list[bool]) -> None:
         self.widths = dataset.cameras.width[:, 0].long().cpu()
         pixels: list[UInt8[Tensor, "n channels"]] = []
-        numbers: list[Int[Tensor, "n"]] = []
+        visible: list[Optional[Int[Tensor, "n"]]] = []
         self.sizes: list[int] = []
-        self._masked = False
         for view in track(range(len(dataset)), "Reading photos", transient=True):
             if not wanted[view]:
                 self.sizes.append(0)
                 continue
             data = dataset.get_data(view, image_type="uint8")
             colours = data["image"].flatten(0, 1)
-            visible = torch.arange(len(colours), dtype=torch.int32)
-            if "mask" in data:
-                self._masked = True
-                visible = visible[data["mask"].flatten().bool()]
-            pixels.append(colours[visible.long()] if "mask" in data else colours)
-            numbers.append(visible)
-            self.sizes.append(len(visible))
+            visible.append(data["mask"].flatten().nonzero()[:, 0].int() if "mask" in data else None)
+            pixels.append(colours if visible[-1] is None else colours[visible[-1].long()])
+            self.sizes.append(len(pixels[-1]))
         if len({chunk.shape[1] for chunk in pixels}) > 1:
             pixels = [_with_alpha(chunk) for chunk in pixels]
         self.pixels = torch.cat(pixels)
-        self.numbers = torch.cat(numbers) if self._masked else None
+        self.numbers: Optional[Int[Tensor, "n"]] = None
+        if any(numbers is not None for numbers in visible):
+            drawn = [size for size in self.sizes if size > 0]
+            self.numbers = torch.cat(
+                [torch.arange(n, dtype=torch.int32) if kept is None else kept for kept, n in zip(visible, drawn)]
+            )
         self.starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
 
     def read(

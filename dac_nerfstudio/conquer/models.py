@@ -46,13 +46,12 @@ class StudentModel(KPlanesModel):
     ) -> Dict[str, Tensor]:
         if "answer" not in outputs:
             return super().get_loss_dict(outputs, batch, metrics_dict)
-        rendering = outputs["rendering"]
         losses = distillation_losses(
             self.config.distillation,
             outputs["answer"],
             outputs["rgb"],
-            rendering.proposals,
+            outputs["rendering"].proposals,
             outputs["point_alphas"],
             outputs["point_colours"],
         )
-        return {**losses, **self.regularizers(rendering)}
+        return {**losses, **outputs["regularizers"]}

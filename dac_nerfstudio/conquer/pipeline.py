@@ -53,6 +53,10 @@ class DaCPipeline(VanillaPipeline):
         torch.manual_seed(key_of(self.config.seed, self.datamanager.local_rank, step))
         return super().get_train_loss_dict(step)
 
+    def load_pipeline(self, loaded_state: Dict[str, Any], step: int) -> None:
+        # nerfstudio would load what fits and leave the rest random, without a word.
+        self.load_state_dict({key.removeprefix("module."): value for key, value in loaded_state.items()}, strict=True)
+
     def get_average_eval_image_metrics(
         self, step: Optional[int] = None, output_path: Optional[Path] = None, get_std: bool = False
     ) -> Dict[str, float]:
@@ -66,6 +70,7 @@ class DaCPipeline(VanillaPipeline):
         self,
         output_path: Optional[Path] = None,
         only_group: Optional[int] = None,
+        every: int = 1,
         progress: Optional[Callable[[int, int], None]] = None,
     ) -> List[Dict[str, Any]]:
         """Scores of each evaluation view: name, group (None without a partition), psnr, ssim, lpips where its weights
@@ -74,6 +79,7 @@ class DaCPipeline(VanillaPipeline):
         Args:
             output_path: where pictures go, if anywhere.
             only_group: pass over the views of other groups.
+            every: score one view in so many, in the order of the dataset, the first included.
             progress: told the views done and their total after each; a bar is drawn without it.
         """
         self.eval()
@@ -84,7 +90,7 @@ class DaCPipeline(VanillaPipeline):
         if self.datamanager.partition is not None:
             groups = self.datamanager.route(cameras.camera_to_worlds).tolist()
         loader, names = self.datamanager.fixed_indices_eval_dataloader, self.datamanager.eval_names
-        wanted = [number for number, group in enumerate(groups) if only_group in (None, group)]
+        wanted = [number for number in range(0, len(groups), every) if only_group in (None, groups[number])]
         views: List[Dict[str, Any]] = []
         for number in wanted if progress else track(wanted, "Evaluating views", transient=True):
             camera, batch = loader.get_camera(number)

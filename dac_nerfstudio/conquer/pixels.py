@@ -53,31 +53,31 @@ def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor
 
 
 class PixelSchedule:
-    """Draws ``batch`` pixels per step from views of different size and weight.
+    """Draws pixels from views of different size and weight.
 
     Args:
         sizes: pixels of each view.
         weights: of each view, in [0, 1].
-        batch: pixels per step.
+        num_rays_per_batch: pixels per step.
         seed: of the whole run.
 
     Raises:
         ValueError: no pixel has a weight.
     """
 
-    def __init__(self, sizes: Sequence[int], weights: Sequence[float], batch: int, seed: int) -> None:
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], num_rays_per_batch: int, seed: int) -> None:
         self.sizes = torch.tensor(sizes, dtype=torch.int64)
         counts = (self.sizes * torch.tensor(weights, dtype=torch.float64)).round().long()
         self.ends = counts.cumsum(0)
         self.starts = self.ends - counts
         self.epoch_length = int(self.ends[-1])
-        self.batch, self.seed = batch, seed
+        self.num_rays_per_batch, self.seed = num_rays_per_batch, seed
         if self.epoch_length == 0:
             raise ValueError("There is no pixel to draw: every view is empty or has weight 0.")
 
     def draw(self, step: int) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
         """View and pixel number within the view, for each ray of the step."""
-        positions = torch.arange(step * self.batch, (step + 1) * self.batch)
+        positions = torch.arange(step * self.num_rays_per_batch, (step + 1) * self.num_rays_per_batch)
         epochs = positions // self.epoch_length
         epoch_keys = torch.empty_like(positions)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):

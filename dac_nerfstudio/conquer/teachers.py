@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
@@ -10,6 +9,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer
@@ -56,13 +56,14 @@ def rebuild_config(settings: Dict[str, Any], source: Path) -> KPlanesModelConfig
 
 
 def runs_of(scene_dir: Path, method: str, group: int | None = None) -> List[Tuple[Path, Stage]]:
-    """Finished runs of a method in a scene's output folder, latest first."""
+    """Runs of a method in a scene's output folder, finished or not, latest first. Unreadable ones are passed over."""
     folder = scene_dir / method if group is None else scene_dir / method / f"group-{group}"
     found = []
     for record in sorted(folder.glob("*/stage.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        stage = Stage.load(record.parent)
-        if stage.complete:
-            found.append((record.parent, stage))
+        try:
+            found.append((record.parent, Stage.load(record.parent)))
+        except StageError as error:
+            CONSOLE.print(f"[yellow]{error}")
     return found
 
 
@@ -115,7 +116,8 @@ def find_experts(
             f"No usable expert of group {', '.join(map(str, missing))} {where}; the partition has {groups} groups."
         ]
         lines += [strangers[group] for group in missing if group in strangers]
-        lines.append(f"Train it: ns-train dac-expert --group {missing[0]} --data …")
+        method = "dac-expert-360" if student.is_contracted else "dac-expert"
+        lines.append(f"Train it: ns-train {method} --group {missing[0]} --data …")
         raise StageError("\n".join(lines))
     return [experts[group] for group in range(1, groups + 1)]
 
@@ -171,14 +173,18 @@ def read_checkpoint(path: Path) -> Dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        content["pipeline"], content["step"]
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a damaged file can make the unpickler fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StageError(
-            f"The checkpoint {path} is damaged or not one of nerfstudio's ({reason}). Delete it and train that stage "
-            "again."
-        ) from None
+        raise _damaged(path, reason) from None
+    if not isinstance(content, dict) or not isinstance(content.get("pipeline"), dict) or "step" not in content:
+        raise _damaged(path, "it holds no pipeline")
     return content
+
+
+def _damaged(path: Path, reason: str) -> StageError:
+    return StageError(
+        f"The checkpoint {path} is damaged or not one of nerfstudio's ({reason}). Delete it and train that stage again."
+    )
 
 
 class ExpertBank:

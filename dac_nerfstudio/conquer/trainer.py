@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Literal, Optional, Tuple, Type
+from typing import Any, Dict, Iterator, Literal, Optional, Tuple, Type
 
 import torch
 import tyro
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -30,7 +32,8 @@ from dac_nerfstudio.conquer.teachers import (
     run_folder,
     runs_of,
 )
-from dac_nerfstudio.partition import Partition, PartitionError, Views, find_or_divide
+from dac_nerfstudio.kplanes.decoders import resolve_implementation
+from dac_nerfstudio.partition import Partition, PartitionError, Views, check_views, find_or_divide
 from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, versions
 
 UserError = (StageError, PartitionError)
@@ -45,12 +48,14 @@ class DaCTrainerConfig(TrainerConfig):
     """Target class to instantiate."""
     pipeline: DaCPipelineConfig = field(default_factory=DaCPipelineConfig)
     """Settings of data, model and losses."""
-    groups: int = 4
-    """Number of groups to divide the training views into, if they have not been divided yet."""
+    groups: Optional[int] = None
+    """Number of groups to divide the training views into: 4, if they have not been divided yet."""
     partition: Optional[Path] = None
     """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
     stage: tyro.conf.Suppress[Optional[Stage]] = None
     """What this run is made from; filled in when it starts."""
+    data_digest: tyro.conf.Suppress[str] = ""
+    """Of the training views' poses and photos; filled in when they are read."""
 
     def __post_init__(self) -> None:
         for group in self.optimizers.values():
@@ -69,13 +74,16 @@ class DaCTrainerConfig(TrainerConfig):
         # nerfstudio's last call before training, on one process, with data, folders and names settled: whatever can
         # be found wrong is found here, and config.yml records what was found right.
         try:
-            self.prepare()
+            partition = self.prepare()
         except UserError as error:
             raise SystemExit(f"\n{error}") from None
+        # A copy of its own: evaluation and rendering want nothing but the run's folder and the data.
+        self.pipeline.datamanager.partition = self.get_base_dir() / "partition.json"
+        partition.save(self.pipeline.datamanager.partition)
         super().save_config()
 
-    def prepare(self) -> None:
-        """Resolve partition, inputs and record of this run.
+    def prepare(self) -> Partition:
+        """Resolve partition, inputs and record of this run; the partition.
 
         Raises:
             PartitionError, StageError: something that the user must mend.
@@ -87,10 +95,10 @@ class DaCTrainerConfig(TrainerConfig):
                 f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their alpha: "
                 "--pipeline.datamanager.dataparser.alpha-color None"
             )
-        if self.pipeline.datamanager.partition is None:
-            partition = self.find_partition()
-        else:
-            partition = Partition.load(self.pipeline.datamanager.partition)
+        self.pipeline.model.implementation = resolve_implementation(
+            self.pipeline.model.implementation, self.machine.device_type == "cuda"
+        )
+        partition = self.find_partition()
         self.stage = Stage(
             method=str(self.method_name),
             scene=str(self.experiment_name),
@@ -101,6 +109,7 @@ class DaCTrainerConfig(TrainerConfig):
             versions=versions(),
         )
         self.find_inputs(partition, self.stage)
+        return partition
 
     def find_inputs(self, partition: Partition, stage: Stage) -> None:
         """Check and record what the run is made from besides data and partition."""
@@ -109,14 +118,20 @@ class DaCTrainerConfig(TrainerConfig):
         """The partition that was asked for, or the scene's; made if there is none.
 
         Raises:
-            PartitionError: the data cannot be read, or the partition is of other views.
+            PartitionError: the data cannot be read, or the partition is of other views or another number of groups.
         """
         manager = self.pipeline.datamanager
         views = self.read_views()
         if self.partition is not None:
-            manager.partition = self.partition
-            return Partition.load(self.partition)
-        partition, manager.partition = find_or_divide(self.scene_dir, views, groups=self.groups)
+            partition, manager.partition = Partition.load(self.partition), self.partition
+            check_views(partition, views, self.partition)
+        else:
+            partition, manager.partition = find_or_divide(self.scene_dir, views, groups=self.groups or 4)
+        if self.groups not in (None, partition.num_groups):
+            raise PartitionError(
+                f"--groups {self.groups}, but {manager.partition} has {partition.num_groups} groups. Divide again: dac "
+                f"split --data {manager.data} --groups {self.groups}, or use another --experiment-name."
+            )
         return partition
 
     def read_views(self) -> Views:
@@ -131,7 +146,8 @@ class DaCTrainerConfig(TrainerConfig):
             raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
         try:
             outputs = replace(manager.dataparser, data=data).setup().get_dataparser_outputs(split="train")
-        except (OSError, AssertionError, KeyError, ValueError) as error:
+            self.data_digest = digest_of(outputs)
+        except (OSError, AssertionError, KeyError, ValueError, RuntimeError) as error:
             raise PartitionError(
                 f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its "
                 f"name ends the command, as in: ns-train {self.method_name} --data {data} blender-data"
@@ -208,13 +224,14 @@ class FinetuneTrainerConfig(DaCTrainerConfig):
             record = Stage.load(folder)
         else:
             method = str(self.method_name).replace("finetune", "distill")
-            runs = runs_of(self.scene_dir, method)
+            runs = [run for run in runs_of(self.scene_dir, method) if run[1].complete]
             if not runs:
                 raise StageError(
                     f"No finished {method} in {self.scene_dir} to start from. Make it: ns-train {method} --data …, or "
                     "name one: --student FOLDER"
                 )
-            folder, record = runs[0]
+            # The latest of this partition; failing that the latest, whose partition is then told.
+            folder, record = next((run for run in runs if run[1].partition == partition.fingerprint), runs[0])
         if not record.complete:
             raise StageError(f"The student in {folder} stopped at step {record.steps} of {record.total_steps}.")
         if record.partition != partition.fingerprint:
@@ -246,14 +263,19 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
         self.pipeline.datamanager.sort_by_group = False
 
     def find_inputs(self, partition: Partition, stage: Stage) -> None:
+        # The experts are what they are: the settings of one replace the model's, and the others have to match it.
+        named = [run_folder(path) for path in self.experts]
+        runs = runs_of(self.scene_dir, str(self.method_name).replace("ensemble", "expert"), group=1)
+        for folder in named[:1] or [folder for folder, _ in runs[:1]]:
+            settings = Stage.load(folder).settings.get("model", {})
+            expert = rebuild_config(settings, folder)
+            for name in settings:
+                setattr(self.pipeline.model, name, getattr(expert, name))
         super().find_inputs(partition, stage)
-        # The experts are what they are: their own settings replace whatever the model's were.
-        settings = [Stage.load(folder).settings.get("model", {}) for folder in self.experts]
-        if any(not same_shape(settings[0], other) for other in settings[1:]):
-            raise StageError("The experts are models of different size or kind; an ensemble wants them alike.")
-        expert = rebuild_config(settings[0], self.experts[0])
-        for name in settings[0]:
-            setattr(self.pipeline.model, name, getattr(expert, name))
+        mine = model_settings(self.pipeline.model)
+        for folder in self.experts:
+            if not same_shape(Stage.load(folder).settings.get("model", {}), mine):
+                raise StageError(f"The expert in {folder} is a model of another size or kind than that of group 1.")
         assert isinstance(self.pipeline.model, EnsembleModelConfig)
         self.pipeline.model.groups = partition.num_groups
         stage.settings = stage_settings(self)
@@ -279,7 +301,7 @@ def stage_settings(config: DaCTrainerConfig) -> Dict[str, Any]:
         "model": model_settings(model),
         "rays": manager.train_num_rays_per_batch,
         "resolution": manager.camera_res_scale_factor,
-        "data": {**asdict(manager.dataparser), "data": Path(manager.data or manager.dataparser.data).name},
+        "data": {**asdict(manager.dataparser), "data": config.data_digest},
         "optimizers": {
             name: {"optimizer": asdict(group["optimizer"]), "scheduler": asdict(group["scheduler"])}
             for name, group in config.optimizers.items()
@@ -291,6 +313,17 @@ def stage_settings(config: DaCTrainerConfig) -> Dict[str, Any]:
     return as_json(settings)
 
 
+def digest_of(outputs: DataparserOutputs) -> str:
+    """Tells training views apart: by poses, intrinsics, and names and sizes of the photos' files."""
+    cameras = outputs.cameras
+    digest = hashlib.sha256()
+    for tensor in (cameras.camera_to_worlds, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
+        digest.update(tensor.float().numpy().tobytes())
+    for path in outputs.image_filenames:
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def as_json(value: Any) -> Any:
     """Settings as JSON knows them; classes by their name, paths as text."""
     if isinstance(value, dict):
@@ -300,6 +333,15 @@ def as_json(value: Any) -> Any:
     if isinstance(value, type):
         return value.__name__
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def difference(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Settings in which two records differ, as 'name value', the first's value; lengths of schedules aside."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in sorted({*one, *other} - {"max_steps"}):
+            yield from difference(one.get(name), other.get(name), f"{path}.{name}".lstrip("."))
+    elif one != other:
+        yield f"{path} {one}"
 
 
 def told(stage: Stage) -> str:
@@ -337,6 +379,15 @@ class DaCTrainer(Trainer):
         earlier = Stage.load(source)
         if (earlier.method, earlier.group, earlier.inputs) != (self.stage.method, self.stage.group, self.stage.inputs):
             raise StageError(f"Cannot go on from {source}: it holds {told(earlier)}. This run is {told(self.stage)}.")
+        differing = next(difference(earlier.settings, self.stage.settings), None)
+        if differing or earlier.seed != self.stage.seed:
+            differing = differing or f"seed {earlier.seed}"
+            raise StageError(
+                f"Cannot go on from {source} with other settings: it was trained with {differing}. Give the same flags "
+                "as then, or start anew without --load-dir."
+            )
+        if folder is not None:
+            self.config.load_dir = source / self.config.relative_model_dir
         if file is None and self.config.load_step is None:
             read_checkpoint(latest_checkpoint(source))
         super()._load_checkpoint()
@@ -350,6 +401,10 @@ class DaCTrainer(Trainer):
         total = self.config.max_num_iterations
         if self._start_step >= total:
             CONSOLE.print(f"Nothing to train: the checkpoint has all {total} steps. More with --max-num-iterations.")
+            if (self.checkpoint_dir / f"step-{self._start_step - 1:09d}.ckpt").exists():
+                # Stopped after the last checkpoint was there and before the record told so.
+                self.stage.steps = self._start_step
+                self.stage.save(self.base_dir)
             return
         self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
         # nerfstudio would run this many steps on top of those it resumes from.

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 Implementation = Literal["auto", "tcnn", "torch"]
 
 
-def resolve_implementation(implementation: Implementation) -> Literal["tcnn", "torch"]:
-    """``auto`` becomes tcnn where it is installed together with a CUDA device.
+def resolve_implementation(implementation: Implementation, cuda: bool) -> Literal["tcnn", "torch"]:
+    """``auto`` becomes tcnn where it is installed and the model is to run on CUDA.
 
     Raises:
         RuntimeError: tcnn is asked for and not there.
     """
-    available = TCNN_EXISTS and torch.cuda.is_available()
+    available = TCNN_EXISTS and cuda
     if implementation == "tcnn" and not available:
         raise RuntimeError(
-            "This model's decoders want tiny-cuda-nn, which is not installed here or has no CUDA device. Install "
-            "tiny-cuda-nn, or train with --pipeline.model.implementation torch."
+            "This model's decoders are tiny-cuda-nn's, which is not installed here or has no CUDA device. Install it, "
+            "or train with --pipeline.model.implementation torch."
         )
     if implementation == "auto":
         return "tcnn" if available else "torch"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, Optional, Sequence
 
-import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.activations import trunc_exp
@@ -98,9 +97,3 @@ class KPlanesField(nn.Module):
         directions = samples.frustums.directions[:, 0]
         colour = self.decoder.colour(features.reshape(*positions.shape[:2], -1), directions)
         return density, colour.to(density.dtype)
-
-    @torch.no_grad()
-    def density_at(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, "points 1"]:
-        """Density at positions in the world, for export and inspection."""
-        raw, _ = self.decoder.density(self.planes(self.coordinates(positions)))
-        return activate_density(raw)

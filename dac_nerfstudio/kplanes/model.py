@@ -117,7 +117,7 @@ class KPlanesModel(Model):
                 f"{config.proposal_resolutions}), but num_proposal_samples has {len(config.num_proposal_samples)} "
                 "numbers. Give one number of samples per level."
             )
-        implementation = resolve_implementation(config.implementation)
+        implementation = resolve_implementation(config.implementation, torch.cuda.is_available())
         coordinates = SceneCoordinates(config.scene_radius, config.is_contracted)
         self.field = KPlanesField(
             coordinates,
@@ -181,7 +181,9 @@ class KPlanesModel(Model):
             "depth": self.renderer_depth(rendering.final.weights.detach(), rendering.final.samples),
         }
         if self.training:
-            outputs.update(background=background, rendering=rendering)
+            # Computed here, not with the other losses: on several GPUs every use of a parameter belongs in the forward
+            # pass.
+            outputs.update(background=background, rendering=rendering, regularizers=self.regularizers(rendering))
         else:
             for number, level in enumerate(rendering.proposals):
                 outputs[f"prop_depth_{number}"] = self.renderer_depth(level.weights, level.samples)
@@ -196,7 +198,7 @@ class KPlanesModel(Model):
     ) -> Dict[str, Tensor]:
         losses = {"rgb_loss": (outputs["rgb"] - self.true_colour(outputs, batch)).square().mean()}
         if self.training:
-            losses.update(self.regularizers(outputs["rendering"]))
+            losses.update(outputs["regularizers"])
         return losses
 
     def regularizers(self, rendering: Rendering) -> Dict[str, Tensor]:

@@ -4,7 +4,7 @@ Needs numpy alone; images are opened with Pillow and pictures drawn with matplot
 """
 
 from dac_nerfstudio.partition.frames import Similarity, align
-from dac_nerfstudio.partition.partition import Partition, divide, find_or_divide, publish
+from dac_nerfstudio.partition.partition import Partition, check_views, divide, find_or_divide, publish
 from dac_nerfstudio.partition.plot import plot_partition
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
 from dac_nerfstudio.partition.views import PartitionError, Views, read_views, view_name
@@ -17,6 +17,7 @@ __all__ = [
     "Views",
     "align",
     "azimuth",
+    "check_views",
     "divide",
     "find_or_divide",
     "plot_partition",

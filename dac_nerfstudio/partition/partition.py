@@ -10,15 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dac_nerfstudio.partition.files import atomic_write, temporary_beside
 from dac_nerfstudio.partition.frames import align, spread
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, viewing_directions
@@ -284,14 +282,19 @@ def view_distances(from_poses: np.ndarray, to_poses: np.ndarray, unit: float) ->
 def publish(partition: Partition, scene_dir: Path) -> Path:
     """Makes a partition the current one of a scene.
 
-    Writes `partitions/<fingerprint>.json`, which stays, and `partition.json`, a copy that replaces an earlier one.
+    Writes `partitions/<fingerprint>.json`, which stays, and `partition.json`, a copy that replaces an earlier one (of
+    which a copy stays in turn).
 
     Returns:
         The path of the former.
     """
-    path = _published_path(partition, scene_dir)
+    path, current = _published_path(partition, scene_dir), Path(scene_dir) / "partition.json"
+    if current.exists():
+        # One that was edited by hand may have no copy yet.
+        earlier = Partition.load(current)
+        earlier.save(_published_path(earlier, scene_dir))
     partition.save(path)
-    partition.save(Path(scene_dir) / "partition.json")
+    partition.save(current)
     return path
 
 
@@ -316,40 +319,30 @@ def find_or_divide(scene_dir: Path, views: Views, **divide_settings: Any) -> tup
     if not current.exists():
         _create(divide(views, **divide_settings), current)
     partition = Partition.load(current)
-    difference = _difference(partition.views, views)
-    if difference:
-        raise PartitionError(
-            f"{current} was made from other views than those of the data: {difference}. Divide again (dac split), or "
-            "use another output folder (--output-dir) or scene name (--experiment-name)."
-        )
+    check_views(partition, views, current)
     path = _published_path(partition, scene_dir)
     if not path.exists():
         partition.save(path)
     return partition, path
 
 
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`, and moves it there once the block has succeeded."""
-    with _temporary_beside(path) as temporary:
-        yield temporary
-        os.replace(temporary, path)
+def check_views(partition: Partition, views: Views, source: Path) -> None:
+    """Make sure that a partition is one of the given views, in whatever frame a data parser has put them.
 
-
-@contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
-    # Not from `tempfile`, whose files nobody else can read: a scene's folder may be shared.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+    Raises:
+        PartitionError: it is not; the message names `source`.
+    """
+    difference = _difference(partition.views, views)
+    if difference:
+        raise PartitionError(
+            f"{source} was made from other views than those of the data: {difference}. Divide again (dac split), or "
+            "use another output folder (--output-dir) or scene name (--experiment-name)."
+        )
 
 
 def _create(partition: Partition, path: Path) -> None:
     """Writes the file unless it exists by then."""
-    with _temporary_beside(path) as temporary:
+    with temporary_beside(path) as temporary:
         partition.save(temporary)
         try:
             os.link(temporary, path)  # in one step, and fails where another process was first

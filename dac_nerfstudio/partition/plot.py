@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dac_nerfstudio.partition.partition import Partition, atomic_write
+from dac_nerfstudio.partition.files import atomic_write
+from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.strategies import sector_centres
 from dac_nerfstudio.partition.views import Views, viewing_directions
 

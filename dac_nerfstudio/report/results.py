@@ -19,36 +19,43 @@ Run = Tuple[Stage, Dict[str, Any]]
 
 
 def gather(scene_dir: Path, run: str) -> Dict[str, Any]:
-    """Figures of the finished and evaluated runs named ``run``.
+    """Figures of the runs named ``run`` that are finished and scored by the scene's current partition.
 
     Experts count as one method: each test view is scored by its group's expert, steps are those of one expert, seconds
     and parameters those of all together. Steps of a fine-tuned student include its distillation.
 
     Raises:
-        StageError: there are none, or they are of different partitions.
+        StageError: there are none.
     """
+    if not (scene_dir / "partition.json").exists():
+        raise StageError(f"{scene_dir} is no folder of results: it holds no partition.json. Make one: dac run --data …")
+    partition = Partition.load(scene_dir / "partition.json")
     found = {
-        method: [run_ for suffix in ("", "-360") for run_ in _evaluated(scene_dir / f"{method}{suffix}", run)]
+        method: [
+            scored
+            for suffix in ("", "-360")
+            for scored in _evaluated(scene_dir / f"{method}{suffix}", run)
+            if scored[1]["partition"] == partition.fingerprint
+        ]
         for method in METHODS
     }
     stages = [stage for runs in found.values() for stage, _ in runs]
-    evaluations = [evaluation for runs in found.values() for _, evaluation in runs]
     if not stages:
-        raise StageError(f"{scene_dir} holds no finished and evaluated run named {run}. Make one: dac run --data …")
-    partitions = sorted({evaluation["partition"] for evaluation in evaluations})
-    if len(partitions) > 1:
         raise StageError(
-            f"The runs named {run} in {scene_dir} were scored by different partitions ({', '.join(partitions)}). Bring "
-            "them to the current one: dac run again."
+            f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
+            "dac run --data …"
         )
-    groups = Partition.load(scene_dir / "partitions" / f"{partitions[0]}.json").num_groups
+    groups = partition.num_groups
+    if len(found["dac-expert"]) < groups:
+        # Some of the experts would be scored on some of the views, beside methods scored on all of them.
+        found["dac-expert"] = []
     methods = {method: _figures(runs, groups) for method, runs in found.items() if runs}
     if "dac-finetune" in methods and "dac-distill" in methods:
         for cost in ("steps", "seconds"):
             methods["dac-finetune"][cost] += methods["dac-distill"][cost]
     return {
         "scene": stages[0].scene,
-        "partition": partitions[0],
+        "partition": partition.fingerprint,
         "groups": groups,
         "seed": stages[0].seed,
         "versions": stages[-1].versions,
@@ -64,8 +71,8 @@ def _figures(runs: List[Run], groups: int) -> Dict[str, Any]:
         return fmean(values) if (values := [view["psnr"] for view in views if view["group"] == group]) else None
 
     return {
-        "psnr": fmean(view["psnr"] for view in views),
-        "ssim": fmean(view["ssim"] for view in views),
+        # LPIPS is there where its weights are.
+        **{score: fmean(view[score] for view in views) for score in ("psnr", "ssim", "lpips") if score in views[0]},
         "steps": runs[0][0].steps,
         "seconds": sum(stage.seconds for stage, _ in runs),
         "parameters": sum(stage.parameters for stage, _ in runs),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import List, Literal, Optional, Tuple
+from typing import Any, Dict, List, Literal, Optional, Tuple
 
+from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.run.presets import PRESETS, Preset
+from dac_nerfstudio.stage import StageError
 
 Only = Literal["split", "experts", "ensemble", "distill", "finetune", "baseline", "video"]
 
@@ -26,8 +27,8 @@ class Job:
     """Of ``ns-train`` and this method."""
     needs: Tuple[str, ...] = ()
     """Names of the jobs that have to succeed first."""
-    evaluate: bool = True
-    """Score the test views once trained."""
+    score_every: int = 0
+    """Once trained, score one test view in so many; 0 scores none."""
 
     @property
     def command(self) -> str:
@@ -40,9 +41,10 @@ class Plan:
     """All jobs of a scene in an order in which they can be done."""
 
     scene_dir: Path
-    groups: int
-    divide: dict
-    """Settings to divide the views with, if the scene's partition has others or there is none."""
+    divide: Dict[str, Any]
+    """Settings asked for: the views are divided again where the scene's partition has others."""
+    softness: float
+    """Of a first partition, if none was asked for."""
     jobs: Tuple[Job, ...]
 
 
@@ -50,16 +52,18 @@ def scene_suffix(data: Path) -> str:
     """Which kind of methods a data folder wants: '' for bounded scenes, '-360' for real ones.
 
     Raises:
-        ValueError: the folder is not there or of no known layout.
+        StageError: the folder is not there or of no known layout.
     """
     if not data.exists():
-        raise ValueError(f"There is no data at {data}. Name a scene's folder: --data PATH")
-    if data.name == "transforms.json" or (data / "transforms.json").exists():
-        return "-360"
+        raise StageError(f"There is no data at {data}. Name a scene's folder: --data PATH")
     if (data / "transforms_train.json").exists():
         return ""
+    if data.name == "transforms.json" or (data / "transforms.json").exists():
+        return "-360"
+    if data.name == "transforms_train.json":
+        raise StageError(f"Name the scene's folder instead of the file: --data {data.parent}")
     found = ", ".join(sorted(path.name for path in data.iterdir())[:6]) if data.is_dir() else "a file"
-    raise ValueError(
+    raise StageError(
         f"{data} holds {found or 'nothing'}; expected transforms_train.json (a scene in Blender's format) or "
         "transforms.json (nerfstudio's; ns-process-data makes it from photos)."
     )
@@ -67,10 +71,8 @@ def scene_suffix(data: Path) -> str:
 
 def current_groups(scene_dir: Path) -> Optional[int]:
     """Number of groups of the scene's partition, if it has one."""
-    try:
-        return int(json.loads((scene_dir / "partition.json").read_text("utf8"))["settings"]["groups"])
-    except FileNotFoundError:
-        return None
+    path = scene_dir / "partition.json"
+    return Partition.load(path).num_groups if path.exists() else None
 
 
 def make_plan(
@@ -91,11 +93,13 @@ def make_plan(
     """Lay out the jobs of a scene. Parameters are those of ``dac run``.
 
     Raises:
-        ValueError: the data is of no known layout.
+        StageError: the data is of no known layout.
     """
     recipe = PRESETS[preset]
     suffix, scene_dir, run = scene_suffix(data), output_dir / scene, f"{preset}-seed{seed}"
-    groups = groups or current_groups(scene_dir) or 4
+    asked = {"groups": groups, "overlap": overlap, "softness": softness}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    count = groups if groups is not None else current_groups(scene_dir) or 4
     common = (
         *("--data", str(data), "--output-dir", str(output_dir), "--experiment-name", scene, "--timestamp", run),
         *("--vis", "tensorboard", "--machine.device-type", device, "--machine.seed", str(seed)),
@@ -106,16 +110,17 @@ def make_plan(
         method = f"dac-{stage}{suffix}"
         folder = scene_dir / method / (f"group-{group}" if group else "") / run
         return Job(
-            name, "train", folder, method, (*flags, *common, *_steps(recipe, stage)), needs, stage != "ensemble"
+            name, "train", folder, method, (*flags, *common, *_steps(recipe, stage)), needs,
+            0 if stage == "ensemble" else recipe.score_every,
         )  # fmt: skip
 
-    teachers = () if experts else tuple(f"expert {group}" for group in range(1, groups + 1))
-    named = ("--experts", *map(str, experts)) if experts else ()
-    jobs: List[Job] = [Job("split", "split", scene_dir, f"dac-baseline{suffix}", common, evaluate=False)]
+    jobs: List[Job] = [Job("split", "split", scene_dir, f"dac-baseline{suffix}", common)]
     if not experts:
-        jobs += [
-            job(name, "expert", ("--group", str(group)), ("split",), group) for group, name in enumerate(teachers, 1)
-        ]
+        numbers = range(1, count + 1)
+        jobs += [job(f"expert {group}", "expert", ("--group", str(group)), ("split",), group) for group in numbers]
+    teachers = tuple(job.name for job in jobs if job.name != "split")
+    # This run's own experts, not whichever are the latest.
+    named = ("--experts", *map(str, experts or [job.run_dir for job in jobs if job.name in teachers]))
     student = scene_dir / f"dac-distill{suffix}" / run
     jobs += [
         job("ensemble", "ensemble", named, ("split", *teachers)),
@@ -129,17 +134,8 @@ def make_plan(
     if only is not None:
         wanted = [job for job in jobs if job.name == only or (only == "experts" and job.name.startswith("expert "))]
         kept = {job.name for job in wanted} | {"split"}
-        jobs = [
-            Job(j.name, j.kind, j.run_dir, j.method, j.flags, tuple(n for n in j.needs if n in kept), j.evaluate)
-            for j in jobs
-            if j.name in kept
-        ]
-    divide = {
-        "groups": groups,
-        "overlap": overlap or 0.0,
-        "softness": recipe.softness if softness is None else softness,
-    }
-    return Plan(scene_dir, groups, divide, tuple(jobs))
+        jobs = [replace(job, needs=tuple(n for n in job.needs if n in kept)) for job in jobs if job.name in kept]
+    return Plan(scene_dir, asked, recipe.softness, tuple(jobs))
 
 
 def _steps(recipe: Preset, stage: str) -> Tuple[str, ...]:

@@ -21,6 +21,8 @@ class Preset:
     """For fine-tuning only."""
     softness: float = 0.0
     """Share of an expert's rays that come from other groups' views."""
+    score_every: int = 1
+    """Score one test view in so many."""
 
 
 def _schedule(name: str, value: str) -> Tuple[str, ...]:
@@ -48,10 +50,11 @@ _SMALL_MODEL = (
 PRESETS: Dict[str, Preset] = {
     "reference": Preset("the paper's recipe and constants; wants a GPU"),
     "quick": Preset(
-        "a small model and few steps, for a CPU",
+        "a small model and few steps, for a CPU; scores every 5th test view",
         flags=_SMALL_MODEL,
         steps={"expert": 1000, "distill": 500, "finetune": 1000},
         softness=0.3,
+        score_every=5,
     ),
     "demo": Preset(
         "the generated scene in minutes on a CPU",

@@ -23,7 +23,7 @@ from dac_nerfstudio.conquer.trainer import DaCTrainerConfig, UserError
 from dac_nerfstudio.partition import Partition, divide, plot_partition, publish
 from dac_nerfstudio.run.plan import Job, Plan
 from dac_nerfstudio.run.process import Report
-from dac_nerfstudio.stage import Stage, StageError, write_json
+from dac_nerfstudio.stage import Stage, write_json
 
 EVALUATION = "evaluation.json"
 
@@ -67,10 +67,13 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
     """Make sure that the scene's partition has the settings asked for."""
     config = with_data(parse(job))
     current = plan.scene_dir / "partition.json"
-    wanted = {"strategy": "azimuth", **plan.divide}
     before = Partition.load(current) if current.exists() else None
-    if before is None or before.settings != wanted:
-        partition = divide(config.read_views(), **wanted)
+    if before is None:
+        softness = 0.0 if plan.divide.get("overlap") else plan.softness
+        partition = divide(config.read_views(), **{"softness": softness, **plan.divide})
+        publish(partition, plan.scene_dir)
+    elif not plan.divide.items() <= before.settings.items():
+        partition = divide(config.read_views(), **{**before.settings, "strategy": "azimuth", **plan.divide})
         publish(partition, plan.scene_dir)
     else:
         partition = config.find_partition()
@@ -100,8 +103,13 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
 
         trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], report))
         trainer.train()
-    if job.evaluate:
-        evaluate(job.run_dir, config, tell)
+        # Room for the pipeline that is built from the files.
+        del trainer
+    if job.score_every:
+        try:
+            evaluate(job, config, tell)
+        except FileNotFoundError as error:
+            text = f"trained, but not scored: there are no test views ({error})"
     tell(Report("kept" if state == "kept" else "done", text=text))
 
 
@@ -111,10 +119,9 @@ def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[Literal["kept", "r
     An earlier run with other settings or inputs is moved aside, not deleted.
     """
     assert config.stage is not None
-    try:
-        earlier = Stage.load(run_dir)
-    except StageError:
+    if not (run_dir / "stage.json").exists():
         return "new", ""
+    earlier = Stage.load(run_dir)
     if earlier.fingerprint != config.stage.fingerprint:
         aside = run_dir.with_name(f"{run_dir.name}-before-{time.strftime('%Y-%m-%d_%H%M%S')}")
         run_dir.rename(aside)
@@ -127,11 +134,16 @@ def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[Literal["kept", "r
     return "new", ""
 
 
-def evaluate(run_dir: Path, config: DaCTrainerConfig, tell: Tell) -> None:
+def evaluate(job: Job, config: DaCTrainerConfig, tell: Tell) -> None:
     """Score the test views (an expert: its own) from the files alone, unless that was done before."""
-    path, manager = run_dir / EVALUATION, config.pipeline.datamanager
+    path, manager = job.run_dir / EVALUATION, config.pipeline.datamanager
     assert config.stage is not None
-    made_from = {"stage": Stage.load(run_dir).fingerprint, "partition": config.stage.partition, "split": "test"}
+    made_from = {
+        "stage": Stage.load(job.run_dir).fingerprint,
+        "partition": config.stage.partition,
+        "split": "test",
+        "every": job.score_every,
+    }
     if path.exists() and made_from.items() <= json.loads(path.read_text("utf8")).items():
         return
 
@@ -140,10 +152,12 @@ def evaluate(run_dir: Path, config: DaCTrainerConfig, tell: Tell) -> None:
         recorded.pipeline.datamanager.partition = manager.partition  # type: ignore
         return recorded
 
-    _, pipeline, _, _ = eval_setup(run_dir / "config.yml", test_mode="test", update_config_callback=with_partition)
+    _, pipeline, _, _ = eval_setup(job.run_dir / "config.yml", test_mode="test", update_config_callback=with_partition)
     assert isinstance(pipeline, DaCPipeline)
     views = pipeline.score_views(
-        only_group=manager.group, progress=lambda done, total: tell(Report("evaluating", done, total))
+        only_group=manager.group,
+        every=job.score_every,
+        progress=lambda done, total: tell(Report("evaluating", done, total)),
     )
     write_json(path, {**made_from, "views": views})
 
@@ -152,10 +166,15 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     """A flight along the test cameras."""
     from nerfstudio.scripts.render import RenderInterpolated
 
-    tell(Report("rendering"))
     path = plan.scene_dir / "report" / "video.mp4"
+    made_from, record = {"stage": Stage.load(job.run_dir).fingerprint}, path.with_suffix(".json")
+    if path.exists() and record.exists() and json.loads(record.read_text("utf8")) == made_from:
+        tell(Report("kept", text=str(path)))
+        return
+    tell(Report("rendering"))
     path.parent.mkdir(parents=True, exist_ok=True)
     RenderInterpolated(
         load_config=job.run_dir / "config.yml", output_path=path, interpolation_steps=3, frame_rate=15
     ).main()
+    write_json(record, made_from)
     tell(Report("done", text=str(path)))

@@ -106,7 +106,7 @@ def test_partial_membership_is_the_share_of_a_views_pixels(demo: Path, manager: 
     made = manager(demo, partition=tmp_path / "soft.json", group=1, rays=256)
     weights = dict(zip(soft.views.names, soft.membership[0], strict=True))
     assert {weights[name] for name in soft.members(1)} == {1.0}
-    length = made.schedule.epoch_length
+    length = made.train_pixel_sampler.epoch_length
     assert length == sum(round(256 * weight) for weight in weights.values())
     drawn = torch.cat([made.next_train(step)[1]["indices"] for step in range(length // 256 + 1)])[:length]
     counts = drawn[:, 0].bincount(minlength=8).tolist()
@@ -289,7 +289,7 @@ def test_masked_pixels_are_never_drawn_and_all_others_are() -> None:
     masks = [torch.rand(6, 5, 1) > 0.4, torch.ones(4, 4, 1, dtype=torch.bool), torch.zeros(3, 3, 1, dtype=torch.bool)]
     photos = Photos(FakeDataset(images, masks), [True] * 3)
     assert photos.sizes == [int(mask.sum()) for mask in masks]
-    schedule = PixelSchedule(photos.sizes, [1.0] * 3, batch=schedule_batch(photos), seed=0)
+    schedule = PixelSchedule(photos.sizes, [1.0] * 3, num_rays_per_batch=schedule_batch(photos), seed=0)
     views, pixels = schedule.draw(0)
     colours, rows, columns = photos.read(views, pixels)
     drawn = torch.zeros(3, 6, 5, dtype=torch.long)

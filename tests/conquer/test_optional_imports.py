@@ -37,7 +37,7 @@ os.environ["PATH"] = ""
 provide_ffmpeg()
 names = ("baseline", "expert", "distill", "finetune", "ensemble")
 found = [getattr(methods, name + end).config.method_name for end in ("", "_360") for name in names]
-print(",".join(found), resolve_implementation("auto"), os.environ["PATH"] or "no-path")
+print(",".join(found), resolve_implementation("auto", True), os.environ["PATH"] or "no-path")
 print([name for name in BLOCKED if name in sys.modules], sys.modules["torch"].cuda.is_initialized())
 """
 

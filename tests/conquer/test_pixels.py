@@ -17,9 +17,9 @@ def permutation(size: int, key: int) -> list[int]:
 
 def drawn(schedule: PixelSchedule, first: int, last: int) -> list[tuple[int, int]]:
     """(view, pixel) of the draws number `first` to `last` - 1, whatever steps they fall in."""
-    steps = range(first // schedule.batch, (last - 1) // schedule.batch + 1)
+    steps = range(first // schedule.num_rays_per_batch, (last - 1) // schedule.num_rays_per_batch + 1)
     pairs = [pair for step in steps for pair in zip(*(part.tolist() for part in schedule.draw(step)), strict=True)]
-    start = steps.start * schedule.batch
+    start = steps.start * schedule.num_rays_per_batch
     return pairs[first - start : last - start]
 
 
@@ -81,7 +81,7 @@ def test_an_epoch_visits_every_pixel_once(sizes: list[int], batch: int) -> None:
 
 
 def test_weights_are_the_share_of_a_views_pixels_in_an_epoch() -> None:
-    schedule = PixelSchedule([40, 60, 80, 20], [1.0, 0.5, 0.0, 0.25], batch=7, seed=1)
+    schedule = PixelSchedule([40, 60, 80, 20], [1.0, 0.5, 0.0, 0.25], num_rays_per_batch=7, seed=1)
     assert schedule.epoch_length == 40 + 30 + 0 + 5
     seen: set[int] = set()
     for epoch in range(8):
@@ -94,26 +94,26 @@ def test_weights_are_the_share_of_a_views_pixels_in_an_epoch() -> None:
 
 
 def test_a_draw_is_a_function_of_the_step_alone() -> None:
-    ascending = PixelSchedule([50, 70], [1.0, 0.5], batch=16, seed=7)
+    ascending = PixelSchedule([50, 70], [1.0, 0.5], num_rays_per_batch=16, seed=7)
     steps = [ascending.draw(step) for step in range(20)]
     torch.manual_seed(99)
-    fresh = PixelSchedule([50, 70], [1.0, 0.5], batch=16, seed=7)
+    fresh = PixelSchedule([50, 70], [1.0, 0.5], num_rays_per_batch=16, seed=7)
     for step in (19, 3, 3, 0, 11):
         for one, other in zip(fresh.draw(step), steps[step], strict=True):
             assert torch.equal(one, other)
 
 
 def test_seeds_give_different_draws() -> None:
-    one, other = (PixelSchedule([1000], [1.0], batch=100, seed=seed).draw(0)[1] for seed in (1, 2))
+    one, other = (PixelSchedule([1000], [1.0], num_rays_per_batch=100, seed=seed).draw(0)[1] for seed in (1, 2))
     assert (one == other).float().mean() < 0.05
 
 
 def test_a_batch_across_the_border_of_epochs_ends_one_and_begins_the_next() -> None:
     # 10 pixels in batches of 4: the third batch has 2 of each epoch; a batch of 25 spans three epochs.
-    schedule = PixelSchedule([6, 4], [1.0, 1.0], batch=4, seed=5)
+    schedule = PixelSchedule([6, 4], [1.0, 1.0], num_rays_per_batch=4, seed=5)
     pairs = [pair for step in range(5) for pair in drawn(schedule, 4 * step, 4 * step + 4)]
     assert len(set(pairs[:10])) == len(set(pairs[10:])) == 10
-    wide = PixelSchedule([6, 4], [1.0, 1.0], batch=25, seed=5)
+    wide = PixelSchedule([6, 4], [1.0, 1.0], num_rays_per_batch=25, seed=5)
     assert drawn(wide, 0, 20) == pairs
     assert len(set(drawn(wide, 20, 30))) == 10
 
@@ -123,7 +123,7 @@ def test_early_draws_are_spread_evenly_over_pixels_and_views() -> None:
     # deviation of sqrt(200 * 0.25 * 0.75) = 6.1.
     counts: Counter[tuple[int, int]] = Counter()
     for seed in range(200):
-        counts.update(drawn(PixelSchedule([80, 20], [1.0, 1.0], batch=25, seed=seed), 0, 25))
+        counts.update(drawn(PixelSchedule([80, 20], [1.0, 1.0], num_rays_per_batch=25, seed=seed), 0, 25))
     assert len(counts) == 100
     assert max(abs(count - 50) for count in counts.values()) < 5 * 6.1
     deviations = torch.tensor([float(count) for count in counts.values()]) - 50
@@ -132,4 +132,4 @@ def test_early_draws_are_spread_evenly_over_pixels_and_views() -> None:
 
 def test_no_pixel_to_draw_is_an_error() -> None:
     with pytest.raises(ValueError, match="There is no pixel to draw: every view is empty or has weight 0."):
-        PixelSchedule([10, 0], [0.0, 1.0], batch=4, seed=0)
+        PixelSchedule([10, 0], [0.0, 1.0], num_rays_per_batch=4, seed=0)

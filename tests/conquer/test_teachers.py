@@ -103,7 +103,7 @@ def test_the_latest_finished_expert_is_taken(tiny_model: TinyModel, save_run: Sa
     old, new, broken = (save_run(model, 1, run, steps=steps)[0] for run, steps in (("b", 10), ("a", 10), ("c", 4)))
     for age, folder in enumerate((broken, new, old)):
         os.utime(folder / "stage.json", (1e9 - age, 1e9 - age))
-    assert [folder for folder, _ in runs_of(scene, "dac-expert", 1)] == [new, old]
+    assert [folder for folder, _ in runs_of(scene, "dac-expert", 1)] == [broken, new, old]
     assert found(scene, model, 1)[0][0] == new
     # One that was made for another partition since does not hide it.
     stranger, _ = save_run(model, 1, "d", partition="fedcba9876543210")
