@@ -114,6 +114,9 @@ def run(
         sys.exit(1)
     if any(job.score_every for job in plan.jobs):
         report(plan.scene_dir, run=f"{preset}-seed{seed}")
+    console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
+    if any(job.kind == "video" for job in plan.jobs):
+        console.print(f"Video:   {plan.scene_dir / 'report' / 'video.mp4'}", highlight=False, soft_wrap=True)
 
 
 def report(scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None) -> None:

@@ -87,7 +87,8 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             "steps_per_save": 2000,
             "mixed_precision": True,
             "machine": MachineConfig(device_type=default_device()),
-            "viewer": ViewerConfig(num_rays_per_chunk=1 << 14),
+            # Stages follow one another in shell loops and job arrays: a run that waits for Ctrl-C would stop them all.
+            "viewer": ViewerConfig(num_rays_per_chunk=1 << 14, quit_on_train_completion=True),
             "vis": "viewer+tensorboard",
             "optimizers": {"fields": optimizer(), "proposal_networks": optimizer()},
         }

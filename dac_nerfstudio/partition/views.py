@@ -17,6 +17,8 @@ import numpy as np
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp")
 BLENDER_FILE = re.compile(r"transforms_(train|val|test)\.json")
+TRAIN_SHARE = 0.9
+"""Of the frames of a `transforms.json` without lists of splits."""
 IMAGE_FOLDER = re.compile(r"images(_\d+)?")
 
 
@@ -106,8 +108,9 @@ def read_views(data: Path, split: str = "train") -> Views:
 
     Two layouts are known: Blender's (`transforms_train.json`, `transforms_val.json`, `transforms_test.json`) and
     nerfstudio's (`transforms.json`). In a folder with both, Blender's is read; name the other file to have that one.
-    A `transforms.json` that lists no splits has only `train`, which is then all of its frames. Lens distortion plays
-    no part in dividing and is not read.
+    A `transforms.json` that lists no splits is split as nerfstudio does: 90 % of its frames, evenly spaced in the order
+    of their names, are for training, the others for both `val` and `test`. Lens distortion plays no part in dividing
+    and is not read.
 
     Args:
         data: the folder of the scene, or the JSON file in it.
@@ -224,13 +227,20 @@ def _frame_intrinsics(frame: dict[str, Any], meta: dict[str, Any], file: str, pa
 
 
 def _split_indices(meta: dict[str, Any], files: list[str], split: str, path: Path) -> list[int]:
-    """Which frames belong to the split, in the order of the file."""
+    """Which frames belong to the split."""
     listed = [key for key in ("train_filenames", "val_filenames", "test_filenames") if key in meta]
     key = f"{split}_filenames"
-    if not listed and split == "train":
-        return list(range(len(files)))
+    if not listed:
+        # As nerfstudio's data parser does by default, so that what is divided here is what it trains on.
+        by_name = sorted(range(len(files)), key=lambda i: files[i])
+        count = len(files)
+        train = set(np.linspace(0, count - 1, math.ceil(TRAIN_SHARE * count), dtype=int).tolist())
+        chosen = [i for place, i in enumerate(by_name) if (place in train) == (split == "train")]
+        if not chosen:
+            raise PartitionError(f'{path} has too few frames for a split "{split}". Add the list "{key}" to it.')
+        return chosen
     if key not in listed:
-        found = f"only {' and '.join(listed)}" if listed else "no lists of splits, so all its frames are for training"
+        found = f"only {' and '.join(listed)}"
         raise PartitionError(f'{path} has no views for split "{split}": {found}. Add "{key}" to it.')
     if not isinstance(meta[key], list) or not all(isinstance(file, str) for file in meta[key]):
         raise PartitionError(f'{path}: "{key}" must be a list of file names.')

@@ -108,8 +108,18 @@ def test_images_given_by_absolute_paths_have_the_same_names(ring, nerfstudio_fol
     assert read_views(data).names == ("v0.png",)
 
 
-def test_transforms_json_without_lists_has_no_test_split(ring, nerfstudio_folder) -> None:
-    with pytest.raises(PartitionError, match=r'no lists of splits.*Add "test_filenames"'):
+def test_transforms_json_without_lists_is_split_as_nerfstudio_does(ring, nerfstudio_folder) -> None:
+    data = nerfstudio_folder(ring(range(0, 360, 18), prefix="v"))  # 20 frames, sorted v0, v1, v10, v11, ... by name
+    by_name = sorted(f"v{number}.png" for number in range(20))
+    train, test = read_views(data).names, read_views(data, "test").names
+    assert len(train) == 18 and sorted(train + test) == by_name
+    places = [int(place) for place in np.linspace(0, 19, 18)]
+    assert list(train) == [by_name[place] for place in places]
+    assert read_views(data, "val").names == test
+
+
+def test_too_few_frames_for_a_test_split_are_told(ring, nerfstudio_folder) -> None:
+    with pytest.raises(PartitionError, match=r'too few frames for a split "test". Add the list "test_filenames"'):
         read_views(nerfstudio_folder(ring([0, 90])), "test")
 
 
