@@ -59,7 +59,7 @@ PRESETS: Dict[str, Preset] = {
     "demo": Preset(
         "the generated scene in minutes on a CPU",
         flags=_SMALL_MODEL,
-        steps={"expert": 600, "distill": 300, "finetune": 700},
+        steps={"expert": 500, "distill": 300, "finetune": 700},
         softness=0.3,
     ),
 }
