@@ -10,6 +10,7 @@ from typing import Literal, Optional, Tuple
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from dac_nerfstudio.partition import PartitionError
 from dac_nerfstudio.run.plan import Only
@@ -108,7 +109,8 @@ def run(
     )  # fmt: skip
     if dry_run:
         for job in plan.jobs:
-            console.print(f"[bold]{job.name}[/]: {job.command if job.kind == 'train' else job.kind}", soft_wrap=True)
+            told = job.command if job.kind == "train" else job.kind
+            console.print(f"[bold]{job.name}[/]: {escape(told)}", soft_wrap=True)
         return
     if not run_plan(plan, console):
         sys.exit(1)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +18,7 @@ from rich.progress import track
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig
+from dac_nerfstudio.partition.files import temporary_beside
 
 
 @dataclass
@@ -149,7 +148,11 @@ def provide_ffmpeg() -> None:
         program = get_ffmpeg_exe()
     except (ImportError, RuntimeError):
         return
-    folder = tempfile.mkdtemp(prefix="dac-ffmpeg-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    Path(folder, "ffmpeg").symlink_to(program)
-    os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", ""), folder))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dac-nerfstudio"
+    link = folder / "ffmpeg"
+    if not link.exists() or link.resolve() != Path(program).resolve():
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(link) as temporary:
+            temporary.symlink_to(program)
+            os.replace(temporary, link)
+    os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", ""), str(folder)))

@@ -92,8 +92,8 @@ class DaCTrainerConfig(TrainerConfig):
         if colour is not None and self.pipeline.model.background_color == "random":
             raise StageError(
                 f"The data parser puts the photos on {colour} before training, while the model is trained on random "
-                f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their alpha: "
-                "--pipeline.datamanager.dataparser.alpha-color None"
+                f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their "
+                "alpha: end the command with blender-data --alpha-color None"
             )
         self.pipeline.model.implementation = resolve_implementation(
             self.pipeline.model.implementation, self.machine.device_type == "cuda"

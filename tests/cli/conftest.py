@@ -196,7 +196,7 @@ def trainings(shell: Shell, background: ThreadPoolExecutor) -> Trainings:
 
 @pytest.fixture(scope="session")
 def relocated(trainings: Trainings, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Shell]:
-    """Makes a copy of scene and outputs elsewhere, with only those methods' runs of the bounded scene that are named."""
+    """Makes a copy of scene and outputs elsewhere, with only the runs of the methods named, of the bounded scene."""
 
     def copy(*methods: str) -> Shell:
         source, folder = trainings.shell.folder, tmp_path_factory.mktemp("copy")

@@ -137,7 +137,7 @@ def test_expert_without_a_group(spoilt: Path) -> None:
 
 def test_more_groups_than_views(spoilt: Path) -> None:
     message = refused("dac-baseline", "--groups", "99", "--experiment-name", "many")
-    assert "Choose fewer groups" in message and "99" in message
+    assert message == "99 groups for 16 views; choose a number of groups from 1 to 16."
     assert not Path("outputs", "many", "partition.json").exists()
 
 
@@ -152,9 +152,10 @@ def test_missing_expert(method: str, spoilt: Path) -> None:
 
 def test_unfinished_expert(spoilt: Path) -> None:
     rewrite(expert(1), steps=7)
-    message = refused("dac-distill")
-    assert "No usable expert of group 1 in outputs/demo" in message
-    assert f"{expert(1)} stopped at step 7 of {STEPS}." in message
+    expected = f"The expert of group 1 in {expert(1)} stopped at step 7 of {STEPS}."
+    assert refused("dac-distill", "--experts", str(expert(1)), str(expert(2))) == expected
+    found = refused("dac-distill")
+    assert "No usable expert of group 1 in outputs/demo" in found and expected in found
 
 
 def test_expert_of_another_partition(spoilt: Path) -> None:
@@ -197,7 +198,9 @@ def test_expert_without_a_checkpoint(spoilt: Path) -> None:
 
 def test_damaged_record_of_an_expert(spoilt: Path) -> None:
     (expert(1) / "stage.json").write_text("{")
-    assert f"{expert(1)}/stage.json cannot be read" in refused("dac-distill")
+    assert "No usable expert of group 1 in outputs/demo" in refused("dac-distill")
+    message = refused("dac-distill", "--experts", str(expert(1)), str(expert(2)))
+    assert f"{expert(1)}/stage.json cannot be read" in message and "Delete the run folder and train again." in message
 
 
 def test_fine_tuning_without_a_student(spoilt: Path) -> None:
@@ -224,14 +227,15 @@ def test_going_on_with_another_group(spoilt: Path) -> None:
 
 
 def test_photos_on_white_with_random_backgrounds(spoilt: Path) -> None:
-    message = refused("dac-baseline", "--pipeline.datamanager.dataparser.alpha-color", "white")
+    message = refused("dac-baseline", "blender-data", "--alpha-color", "white")
+    assert "The data parser puts the photos on white before training" in message
     assert "Add --pipeline.model.background-color white" in message
-    assert "--pipeline.datamanager.dataparser.alpha-color None" in message
 
 
-def test_partition_of_another_scene(spoilt: Path) -> None:
-    partition = Path("outputs", "demo", "partition.json")
-    content = partition.read_text()
-    partition.write_text(content.replace("train/r_0.png", "train/r_99.png"))
+def test_partition_of_other_views(spoilt: Path) -> None:
+    path = Path("demo", "transforms_train.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "frames": content["frames"][1:]}))
     message = refused("dac-baseline")
-    assert "partition.json" in message and "dac split" in message
+    assert "outputs/demo/partition.json was made from other views than those of the data" in message
+    assert "the data lacks train/r_0.png" in message and "dac split" in message

@@ -95,7 +95,7 @@ def test_ensemble_holds_the_experts(suffix: str, trainings: Mapping[str, Path], 
 
 def test_experts_differ(trainings: Mapping[str, Path], checkpoint: Checkpoint) -> None:
     one, two = (checkpoint(trainings[f"dac-expert {group}"])["pipeline"] for group in (1, 2))
-    assert any((one[key] - two[key]).abs().max() > 1e-3 for key in one)
+    assert any(((one[key] - two[key]).abs() > 1e-3).any() for key in one)
 
 
 def test_fine_tuning_starts_from_the_student(trainings: Mapping[str, Path], checkpoint: Checkpoint) -> None:
@@ -114,7 +114,14 @@ def test_fine_tuning_goes_on_with_adams_moments(
     )
     assert student.keys() == still.keys() == tuned.keys()
     for key, state in student.items():
-        assert (int(state["step"]), int(still[key]["step"]), int(tuned[key]["step"])) == (STEPS, STEPS + 1, 2 * STEPS)
+        steps = [int(states[key]["step"]) for states in (student, still, tuned)]
+        if group == "fields":
+            assert steps == [STEPS, STEPS + 1, 2 * STEPS]
+        # Proposals are not updated in every step; the one step of the still run may have been such a one.
+        assert steps[0] < steps[2] and steps[1] - steps[0] in (0, 1)
+        if steps[1] == steps[0]:
+            torch.testing.assert_close(still[key], state, rtol=0, atol=0)
+            continue
         # Adam's first moment after one more step: 0.9 m + 0.1 gradient. The second: 0.999 v + 0.001 gradient squared.
         gradient = (still[key]["exp_avg"] - 0.9 * state["exp_avg"]) / 0.1
         expected = 0.999 * state["exp_avg_sq"] + 0.001 * gradient**2
