@@ -139,20 +139,22 @@ def mean_scores(views: List[Dict[str, Any]], own_group: Optional[int] = None, st
 
 
 def provide_ffmpeg() -> None:
-    """Put imageio-ffmpeg's program on PATH under the name that ``ns-render`` looks for, where there is no other."""
+    """Put imageio-ffmpeg's program on PATH under the name that ``ns-render`` looks for, where there is no other.
+
+    Where that cannot be done nothing happens: ``ns-render`` then says what it lacks, and nobody else needs it.
+    """
     if shutil.which("ffmpeg"):
         return
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
 
-        program = get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
+        program = Path(get_ffmpeg_exe()).resolve()
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dac-nerfstudio"
+        link = folder / "ffmpeg"
+        if link.resolve() != program:
+            with temporary_beside(link) as temporary:
+                temporary.symlink_to(program)
+                os.replace(temporary, link)
+    except (ImportError, RuntimeError, OSError):
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dac-nerfstudio"
-    link = folder / "ffmpeg"
-    if not link.exists() or link.resolve() != Path(program).resolve():
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary_beside(link) as temporary:
-            temporary.symlink_to(program)
-            os.replace(temporary, link)
     os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", ""), str(folder)))
