@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from multiprocessing.connection import Connection
 from typing import Dict
@@ -24,7 +25,9 @@ from dac_nerfstudio.run.process import PRELOAD, Report, start
 
 def run_plan(plan: Plan, console: Console) -> bool:
     """Do all jobs; those whose inputs failed are left out. Returns whether all succeeded."""
-    # nerfstudio takes seconds to import: once, in a server from which every job is forked.
+    # nerfstudio takes seconds to import: once, in a server from which every job is forked. Its dependencies' notes on
+    # what will be deprecated are nothing that the user of a plan could act on.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOAD])
     failed: Dict[str, str] = {}
