@@ -99,6 +99,4 @@ def _follow(messages: Connection, progress: Progress, task: TaskID) -> Report | 
             progress.update(task, state=f"[green]{report.state}", total=total, completed=total)
         elif changed or time.monotonic() - shown > 0.2:
             shown = time.monotonic()
-            if changed:
-                progress.reset(task, total=report.total or None, state=report.state)
-            progress.update(task, completed=report.done)
+            progress.update(task, state=report.state, total=report.total or None, completed=report.done)
