@@ -19,8 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan
-from dac_nerfstudio.run.process import PRELOAD, Report, start
+from dac_nerfstudio.run.process import PRELOAD, start
 
 
 def run_plan(plan: Plan, console: Console) -> bool:

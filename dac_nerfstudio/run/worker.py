@@ -21,8 +21,8 @@ from nerfstudio.utils.eval_utils import eval_setup
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig, UserError
 from dac_nerfstudio.partition import Partition, divide, plot_partition, publish
+from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan
-from dac_nerfstudio.run.process import Report
 from dac_nerfstudio.stage import Stage, write_json
 
 EVALUATION = "evaluation.json"
