@@ -208,9 +208,8 @@ class Photos:
         self.pixels = torch.cat(pixels)
         self.numbers: Optional[Int[Tensor, "n"]] = None
         if any(numbers is not None for numbers in visible):
-            drawn = [size for size in self.sizes if size > 0]
             self.numbers = torch.cat(
-                [torch.arange(n, dtype=torch.int32) if kept is None else kept for kept, n in zip(visible, drawn)]
+                [torch.arange(len(p), dtype=torch.int32) if kept is None else kept for kept, p in zip(visible, pixels)]
             )
         self.starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
 

@@ -124,8 +124,8 @@ def make_plan(
     student = scene_dir / f"dac-distill{suffix}" / run
     jobs += [
         job("ensemble", "ensemble", named, ("split", *teachers)),
-        job("distill", "distill", (*named, *recipe.distill_flags), ("split", *teachers)),
-        job("finetune", "finetune", ("--student", str(student), *recipe.finetune_flags), ("distill",)),
+        job("distill", "distill", named, ("split", *teachers)),
+        job("finetune", "finetune", ("--student", str(student)), ("distill",)),
     ]
     if baseline or only == "baseline":
         jobs.append(job("baseline", "baseline", needs=("split",)))

@@ -15,10 +15,6 @@ class Preset:
     """For every method."""
     steps: Dict[str, int] | None = None
     """Of expert, distill and finetune; the baseline gets the sum of the latter two. None: the methods' own."""
-    distill_flags: Tuple[str, ...] = ()
-    """For distillation only."""
-    finetune_flags: Tuple[str, ...] = ()
-    """For fine-tuning only."""
     softness: float = 0.0
     """Share of an expert's rays that come from other groups' views."""
     score_every: int = 1
