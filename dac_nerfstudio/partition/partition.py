@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dac_nerfstudio.partition.files import atomic_write, temporary_beside
-from dac_nerfstudio.partition.frames import align, spread
+from dac_nerfstudio.partition.files import atomic_write
+from dac_nerfstudio.partition.frames import Axis, spread, view_distances
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth
-from dac_nerfstudio.partition.views import PartitionError, Views, listing, viewing_directions
+from dac_nerfstudio.partition.views import PartitionError, Views, listing
 
 FORMAT = "dac-partition"
-VERSION = 1
-FILE_KEYS = ("format", "version", "fingerprint", "settings", "views")
-SETTING_KEYS = ("strategy", "groups", "overlap", "softness")
+VERSION = 2
+FILE_KEYS = ("format", "version", "fingerprint", "settings", "axis", "about", "views")
+NOT_CONTENT = ("fingerprint", "about")
+"""What may be missing or change without making another partition."""
+SETTING_KEYS = ("strategy", "similarity", "groups", "overlap", "softness")
+AXIS_KEYS = ("origin", "up")
 VIEW_KEYS = ("name", "group", "membership", "camera_to_world", "intrinsics")
 
 
@@ -43,12 +45,21 @@ class Partition:
     membership: np.ndarray
     """[groups, views] sampling weights in [0, 1]: row k - 1 is what the expert of group k draws from."""
     settings: dict[str, Any]
-    """What it was made with: `strategy`, `groups`, `overlap`, `softness`."""
+    """What it was made with: `strategy`, `similarity` (None where it has no part), `groups`, `overlap`, `softness`."""
+    axis: Axis = Axis(np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    """The scene's up axis: where azimuth sectors meet, and what is above in pictures."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What is told of it and decides nothing: what was `asked` for, `notes`, `quality`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "homes", np.asarray(self.homes))
         object.__setattr__(self, "membership", np.asarray(self.membership, dtype=np.float64) + 0.0)  # no -0.0
-        object.__setattr__(self, "settings", _checked_settings(self.settings))
+        object.__setattr__(self, "settings", checked_settings(self.settings))
+        # Single precision, as in the poses: the last digits of an estimate differ between machines.
+        origin, up = (np.asarray(part).astype(np.float32).astype(np.float64) + 0.0 for part in self.axis)
+        object.__setattr__(self, "axis", Axis(origin, up))
+        if origin.shape != (3,) or up.shape != (3,) or not np.isfinite(origin).all() or abs(up @ up - 1) > 1e-4:
+            raise PartitionError(f"The axis must be a point and a direction of length 1, not {origin} and {up}.")
         views, groups = len(self.views), self.settings["groups"]
         if self.homes.shape != (views,) or not np.issubdtype(self.homes.dtype, np.integer):
             raise PartitionError(f"homes must be {views} integers, one per view, not {_described(self.homes)}.")
@@ -62,9 +73,9 @@ class Partition:
         self._require(in_range.all(axis=0), "a membership weight outside [0, 1]")
         at_home = self.membership[self.homes - 1, np.arange(views)]
         self._require(at_home > 0, "no weight in their own group")
-        empty = _empty_groups(self.homes, groups)
+        empty = empty_groups(self.homes, groups)
         if empty:
-            raise PartitionError(f"No view belongs to {_numbered(empty)}; every group from 1 to {groups} needs one.")
+            raise PartitionError(f"No view belongs to {numbered(empty)}; every group from 1 to {groups} needs one.")
 
     def _require(self, usable: np.ndarray, defect: str) -> None:
         if not usable.all():
@@ -75,6 +86,20 @@ class Partition:
     def num_groups(self) -> int:
         """N."""
         return len(self.membership)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for where it is not what was made: `strategy`, `groups`, `similarity`, each perhaps `auto`."""
+        return dict(self.about.get("asked", {}))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how it was made."""
+        return list(self.about.get("notes", []))
+
+    def satisfies(self, asked: dict[str, Any]) -> bool:
+        """Whether it was made with these settings, or in answer to them."""
+        return all(value in (self.settings.get(name), self.asked.get(name)) for name, value in asked.items())
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +129,7 @@ class Partition:
         if camera_to_worlds.shape[1:] != (3, 4):
             raise PartitionError(f"Cannot route poses of shape {camera_to_worlds.shape}; expected [cameras, 3, 4].")
         if self.settings["strategy"] == "azimuth":
-            return azimuth(camera_to_worlds[:, :, 3], self.num_groups)
+            return azimuth(self.axis.upright(camera_to_worlds[:, :, 3]), self.num_groups)
         distances = view_distances(camera_to_worlds, self.views.camera_to_worlds, spread(self.views.centres))
         return self.homes[distances.argmin(axis=1)]
 
@@ -118,11 +143,12 @@ class Partition:
             strict=True,
         )
         views = [dict(zip(VIEW_KEYS, entry, strict=True)) for entry in entries]
-        return {"format": FORMAT, "version": VERSION, "settings": dict(self.settings), "views": views}
+        axis = dict(zip(AXIS_KEYS, (part.tolist() for part in self.axis), strict=True))
+        return {"format": FORMAT, "version": VERSION, "settings": dict(self.settings), "axis": axis, "views": views}
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file, with its fingerprint."""
-        content = self._content() | {"fingerprint": self.fingerprint}
+        content = self._content() | {"fingerprint": self.fingerprint, "about": self.about}
         return {key: content[key] for key in FILE_KEYS}
 
     @classmethod
@@ -158,8 +184,14 @@ class Partition:
                 f"version {content.get('version')!r} of the format, but this program reads version {VERSION}; "
                 "update dac-nerfstudio or divide the views again."
             )
-        _check_keys({"fingerprint": None, **content}, FILE_KEYS, "the file")  # the fingerprint may be missing
-        settings = _checked_settings(content["settings"])
+        _check_keys({**dict.fromkeys(NOT_CONTENT), **content}, FILE_KEYS, "the file")
+        settings = checked_settings(content["settings"])
+        _check_keys(content["axis"], AXIS_KEYS, '"axis"')
+        axis = Axis(*(_stacked([{"name": "the axis", **content["axis"]}], key, (3,))[0] for key in AXIS_KEYS))
+        about = content.get("about") or {}
+        kinds = {"asked": dict, "notes": list, "quality": dict}
+        if not isinstance(about, dict) or any(not isinstance(about[key], kinds.get(key, type(None))) for key in about):
+            raise PartitionError('"about" must be a JSON object with "asked", "notes" and "quality"; or remove it.')
         entries = content["views"]
         if not isinstance(entries, list):
             raise PartitionError(f'"views" must be a list, not {entries!r}.')
@@ -177,7 +209,7 @@ class Partition:
             intrinsics=_stacked(entries, "intrinsics", (6,)),
         )
         homes = np.array([entry["group"] for entry in entries])
-        partition = cls(views, homes, _stacked(entries, "membership", (settings["groups"],)).T, settings)
+        partition = cls(views, homes, _stacked(entries, "membership", (settings["groups"],)).T, settings, axis, about)
         if settings["strategy"] == "azimuth":
             moved = np.flatnonzero(partition.route(views.camera_to_worlds) != homes)
             if len(moved):
@@ -218,191 +250,11 @@ class Partition:
         return "{\n" + head + '  "views": [\n    {' + "},\n    {".join(views) + "}\n  ]\n}\n"
 
 
-def divide(
-    views: Views, groups: int = 4, strategy: str = "azimuth", overlap: float = 0.0, softness: float = 0.0
-) -> Partition:
-    """Divides views into groups.
-
-    Args:
-        views: the training views.
-        groups: number of groups N, from 1 to the number of views.
-        strategy: one of `STRATEGIES`.
-        overlap: F in [0, 1]. Every group of n views also takes, with weight 1, the round(F * n) views outside that are
-            nearest to it (by `view_distances`, to the nearest of its own).
-        softness: S in [0, 1): the share of an expert's draws that come from other groups' views. These share one
-            weight, which cannot exceed 1, so that a small group may stay below S.
-
-    Raises:
-        PartitionError: a setting is out of range, both overlap and softness are given, or a group comes out empty.
-    """
-    settings = _checked_settings({"strategy": strategy, "groups": groups, "overlap": overlap, "softness": softness})
-    if settings["strategy"] not in STRATEGIES:
-        raise PartitionError(f"Unknown strategy '{strategy}'; choose one of: {', '.join(STRATEGIES)}.")
-    if settings["overlap"] > 0 and settings["softness"] > 0:
-        raise PartitionError(f"overlap {overlap} and softness {softness} exclude each other; leave one of them at 0.")
-    if groups > len(views):
-        raise PartitionError(
-            f"{groups} groups for {len(views)} views; choose a number of groups from 1 to {len(views)}."
-        )
-    homes = azimuth(views.centres, groups)
-    empty = _empty_groups(homes, groups)
-    if empty:
-        fewer = next(n for n in range(groups - 1, 0, -1) if not _empty_groups(azimuth(views.centres, n), n))
-        raise PartitionError(
-            f"With {groups} groups by {strategy}, {_numbered(empty)} would have no views. Choose fewer groups; "
-            f"{fewer} is the largest smaller number that leaves none empty."
-        )
-    membership = (homes == np.arange(1, groups + 1)[:, None]).astype(np.float64)
-    if settings["overlap"] > 0:
-        membership = _with_overlap(membership, views, settings["overlap"])
-    if settings["softness"] > 0:
-        membership = _with_softness(membership, settings["softness"])
-    return Partition(views, homes, membership, settings)
-
-
-def view_distances(from_poses: np.ndarray, to_poses: np.ndarray, unit: float) -> np.ndarray:
-    """How far views are apart: |c - c'| / unit + |d - d'|.
-
-    c are camera centres and d unit viewing directions, so the second term runs from 0 (parallel) to 2 (opposite). With
-    the `spread` of the training cameras as unit, both terms are of one size and the result is free of the data's units.
-
-    Args:
-        from_poses: [a, 3, 4].
-        to_poses: [b, 3, 4].
-        unit: length to measure centres in; 0, for cameras that all stand on one spot, counts as 1.
-
-    Returns:
-        Distances [a, b].
-    """
-    centres = np.linalg.norm(from_poses[:, None, :, 3] - to_poses[None, :, :, 3], axis=2)
-    directions = viewing_directions(from_poses)[:, None] - viewing_directions(to_poses)[None]
-    return centres / (unit or 1.0) + np.linalg.norm(directions, axis=2)
-
-
-def publish(partition: Partition, scene_dir: Path) -> Path:
-    """Makes a partition the current one of a scene.
-
-    Writes `partitions/<fingerprint>.json`, which stays, and `partition.json`, a copy that replaces an earlier one (of
-    which a copy stays in turn).
-
-    Returns:
-        The path of the former.
-    """
-    path, current = _published_path(partition, scene_dir), Path(scene_dir) / "partition.json"
-    if current.exists():
-        # One that was edited by hand may have no copy yet.
-        earlier = Partition.load(current)
-        earlier.save(_published_path(earlier, scene_dir))
-    partition.save(path)
-    partition.save(current)
-    return path
-
-
-def find_or_divide(scene_dir: Path, views: Views, **divide_settings: Any) -> tuple[Partition, Path]:
-    """The current partition of a scene; made with `divide_settings` if there is none.
-
-    Of several processes that start at the same moment one makes it, and all return that one. Settings play no part
-    where a partition exists.
-
-    Args:
-        scene_dir: the scene's output folder, which holds `partition.json`.
-        views: the training views, in the data's frame or one that a data parser turned, shifted and scaled.
-        divide_settings: keyword arguments of `divide`.
-
-    Returns:
-        The partition and its path `partitions/<fingerprint>.json`.
-
-    Raises:
-        PartitionError: the views cannot be divided, or the current partition was made from others.
-    """
-    current = Path(scene_dir) / "partition.json"
-    if not current.exists():
-        _create(divide(views, **divide_settings), current)
-    partition = Partition.load(current)
-    check_views(partition, views, current)
-    path = _published_path(partition, scene_dir)
-    if not path.exists():
-        partition.save(path)
-    return partition, path
-
-
-def check_views(partition: Partition, views: Views, source: Path) -> None:
-    """Make sure that a partition is one of the given views, in whatever frame a data parser has put them.
-
-    Raises:
-        PartitionError: it is not; the message names `source`.
-    """
-    difference = _difference(partition.views, views)
-    if difference:
-        raise PartitionError(
-            f"{source} was made from other views than those of the data: {difference}. Divide again (dac split), or "
-            "use another output folder (--output-dir) or scene name (--experiment-name)."
-        )
-
-
-def _create(partition: Partition, path: Path) -> None:
-    """Writes the file unless it exists by then."""
-    with temporary_beside(path) as temporary:
-        partition.save(temporary)
-        try:
-            os.link(temporary, path)  # in one step, and fails where another process was first
-        except FileExistsError:
-            pass
-        except OSError:
-            # No hard links here (FAT, some network drives). Processes with the same settings write the same bytes, so
-            # it does not matter which of them is last.
-            os.replace(temporary, path)
-
-
-def _published_path(partition: Partition, scene_dir: Path) -> Path:
-    return Path(scene_dir) / "partitions" / f"{partition.fingerprint}.json"
-
-
-def _difference(recorded: Views, found: Views) -> str:
-    """How the views of a partition differ from those of the data, in words; empty if they do not."""
-    missing = sorted(set(recorded.names) - set(found.names))
-    added = sorted(set(found.names) - set(recorded.names))
-    parts = []
-    if missing:
-        parts.append(f"the data lacks {listing(missing)}")
-    if added:
-        parts.append(f"the partition lacks {listing(added)}")
-    if not parts:
-        # Scenes of one data set share their file names (train/r_0.png, ...), so names alone do not tell them apart.
-        index = {name: i for i, name in enumerate(found.names)}
-        poses = found.camera_to_worlds[[index[name] for name in recorded.names]]
-        poses = align(poses, recorded.camera_to_worlds).apply(poses)
-        change = np.abs(poses - recorded.camera_to_worlds).max(axis=1)  # [views, 4]: three axes and the centre
-        change[:, 3] /= spread(recorded.centres) or 1.0
-        moved = np.flatnonzero(change.max(axis=1) > 1e-4)
-        if len(moved):
-            parts.append(f"the names agree, but not the cameras of {listing([recorded.names[i] for i in moved])}")
-    return "; ".join(parts)
-
-
-def _with_overlap(membership: np.ndarray, views: Views, overlap: float) -> np.ndarray:
-    distances = view_distances(views.camera_to_worlds, views.camera_to_worlds, spread(views.centres))
-    widened = membership.copy()
-    for row, own in zip(widened, membership > 0, strict=True):
-        outside = np.flatnonzero(~own)
-        nearest_first = outside[distances[outside][:, own].min(axis=1).argsort(kind="stable")]
-        row[nearest_first[: round(overlap * int(own.sum()))]] = 1.0
-    return widened
-
-
-def _with_softness(membership: np.ndarray, softness: float) -> np.ndarray:
-    own = membership.sum(axis=1, keepdims=True)
-    outside = membership.shape[1] - own
-    # Solves outside * w / (own + outside * w) = softness. A single group has nothing outside to weigh.
-    weight = softness / (1 - softness) * own / np.maximum(outside, 1)
-    return np.where(membership > 0, membership, np.minimum(weight, 1.0))
-
-
-def _empty_groups(homes: np.ndarray, groups: int) -> list[int]:
+def empty_groups(homes: np.ndarray, groups: int) -> list[int]:
     return sorted(set(range(1, groups + 1)) - set(homes.tolist()))
 
 
-def _numbered(groups: list[int]) -> str:
+def numbered(groups: list[int]) -> str:
     return f"group{'s' if len(groups) > 1 else ''} {', '.join(map(str, groups))}"
 
 
@@ -410,12 +262,14 @@ def _described(array: np.ndarray) -> str:
     return f"an array of shape {array.shape} and type {array.dtype}"
 
 
-def _checked_settings(settings: Any) -> dict[str, Any]:
+def checked_settings(settings: Any) -> dict[str, Any]:
     """The settings in canonical order and type, so that equal settings give equal fingerprints."""
     _check_keys(settings, SETTING_KEYS, '"settings"')
-    strategy, groups, overlap, softness = (settings[key] for key in SETTING_KEYS)
+    strategy, similarity, groups, overlap, softness = (settings[key] for key in SETTING_KEYS)
     if not isinstance(strategy, str) or not strategy:
         raise PartitionError(f"strategy is {strategy!r}; expected a name such as '{STRATEGIES[0]}'.")
+    if similarity is not None and (not isinstance(similarity, str) or not similarity):
+        raise PartitionError(f"similarity is {similarity!r}; expected a name, or null where it plays no part.")
     if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
         raise PartitionError(f"groups is {groups!r}; expected an integer from 1 up.")
     if not _is_number(overlap) or not 0 <= overlap <= 1:
@@ -424,6 +278,7 @@ def _checked_settings(settings: Any) -> dict[str, Any]:
         raise PartitionError(f"softness is {softness!r}; expected a number from 0 to below 1.")
     return {
         "strategy": strategy,
+        "similarity": similarity,
         "groups": int(groups),
         "overlap": float(overlap),
         "softness": float(softness),

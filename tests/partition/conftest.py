@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from colmap_files import Camera, Photo, write_binary, write_text
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import Views
+from dac_nerfstudio.partition import Transform, Views
 
 
 def _looking_at_origin(centre: np.ndarray) -> np.ndarray:
@@ -34,6 +36,49 @@ def ring() -> Callable[..., Views]:
             camera_to_worlds=np.stack([_looking_at_origin(centre) for centre in centres]),
             intrinsics=np.tile([100.0, 100.0, 8.0, 6.0, 16.0, 12.0], (len(angles), 1)),
         )
+
+    return make
+
+
+@pytest.fixture
+def cameras_around() -> Callable[[int, int], Views]:
+    """Makes views from random places round the origin, looking past it by some degrees, with 77 degrees of view."""
+
+    def make(count: int, seed: int) -> Views:
+        rng = np.random.default_rng(seed)
+        centres = rng.normal(size=(count, 3))
+        centres *= rng.uniform(2, 4, (count, 1)) / np.linalg.norm(centres, axis=1, keepdims=True)
+        poses = np.stack([_looking_at_origin(centre) for centre in centres])
+        poses[:, :, :3] = Rotation.from_rotvec(rng.normal(0, 0.2, (count, 3))).as_matrix() @ poses[:, :, :3]
+        intrinsics = np.tile([10.0, 10.0, 8.0, 6.0, 16.0, 12.0], (count, 1))
+        return Views(tuple(f"v{i}.png" for i in range(count)), poses, intrinsics, upright=False)
+
+    return make
+
+
+@pytest.fixture
+def planted() -> Callable[..., np.ndarray]:
+    """Makes a similarity that is high within blocks of the given sizes, and low between them."""
+
+    def make(sizes: list[int], inside: float = 0.7, outside: float = 0.05, noise: float = 0.0) -> np.ndarray:
+        homes = np.repeat(np.arange(len(sizes)), sizes)
+        values = np.where(homes[:, None] == homes, inside, outside)
+        values = values + np.random.default_rng(0).uniform(-noise, noise, values.shape)
+        values = (values + values.T) / 2
+        np.fill_diagonal(values, 1)
+        return values.clip(0, 1)
+
+    return make
+
+
+@pytest.fixture
+def random_transform() -> Callable[[int], Transform]:
+    """A turn, a shift and a scaling of a whole scene."""
+
+    def make(seed: int) -> Transform:
+        rng = np.random.default_rng(seed)
+        rotation = Rotation.random(None, rng).as_matrix()
+        return Transform(float(rng.uniform(0.1, 10)), rotation, rng.normal(size=3))
 
     return make
 
@@ -76,5 +121,40 @@ def nerfstudio_folder(tmp_path: Path) -> Callable[..., Path]:
         data.mkdir(exist_ok=True)
         (data / "transforms.json").write_text(json.dumps({**camera, **entries, "frames": frames}))
         return data
+
+    return write
+
+
+@pytest.fixture
+def colmap_model(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a COLMAP model, of the given format, into a folder; returns the folder."""
+
+    def write(photos: list[Photo], cameras: list[Camera] | None = None, kind: str = "bin", folder: str = "0") -> Path:
+        path = tmp_path / folder
+        path.mkdir(parents=True, exist_ok=True)
+        (write_text if kind == "txt" else write_binary)(path, [Camera()] if cameras is None else cameras, photos)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def colmap_folder(tmp_path: Path, colmap_model: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes photos and a COLMAP model of views, numbered from 1 in their order; returns the scene's folder."""
+
+    def write(views: Views, model: str = "colmap/sparse/0", images: str | None = "images", kind: str = "bin") -> Path:
+        photos = []
+        tracks = views.tracks or [np.array([], dtype=int)] * len(views)
+        for number, (name, pose, points) in enumerate(zip(views.names, views.camera_to_worlds, tracks), start=1):
+            to_camera = (pose[:, :3] * [1.0, -1.0, -1.0]).T  # COLMAP's cameras look along +z with y down
+            x, y, z, w = Rotation.from_matrix(to_camera).as_quat()
+            translation = tuple(-to_camera @ pose[:, 3])
+            photos.append(Photo(number, name, (w, x, y, z), translation, points=tuple(points.tolist())))
+            if images is not None:
+                path = tmp_path / "colmap_scene" / images / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (16, 12)).save(path)
+        colmap_model(photos, kind=kind, folder=f"colmap_scene/{model}")
+        return tmp_path / "colmap_scene"
 
     return write

@@ -5,23 +5,33 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dac_nerfstudio.partition import Partition, PartitionError, Similarity, Views, divide, find_or_divide, publish
-from dac_nerfstudio.partition import partition as module
+from dac_nerfstudio.partition import (
+    Axis,
+    Partition,
+    PartitionError,
+    Transform,
+    Views,
+    divide,
+    find_or_divide,
+    publish,
+    publishing,
+    view_distances,
+)
 from dac_nerfstudio.partition.frames import spread
-from dac_nerfstudio.partition.partition import view_distances
 
 EVERY_30 = range(5, 360, 30)
 
 
 def manual(views: Views, homes: list[int]) -> Partition:
     groups = max(homes)
-    settings = {"strategy": "manual", "groups": groups, "overlap": 0.0, "softness": 0.0}
+    settings = {"strategy": "manual", "similarity": None, "groups": groups, "overlap": 0.0, "softness": 0.0}
     return Partition(views, np.array(homes), np.arange(1, groups + 1)[:, None] == np.array(homes), settings)
 
 
@@ -80,7 +90,8 @@ def test_overlap_stops_at_the_views_there_are(ring) -> None:
         ({"groups": 2.0}, "groups is 2.0; expected an integer"),
         ({"groups": True}, "groups is True; expected an integer"),
         ({"groups": 13}, "13 groups for 12 views; choose a number of groups from 1 to 12"),
-        ({"strategy": "azimut"}, "Unknown strategy 'azimut'; choose one of: azimuth"),
+        ({"strategy": "azimut"}, "Unknown strategy 'azimut'; choose one of: auto, azimuth, kmeans, spectral, louvain"),
+        ({"groups": "many"}, "groups is 'many'; expected a number or auto"),
         ({"overlap": 1.5}, "overlap is 1.5; expected a number from 0 to 1"),
         ({"overlap": -0.1}, "overlap is -0.1; expected"),
         ({"softness": 1.0}, "softness is 1.0; expected a number from 0 to below 1"),
@@ -178,16 +189,30 @@ def test_a_partition_reloads_equal(ring, tmp_path: Path, settings: dict[str, flo
 
 def test_the_fingerprint_of_a_known_partition_never_changes() -> None:
     views = Views(("a", "b"), np.tile(np.eye(4)[:3], (2, 1, 1)), np.full((2, 6), 8.0))
-    assert manual(views, [1, 2]).fingerprint == "066fcce4fbb783b0"
+    assert manual(views, [1, 2]).fingerprint == "dab556eacfd79650"
 
 
 def test_every_change_changes_the_fingerprint(ring) -> None:
     views = ring(EVERY_30)
-    moved = Views(views.names, views.camera_to_worlds + 1e-12, views.intrinsics)
+    moved = Views(views.names, np.nextafter(views.camera_to_worlds.astype(np.float32), 9.0), views.intrinsics)
     renamed = Views(tuple(name + "x" for name in views.names), views.camera_to_worlds, views.intrinsics)
     partitions = [divide(views, 3), divide(views, 4), divide(views, 3, softness=0.1), divide(views, 3, overlap=0.1)]
-    partitions += [divide(moved, 3), divide(renamed, 3), manual(views, divide(views, 3).homes.tolist())]
+    by_hand = manual(views, divide(views, 3).homes.tolist())
+    partitions += [divide(moved, 3), divide(renamed, 3), by_hand]
+    partitions += [replace(by_hand, axis=Axis(np.array([0.0, 0.0, 1e-6]), by_hand.axis.up))]
+    partitions += [replace(by_hand, settings={**by_hand.settings, "similarity": "frustum"})]
     assert len({partition.fingerprint for partition in partitions}) == len(partitions)
+
+
+def test_what_is_only_told_of_a_partition_does_not_change_the_fingerprint(ring, tmp_path: Path) -> None:
+    partition = divide(ring(EVERY_30), 3)
+    annotated = replace(partition, about={"notes": ["by hand"], "quality": {"modularity": 0.5}})
+    assert annotated.fingerprint == partition.fingerprint
+    annotated.save(tmp_path / "a.json")
+    assert Partition.load(tmp_path / "a.json").about == annotated.about
+    content = annotated.to_json()
+    del content["about"]
+    assert Partition.from_json(content, "file").about == {}
 
 
 def test_whole_numbers_and_layout_do_not_change_the_fingerprint(ring) -> None:
@@ -233,8 +258,13 @@ def test_views_moved_by_hand_need_another_strategy_than_azimuth(ring) -> None:
     [
         ((), [], 'not a partition; expected a JSON object with "format": "dac-partition"'),
         (("format",), "other", "not a partition"),
-        (("version",), 2, "version 2 of the format, but this program reads version 1"),
+        (("version",), 1, "version 1 of the format, but this program reads version 2"),
         (("extra",), 1, "the file has unknown extra; expected"),
+        (("about",), ["a note"], '"about" must be a JSON object'),
+        (("axis",), [0, 0, 1], '"axis" must be a JSON object with origin, up'),
+        (("axis", "origin"), [0, 0], '"origin" of the axis must be 3 numbers'),
+        (("axis", "origin"), [0, 0, float("nan")], "The axis must be a point and a direction of length 1"),
+        (("axis", "up"), [0, 0, 2], "The axis must be a point and a direction of length 1"),
         (("views",), {}, '"views" must be a list'),
         (("views",), [], '"views" is empty'),
         (("views", 1), 3, r'entry 1 \(from 0\) of "views" must be a JSON object'),
@@ -253,7 +283,12 @@ def test_views_moved_by_hand_need_another_strategy_than_azimuth(ring) -> None:
         (("settings", "groups"), "4", "groups is '4'; expected an integer"),
         (("settings", "softness"), None, "softness is None; expected a number"),
         (("settings", "strategy"), "", "strategy is ''; expected a name"),
-        (("settings", "overlapp"), 0, '"settings" has unknown overlapp; expected strategy, groups, overlap, softness'),
+        (("settings", "similarity"), 1, "similarity is 1; expected a name, or null"),
+        (
+            ("settings", "overlapp"),
+            0,
+            '"settings" has unknown overlapp; expected strategy, similarity, groups, overlap, softness',
+        ),
     ],
 )
 def test_defects_of_a_file_are_named(ring, where: tuple[Any, ...], value: Any, message: str) -> None:
@@ -268,13 +303,14 @@ def test_defects_of_a_file_are_named(ring, where: tuple[Any, ...], value: Any, m
 
 
 def test_a_group_without_views_is_named(ring) -> None:
-    settings = {"strategy": "manual", "groups": 3, "overlap": 0, "softness": 0}
+    settings = {"strategy": "manual", "similarity": None, "groups": 3, "overlap": 0, "softness": 0}
     with pytest.raises(PartitionError, match="No view belongs to group 2; every group from 1 to 3 needs one"):
         Partition(ring([0, 90]), np.array([1, 3]), np.array([[1, 0], [0, 0], [0, 1.0]]), settings)
 
 
 def test_arrays_of_a_wrong_shape_are_named(ring) -> None:
-    views, settings = ring([0, 90]), {"strategy": "manual", "groups": 2, "overlap": 0, "softness": 0}
+    views = ring([0, 90])
+    settings = {"strategy": "manual", "similarity": None, "groups": 2, "overlap": 0, "softness": 0}
     with pytest.raises(PartitionError, match=r"homes must be 2 integers, one per view, not an array of shape \(1,\)"):
         Partition(views, np.array([1]), np.eye(2), settings)
     with pytest.raises(PartitionError, match=r"membership has shape \(3, 3\); 2 groups and 2 views need \(2, 2\)"):
@@ -349,7 +385,7 @@ def test_find_or_divide_knows_the_views_in_a_frame_that_was_turned_shifted_and_s
     made = divide(ring(EVERY_30))
     publish(made, tmp_path)
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    poses = Similarity(0.3, turn, np.array([1.0, 2, 3])).apply(made.views.camera_to_worlds)
+    poses = Transform(0.3, turn, np.array([1.0, 2, 3])).apply(made.views.camera_to_worlds)
     views = Views(made.views.names, poses, made.views.intrinsics)
     assert find_or_divide(tmp_path, views)[0].fingerprint == made.fingerprint
 
@@ -362,7 +398,7 @@ def test_the_slower_of_two_processes_returns_the_winner(ring, tmp_path: Path, mo
         publish(winner, scene)
         return divide(views, **settings)
 
-    monkeypatch.setattr(module, "divide", overtaken)
+    monkeypatch.setattr(publishing, "divide", overtaken)
     assert find_or_divide(scene, views, groups=5)[0].fingerprint == winner.fingerprint
     assert files(scene) == ["partition.json", f"partitions/{winner.fingerprint}.json"]
 

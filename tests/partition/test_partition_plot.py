@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,44 @@ import pytest
 from PIL import Image
 
 import dac_nerfstudio
-from dac_nerfstudio.partition import divide, plot_partition
-from dac_nerfstudio.partition.plot import COLOURS
+from dac_nerfstudio.partition import PartitionError, Similarity, assess, divide, measure, plot_partition
+from dac_nerfstudio.partition.contacts import (
+    COLOURS,
+    border_views,
+    darkest,
+    in_order,
+    pyramid_length,
+    small_photo,
+    upright_cameras,
+)
+from dac_nerfstudio.partition.plot import draw_partition
+
+ALL_ROUND = range(5, 360, 30)
+SPACE, ABOVE = "Cameras in space", "Cameras from above"
+ALIKE, DRAWN = "How alike views are (frustum)", "What each expert draws from (white: never, full colour: weight 1)"
+PHOTOS = "Photos, group by group, once round the scene's up axis"
+
+
+@pytest.fixture
+def photographed(ring, tmp_path: Path):
+    """Views of which some have a photo of 160 x 120 pixels; the files of the others are missing."""
+
+    def make(degrees, taken):
+        views = ring(degrees)
+        paths = tuple(tmp_path / f"{index}.png" for index in range(len(views)))
+        for index in taken:
+            Image.new("RGB", (160, 120), (20 * index, 0, 0)).save(paths[index])
+        return replace(views, photos=paths)
+
+    return make
+
+
+def titles(figure) -> list[str]:
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
 
 
 def colours_in(path: Path) -> set[str]:
@@ -22,24 +59,124 @@ def colours_in(path: Path) -> set[str]:
 @pytest.mark.parametrize("groups", [1, 3])
 def test_picture_has_the_colours_of_all_groups_and_no_other(ring, tmp_path: Path, groups: int) -> None:
     path = tmp_path / "new" / "partition.png"
-    plot_partition(divide(ring(range(5, 360, 30)), groups), path)
+    plot_partition(divide(ring(ALL_ROUND), groups), path)
     assert colours_in(path) & set(COLOURS[:-1]) == set(COLOURS[:groups])  # the last is black, which text may contain
     assert [file.name for file in path.parent.iterdir()] == ["partition.png"]
 
 
 def test_test_views_change_the_picture(ring, tmp_path: Path) -> None:
-    partition = divide(ring(range(5, 360, 30)), 12)
+    partition = divide(ring(ALL_ROUND), 12)
     plot_partition(partition, tmp_path / "without.png")
     plot_partition(partition, tmp_path / "with.png", test=ring([20, 50], prefix="test/r_"))
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 
-def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
+def test_panels_are_those_that_have_something_to_show(ring, photographed) -> None:
+    views = ring(ALL_ROUND)
+    assert titles(draw_partition(divide(views, 3), None, None)) == [SPACE, ABOVE]
+    assert titles(draw_partition(divide(views, 3), measure(views), None)) == [SPACE, ABOVE, ALIKE]
+    for soft in (divide(views, 3, overlap=0.5), divide(views, 3, softness=0.2)):
+        assert titles(draw_partition(soft, None, None)) == [SPACE, ABOVE, DRAWN]
+    # Nothing but hard divisions goes without the matrix, whatever the settings say.
+    by_hand = divide(views, 3)
+    weights = by_hand.membership.copy()
+    weights[0, -1] = 0.5
+    assert titles(draw_partition(replace(by_hand, membership=weights), None, None)) == [SPACE, ABOVE, DRAWN]
+    assert titles(draw_partition(divide(photographed(ALL_ROUND, [0, 7]), 3), None, None)) == [SPACE, ABOVE, PHOTOS]
+
+
+def test_missing_photos_are_told_and_the_others_shown_as_they_are(photographed) -> None:
+    views = photographed(ALL_ROUND, [0, 4, 5])
+    views.photos[5].write_bytes(views.photos[5].read_bytes()[:50])  # damaged
+    figure = draw_partition(divide(views, 3), None, None)
+    shown = [image.get_extent() for image in figure.axes[-1].images]
+    shapes = [(right - left) / (bottom - top) for left, right, bottom, top in shown]
+    assert shapes == pytest.approx([4 / 3] * 2, rel=0.01)  # whole pixels
+    assert "10 photos not found or not readable" in texts(figure)
+    for path in views.photos:
+        path.unlink(missing_ok=True)
+    assert titles(draw_partition(divide(views, 3), None, None)) == [SPACE, ABOVE]
+
+
+def test_rows_of_photos_run_round_the_axis(photographed) -> None:
+    degrees = [5, 95, 355, 100, 20, 340]
+    figure = draw_partition(divide(photographed(degrees, range(6)), 2, strategy="kmeans"), None, None)
+    red = [np.asarray(image.get_array())[0, 0, 0] // 20 for image in figure.axes[-1].images]
+    assert red == [5, 2, 0, 4, 1, 3]  # from 340 degrees over 0 to 20, then 95 and 100
+
+
+def test_second_line_holds_quality_against_that_of_a_featureless_scene(ring) -> None:
+    views = ring(ALL_ROUND)
+    similarity = measure(views)
+    partition = divide(views, 3)
+    quality = assess(partition, similarity)
+    line = texts(draw_partition(replace(partition, about={"quality": quality}), similarity, None))[1]
+    assert f"modularity {quality['modularity']:.3f} by frustum, {quality['featureless_modularity']:.3f}" in line
+
+
+def test_names_with_dollars_are_no_formulas(ring, tmp_path: Path) -> None:
+    partition = divide(ring(ALL_ROUND), 2, strategy="kmeans")
+    plot_partition(replace(partition, settings={**partition.settings, "strategy": r"$\wrong$"}), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_views_on_a_border_are_ringed(ring) -> None:
+    views = ring(range(0, 360, 10))
+    similarity = measure(views)
+    partition = divide(views, 2, strategy="kmeans")
+    border = border_views(partition, similarity)
+    assert 0 < border.sum() < len(views)
+    above = draw_partition(partition, similarity, None).axes[1]
+    rings = [drawn for drawn in above.collections if np.isin(88, drawn.get_sizes())]
+    assert sum(len(drawn.get_offsets()) for drawn in rings) == border.sum()
+
+
+def test_similarity_of_other_views_is_refused(ring, tmp_path: Path) -> None:
+    with pytest.raises(PartitionError, match="The similarity is of 3 views, but the partition has 12; measure it"):
+        plot_partition(divide(ring(ALL_ROUND), 3), tmp_path / "a.png", Similarity("frustum", np.eye(3)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_order_is_by_group_and_round_the_axis_in_any_frame(ring, random_transform) -> None:
+    views = ring([5, 95, 355, 100, 20, 340, 190, 170])
+    turned = replace(views, camera_to_worlds=random_transform(3).apply(views.camera_to_worlds), upright=False)
+    for some in (views, turned):
+        partition = replace(divide(some, 3, strategy="kmeans"), homes=np.array([1, 2, 1, 2, 1, 1, 3, 3]))
+        assert in_order(partition).tolist() == [5, 2, 0, 4, 1, 3, 7, 6]
+
+
+def test_pyramids_open_to_where_cameras_look(ring) -> None:
+    views = ring(ALL_ROUND)
+    length = pyramid_length(views)
+    centres, directions, corners = upright_cameras(views, divide(views, 2).axis, length)
+    np.testing.assert_allclose(np.linalg.norm(corners - centres[:, None], axis=2), length, rtol=1e-6)
+    middle = corners.mean(axis=1) - centres
+    np.testing.assert_allclose(middle / np.linalg.norm(middle, axis=1, keepdims=True), directions, atol=1e-6)
+    assert (corners[:, :2, 2] > corners[:, 2:, 2]).all()  # the first two are the upper ones
+    width, height = np.linalg.norm(corners[0, 1] - corners[0, 0]), np.linalg.norm(corners[0, 2] - corners[0, 1])
+    assert width / height == pytest.approx(16 / 12)
+
+
+def test_shades_are_spread_over_what_different_views_have_in_common() -> None:
+    values = np.array([[1.0, 0.2, 0.3], [0.2, 1.0, 0.1], [0.3, 0.1, 1.0]])
+    assert 0.29 < darkest(values) <= 0.3
+    assert darkest(np.eye(3)) == darkest(np.eye(1)) == 1.0
+
+
+def test_small_photos_keep_their_shape_and_lie_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (300, 100), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    photo = small_photo(tmp_path / "a.png", 90, 90)
+    assert photo is not None and photo.size == (90, 30) and photo.getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_drawing_leaves_pyplot_alone_and_importing_loads_no_drawing_library(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from dac_nerfstudio.partition import *\n"
+        "from dac_nerfstudio.partition.page import write_page\n"
+        "print([name for name in ('matplotlib', 'plotly', 'PIL') if name in sys.modules])\n"
         "views = Views(('a',), np.eye(4)[None, :3], np.ones((1, 6)))\n"
         f"plot_partition(divide(views, 1), {str(tmp_path / 'a.png')!r}); print('matplotlib.pyplot' in sys.modules)"
     )
     root = Path(dac_nerfstudio.__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"
+    assert result.stdout.split("\n") == ["[]", "False", ""]

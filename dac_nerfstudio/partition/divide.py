@@ -1,0 +1,170 @@
+"""Divide: from views to a partition."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dac_nerfstudio.partition.frames import find_axis, spread, view_distances
+from dac_nerfstudio.partition.partition import Partition, checked_settings, empty_groups, numbered
+from dac_nerfstudio.partition.similarity import Similarity, featureless, measure
+from dac_nerfstudio.partition.strategies import STRATEGIES, Grouper, grouper, modularity, smallest_group
+from dac_nerfstudio.partition.views import PartitionError, Views
+
+DEFAULT_GROUPS = 4
+"""The number of groups of the paper."""
+MOST_GROUPS = 8
+"""`auto` looks no further."""
+LEAST_VIEWS = 8
+"""`auto` makes no groups that would have fewer views on average."""
+LEAST_EXCESS = 0.05
+"""Modularity beyond the featureless scene's by which a number of groups stands out."""
+
+
+def divide(
+    views: Views,
+    groups: int | str = DEFAULT_GROUPS,
+    strategy: str = "auto",
+    overlap: float = 0.0,
+    softness: float = 0.0,
+    similarity: str | Similarity = "auto",
+) -> Partition:
+    """Divides views into groups.
+
+    Args:
+        views: the training views.
+        groups: number of groups N, from 1 to the number of views, or `auto`, see `choose_groups`.
+        strategy: one of `STRATEGIES`, or `auto`: what the paper does where it can be done (azimuth for upright data,
+            Louvain where tracks are known), otherwise k-means.
+        overlap: F in [0, 1]. Every group of n views also takes, with weight 1, the round(F * n) views outside that are
+            nearest to it (by `view_distances`, to the nearest of its own).
+        softness: S in [0, 1): the share of an expert's draws that come from other groups' views. These share one
+            weight, which cannot exceed 1, so that a small group may stay below S.
+        similarity: what `spectral` and `louvain` divide by: a name that `measure` understands, or its result.
+
+    Returns:
+        The partition. Its notes say where it is not what was asked for, because no division is.
+
+    Raises:
+        PartitionError: a setting is out of range, both overlap and softness are given, a group comes out empty, or the
+            views cannot be told apart.
+    """
+    asked = {"strategy": strategy, "groups": groups}
+    asked["similarity"] = similarity.kind if isinstance(similarity, Similarity) else similarity
+    if strategy == "auto":
+        strategy = "azimuth" if views.upright else "kmeans" if views.tracks is None else "louvain"
+    if strategy not in STRATEGIES:
+        raise PartitionError(f"Unknown strategy '{strategy}'; choose one of: auto, {', '.join(STRATEGIES)}.")
+    if isinstance(groups, str) and groups != "auto":
+        raise PartitionError(f"groups is '{groups}'; expected a number or auto.")
+    settings = checked_settings(
+        {
+            "strategy": strategy,
+            "similarity": None,
+            "groups": 1 if isinstance(groups, str) else groups,
+            "overlap": overlap,
+            "softness": softness,
+        }
+    )
+    if overlap > 0 and softness > 0:
+        raise PartitionError(f"overlap {overlap} and softness {softness} exclude each other; leave one of them at 0.")
+    if settings["groups"] > len(views):
+        raise PartitionError(
+            f"{groups} groups for {len(views)} views; choose a number of groups from 1 to {len(views)}."
+        )
+    if groups == "auto" or strategy in ("spectral", "louvain"):
+        measured = similarity if isinstance(similarity, Similarity) else measure(views, similarity)
+        values = measured.values
+        if len(values) != len(views):
+            raise PartitionError(f"The similarity is one of {len(values)} views, but there are {len(views)}.")
+        if strategy in ("spectral", "louvain"):
+            settings["similarity"] = measured.kind
+    else:
+        values = np.eye(len(views))  # plays no part
+    axis = find_axis(views)
+    group, notes = grouper(strategy, views, values, axis), []
+    if groups == "auto":
+        settings["groups"], note = choose_groups(views, strategy, values)
+        notes.append(note)
+    homes = group(settings["groups"])
+    empty = empty_groups(homes, settings["groups"])
+    if empty and strategy == "louvain":
+        notes.append(
+            f"No resolution gives {settings['groups']} groups; {homes.max()} is the nearest number that one does."
+        )
+        settings["groups"] = int(homes.max())
+    elif empty:
+        raise PartitionError(_why_empty(views, strategy, settings["groups"], group))
+    notes += _small_groups(homes)
+    membership = (homes == np.arange(1, settings["groups"] + 1)[:, None]).astype(np.float64)
+    if overlap > 0:
+        membership = _with_overlap(membership, views, overlap)
+    if softness > 0:
+        membership = _with_softness(membership, softness)
+    return Partition(views, homes, membership, settings, axis, {"asked": asked, "notes": notes})
+
+
+def choose_groups(views: Views, strategy: str, similarity: np.ndarray) -> tuple[int, str]:
+    """The number of groups that the scene itself suggests, and why, in a sentence.
+
+    For every N from 2 to 8 that leaves 8 views a group, the modularity of the division is compared with that of the
+    same strategy on the `featureless` scene: the same cameras where every place looks alike. The N with the largest
+    excess is chosen if that is at least 0.05; otherwise nothing but the cameras' places tells groups apart, and the
+    paper's 4 will do, or as many as leave 8 views a group.
+    """
+    most = max(1, min(MOST_GROUPS, len(views) // LEAST_VIEWS))
+    null, axis = featureless(similarity, views), find_axis(views)
+    group, null_group = grouper(strategy, views, similarity, axis), grouper(strategy, views, null, axis)
+    excess = {}
+    for groups in range(2, most + 1):
+        homes, null_homes = group(groups), null_group(groups)
+        if not empty_groups(homes, groups):
+            excess[groups] = modularity(similarity, homes) - modularity(null, null_homes)
+    best = max(excess, key=lambda groups: excess[groups], default=1)
+    if excess.get(best, 0.0) >= LEAST_EXCESS:
+        return best, f"{best} groups: their modularity exceeds a featureless scene's by {excess[best]:.3f}, the most."
+    groups = max(n for n in (1, *excess) if n <= DEFAULT_GROUPS)
+    if most == 1:
+        return 1, f"1 group: auto divides no fewer than {2 * LEAST_VIEWS} views; found {len(views)}."
+    return groups, f"{groups} groups by default: no number from 2 to {most} stands out from a featureless scene."
+
+
+def _why_empty(views: Views, strategy: str, groups: int, group: Grouper) -> str:
+    homes = group(groups)
+    if spread(views.centres) == 0 and strategy == "azimuth":
+        return (
+            "All cameras stand in one place, where azimuth cannot tell them apart. Divide them by where they look: "
+            "--strategy kmeans"
+        )
+    fewer = next(n for n in range(groups - 1, 0, -1) if not empty_groups(group(n), n))
+    return (
+        f"With {groups} groups by {strategy}, {numbered(empty_groups(homes, groups))} would have no views. Choose "
+        f"fewer groups; {fewer} is the largest smaller number that leaves none empty."
+    )
+
+
+def _small_groups(homes: np.ndarray) -> list[str]:
+    sizes = np.bincount(homes)[1:]
+    least = smallest_group(len(homes), len(sizes))
+    return [
+        f"Group {group} has only {size} of {len(homes)} views; its expert will know little of the scene."
+        for group, size in enumerate(sizes, start=1)
+        if size < least
+    ]
+
+
+def _with_overlap(membership: np.ndarray, views: Views, overlap: float) -> np.ndarray:
+    distances = view_distances(views.camera_to_worlds, views.camera_to_worlds, spread(views.centres))
+    widened = membership.copy()
+    for row, own in zip(widened, membership > 0, strict=True):
+        outside = np.flatnonzero(~own)
+        nearest_first = outside[distances[outside][:, own].min(axis=1).argsort(kind="stable")]
+        row[nearest_first[: round(overlap * int(own.sum()))]] = 1.0
+    return widened
+
+
+def _with_softness(membership: np.ndarray, softness: float) -> np.ndarray:
+    own = membership.sum(axis=1, keepdims=True)
+    outside = membership.shape[1] - own
+    # Solves outside * w / (own + outside * w) = softness. A single group has nothing outside to weigh.
+    weight = softness / (1 - softness) * own / np.maximum(outside, 1)
+    return np.where(membership > 0, membership, np.minimum(weight, 1.0))

@@ -1,0 +1,92 @@
+"""The partition files of a scene: one is the current one, all stay."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dac_nerfstudio.partition.divide import divide
+from dac_nerfstudio.partition.files import temporary_beside
+from dac_nerfstudio.partition.frames import difference
+from dac_nerfstudio.partition.partition import Partition
+from dac_nerfstudio.partition.views import PartitionError, Views
+
+
+def publish(partition: Partition, scene_dir: Path) -> Path:
+    """Makes a partition the current one of a scene.
+
+    Writes `partitions/<fingerprint>.json`, which stays, and `partition.json`, a copy that replaces an earlier one (of
+    which a copy stays in turn).
+
+    Returns:
+        The path of the former.
+    """
+    path, current = _published_path(partition, scene_dir), Path(scene_dir) / "partition.json"
+    if current.exists():
+        # One that was edited by hand may have no copy yet.
+        earlier = Partition.load(current)
+        earlier.save(_published_path(earlier, scene_dir))
+    partition.save(path)
+    partition.save(current)
+    return path
+
+
+def find_or_divide(scene_dir: Path, views: Views, **divide_settings: Any) -> tuple[Partition, Path]:
+    """The current partition of a scene; made with `divide_settings` if there is none.
+
+    Of several processes that start at the same moment one makes it, and all return that one. Settings play no part
+    where a partition exists.
+
+    Args:
+        scene_dir: the scene's output folder, which holds `partition.json`.
+        views: the training views, in the data's frame or one that a data parser turned, shifted and scaled.
+        divide_settings: keyword arguments of `divide`.
+
+    Returns:
+        The partition and its path `partitions/<fingerprint>.json`.
+
+    Raises:
+        PartitionError: the views cannot be divided, or the current partition was made from others.
+    """
+    current = Path(scene_dir) / "partition.json"
+    if not current.exists():
+        _create(divide(views, **divide_settings), current)
+    partition = Partition.load(current)
+    check_views(partition, views, current)
+    path = _published_path(partition, scene_dir)
+    if not path.exists():
+        partition.save(path)
+    return partition, path
+
+
+def check_views(partition: Partition, views: Views, source: Path) -> None:
+    """Make sure that a partition is one of the given views, in whatever frame a data parser has put them.
+
+    Raises:
+        PartitionError: it is not; the message names `source`.
+    """
+    found = difference(partition.views, views)
+    if found:
+        raise PartitionError(
+            f"{source} was made from other views than those of the data: {found}. Divide again (dac split), or "
+            "use another output folder (--output-dir) or scene name (--experiment-name)."
+        )
+
+
+def _create(partition: Partition, path: Path) -> None:
+    """Writes the file unless it exists by then."""
+    with temporary_beside(path) as temporary:
+        partition.save(temporary)
+        try:
+            os.link(temporary, path)  # in one step, and fails where another process was first
+        except FileExistsError:
+            pass
+        except OSError:
+            # No hard links here (FAT, some network drives). Processes with the same settings write the same bytes, so
+            # it does not matter which of them is last.
+            os.replace(temporary, path)
+
+
+def _published_path(partition: Partition, scene_dir: Path) -> Path:
+    return Path(scene_dir) / "partitions" / f"{partition.fingerprint}.json"

@@ -1,0 +1,79 @@
+"""How good a division is, honestly: every figure beside what it would be worth by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dac_nerfstudio.partition.frames import spread, view_distances
+from dac_nerfstudio.partition.partition import Partition
+from dac_nerfstudio.partition.similarity import Similarity, featureless
+from dac_nerfstudio.partition.strategies import grouper, modularity
+from dac_nerfstudio.partition.views import Views
+
+BORDER_NEIGHBOURS = 4
+"""A view is on the border of its group if one of so many views most similar to it belongs to another."""
+
+
+def assess(partition: Partition, similarity: Similarity, test: Views | None = None) -> dict[str, Any]:
+    """Figures of a partition, as JSON.
+
+    Args:
+        partition: of training views.
+        similarity: of the same views, in the same order.
+        test: views that took no part in dividing.
+
+    Returns:
+        `similarity`: the kind it was measured by. `sizes`, `within`, `between`: per group the number of views, and
+        their mean similarity to the others of their group and to the views of all other groups (None where there are
+        none). `modularity`, and `featureless_modularity`: what the same strategy reaches on the `featureless` scene.
+        `border`: names of the views on a border. `test`: per group, the number of test views that it answers for, and
+        the mean and the largest distance (`view_distances`, in units of the training cameras' spread) from these to its
+        nearest view.
+    """
+    values, homes, groups = similarity.values, partition.homes, partition.num_groups
+    others = values - np.diag(values.diagonal())
+    within, between = [], []
+    for group in range(1, groups + 1):
+        inside = homes == group
+        pairs = inside.sum() * (inside.sum() - 1)
+        within.append(float(others[inside][:, inside].sum() / pairs) if pairs else None)
+        between.append(float(values[inside][:, ~inside].mean()) if not inside.all() else None)
+    views, strategy = partition.views, partition.settings["strategy"]
+    null = featureless(values, views)
+    # A division made by hand, or by what the null model does not change, is held against itself.
+    null_homes = (
+        grouper(strategy, views, null, partition.axis)(groups) if strategy in ("spectral", "louvain") else homes
+    )
+    return {
+        "similarity": similarity.kind,
+        "sizes": np.bincount(homes, minlength=groups + 1)[1:].tolist(),
+        "within": within,
+        "between": between,
+        "modularity": modularity(values, homes),
+        "featureless_modularity": modularity(null, null_homes),
+        "border": [views.names[i] for i in np.flatnonzero(on_border(values, homes))],
+        "test": None if test is None else _reach(partition, test),
+    }
+
+
+def on_border(similarity: np.ndarray, homes: np.ndarray) -> np.ndarray:
+    """Which views [views] are on the border of their group."""
+    others = similarity - 2 * np.eye(len(similarity))
+    nearest = (-others).argsort(axis=1, kind="stable")[:, : min(BORDER_NEIGHBOURS, len(homes) - 1)]
+    return (homes[nearest] != homes[:, None]).any(axis=1)
+
+
+def _reach(partition: Partition, test: Views) -> dict[str, Any]:
+    poses = test.camera_to_worlds
+    routed = partition.route(poses)
+    views = partition.views
+    distances = view_distances(poses, views.camera_to_worlds, spread(views.centres))
+    distances = np.where(routed[:, None] == partition.homes, distances, np.inf).min(axis=1)
+    of = [distances[routed == group] for group in range(1, partition.num_groups + 1)]
+    return {
+        "views": [len(part) for part in of],
+        "mean_distance": [float(part.mean()) if len(part) else None for part in of],
+        "largest_distance": [float(part.max()) if len(part) else None for part in of],
+    }

@@ -1,0 +1,282 @@
+"""Reading views from the files that come with the data: Blender's format, nerfstudio's, and COLMAP's models.
+
+Splits are made as nerfstudio's data parsers make them by default, so that what is divided is what is trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dac_nerfstudio.partition.colmap import MODEL_FOLDERS, find_model, read_model
+from dac_nerfstudio.partition.frames import difference
+from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp")
+IMAGE_FOLDERS = ("images", "images_2", "images_4", "images_8")
+"""Where the photos of a COLMAP model lie, in the order in which they are looked for."""
+BLENDER_FILE = re.compile(r"transforms_(train|val|test)\.json")
+TRAIN_SHARE = 0.9
+"""Of the frames of a `transforms.json` without lists of splits."""
+EVAL_INTERVAL = 8
+"""Of the photos of a COLMAP model without lists of splits, one in so many is for evaluation."""
+
+
+def read_views(data: Path, split: str = "train") -> Views:
+    """Reads the cameras of one split of a scene, in the order of its files.
+
+    Three layouts are known: Blender's (`transforms_train.json`, `transforms_val.json`, `transforms_test.json`),
+    nerfstudio's (`transforms.json`) and COLMAP's (`images/` beside `colmap/sparse/0` or `sparse/0`), looked for in this
+    order; name a JSON file to have that one. A COLMAP model beside a `transforms.json` adds its tracks.
+
+    Which frames belong to a split is told by the data (`train_filenames` in `transforms.json`, `train_list.txt` beside
+    a COLMAP model), otherwise as nerfstudio does: 90 % of a `transforms.json`, evenly spaced in the order of the names,
+    or seven of eight photos of a COLMAP model are for training, the others for both `val` and `test`. Lens distortion
+    plays no part in dividing and is not read.
+
+    Args:
+        data: the folder of the scene, or the JSON file in it.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        PartitionError: the folder or its poses are missing, or a file is not what it should be.
+    """
+    views, chosen = _read_scene(Path(data), split)
+    return views.select(chosen)
+
+
+def as_recorded(data: Path, parsed: Views) -> Views:
+    """The views that a data parser has read, as the data's own files know them: in their frame, with tracks.
+
+    Args:
+        data: what the data parser was given.
+        parsed: the training views as it returned them, perhaps turned, shifted and scaled.
+
+    Returns:
+        The same views in the order of the files, which `read_views` keeps, too: groups are numbered by it. Or `parsed`,
+        where the files are of a layout unknown here, or tell of other cameras.
+    """
+    try:
+        views, _ = _read_scene(Path(data), "train")
+    except PartitionError:
+        return parsed
+    if not set(parsed.names) <= set(views.names):
+        return parsed
+    recorded = views.select([i for i, name in enumerate(views.names) if name in set(parsed.names)])
+    return parsed if difference(recorded, parsed) else recorded
+
+
+def _read_scene(data: Path, split: str) -> tuple[Views, list[int]]:
+    """All views of the file that holds a split, and which of them belong to it."""
+    path = _poses_file(data, split)
+    if path.is_dir():
+        return _read_colmap(data, path, split)
+    meta = _read_json(path)
+    frames = meta.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise PartitionError(f'{path} has no frames; expected a non-empty list "frames", one entry per image.')
+    files = [_frame_file(frame, number, path) for number, frame in enumerate(frames)]
+    poses = np.stack([_frame_pose(frame, file, path) for frame, file in zip(frames, files, strict=True)])
+    blender = BLENDER_FILE.fullmatch(path.name) is not None
+    if blender:
+        files = [file if file.lower().endswith(IMAGE_SUFFIXES) else f"{file}.png" for file in files]
+        intrinsics = np.tile(_blender_intrinsics(meta, files[0], path), (len(files), 1))
+        chosen = list(range(len(files)))
+    else:
+        rows = [_frame_intrinsics(frame, meta, file, path) for frame, file in zip(frames, files, strict=True)]
+        intrinsics = np.array(rows)
+        chosen = _split_indices(meta, files, split, path)
+    photos = tuple(path.parent / file for file in files)
+    try:
+        views = Views(tuple(view_name(file) for file in files), poses, intrinsics, upright=blender, photos=photos)
+    except PartitionError as error:
+        raise PartitionError(f"{path}: {error}") from None
+    return (views if blender else _with_tracks(views, path.parent)), chosen
+
+
+def _with_tracks(views: Views, data: Path) -> Views:
+    """Tracks from a COLMAP model beside a `transforms.json`, if it knows all views by name."""
+    folder = find_model(data)
+    if folder is None:
+        return views
+    try:
+        model = read_model(folder)
+    except PartitionError as error:
+        warnings.warn(f"{error} Going on without the 3D points that it lists.", stacklevel=4)
+        return views
+    assert model.tracks is not None
+    tracks = {view_name(name): points for name, points in zip(model.names, model.tracks, strict=True)}
+    if not set(views.names) <= set(tracks):
+        return views
+    return replace(views, tracks=tuple(tracks[name] for name in views.names))
+
+
+def _read_colmap(data: Path, folder: Path, split: str) -> tuple[Views, list[int]]:
+    model = read_model(folder)
+    present = next((data / name for name in IMAGE_FOLDERS if (data / name).is_dir()), data / IMAGE_FOLDERS[0])
+    photos = tuple(present / name for name in model.names)
+    missing = [name for name, photo in zip(model.names, photos, strict=True) if not photo.is_file()]
+    if missing:
+        warnings.warn(
+            f"{present} lacks {len(missing)} of the {len(photos)} photos of {folder}: {listing(missing)}. They are "
+            "divided all the same, but training needs them: put them back, or take them out of the model.",
+            stacklevel=4,
+        )
+    known = set(model.names)
+    unknown = sorted(
+        name
+        for path in (present.rglob("*") if present.is_dir() else ())
+        if path.suffix.lower() in IMAGE_SUFFIXES and (name := path.relative_to(present).as_posix()) not in known
+    )
+    if unknown:
+        warnings.warn(
+            f"{folder} has no pose for {len(unknown)} of the photos in {present}: {listing(unknown)}. They stay out.",
+            stacklevel=4,
+        )
+    return replace(model, photos=photos), _colmap_split(data, folder, model.names, split)
+
+
+def _colmap_split(data: Path, folder: Path, names: tuple[str, ...], split: str) -> list[int]:
+    path = data / f"{split}_list.txt"
+    if path.is_file():
+        wanted = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line]
+        unknown = sorted(set(wanted) - set(names))
+        if unknown:
+            raise PartitionError(
+                f"{path} lists {len(unknown)} photos that {folder} does not know: {listing(unknown)}. Take them off "
+                "the list."
+            )
+        chosen = [i for i, name in enumerate(names) if name in set(wanted)]
+    elif any((data / f"{other}_list.txt").is_file() for other in ("train", "test", "validation")):
+        raise PartitionError(f"{data} has lists of splits, but no {path.name}. Add it, one name of a photo a line.")
+    else:
+        chosen = [i for i in range(len(names)) if (i % EVAL_INTERVAL != 0) == (split == "train")]
+    if not chosen:
+        raise PartitionError(f"{folder} has no photo for the split '{split}'; list some in {path.name}.")
+    return chosen
+
+
+def _poses_file(data: Path, split: str) -> Path:
+    """The file that holds the poses of a split, or the folder of a COLMAP model."""
+    if not data.exists():
+        raise PartitionError(f"There is no folder or file {data}. Give the folder of the scene: --data <folder>.")
+    if data.is_file():
+        if not BLENDER_FILE.fullmatch(data.name):
+            return data
+        looked_for = [data.with_name(f"transforms_{split}.json")]
+    else:
+        looked_for = [data / f"transforms_{split}.json", data / "transforms.json"]
+    for path in looked_for:
+        if path.is_file():
+            return path
+    model = find_model(data)
+    if model is not None:
+        return model
+    names = [path.name for path in looked_for] + (list(MODEL_FOLDERS) if data.is_dir() else [])
+    raise PartitionError(
+        f"No camera poses for split '{split}' in {looked_for[0].parent}: looked for {' and '.join(names)}. Photos get "
+        "poses with `ns-process-data images --data <photos> --output-dir <folder>`; then give that folder: --data "
+        "<folder>."
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PartitionError(f"{path} is not valid JSON ({error}). Restore the file or make it anew.") from None
+    if not isinstance(meta, dict):
+        raise PartitionError(f"{path} holds a JSON {type(meta).__name__}; expected an object in braces.")
+    return meta
+
+
+def _frame_file(frame: Any, number: int, path: Path) -> str:
+    """The image of a frame, relative to the data folder where it lies inside."""
+    file = frame.get("file_path") if isinstance(frame, dict) else None
+    if not isinstance(file, str) or not file:
+        raise PartitionError(f'{path}: entry {number} of "frames" (from 0) has no "file_path".')
+    folder = path.parent.absolute()
+    return Path(file).relative_to(folder).as_posix() if Path(file).is_relative_to(folder) else file
+
+
+def _frame_pose(frame: dict[str, Any], file: str, path: Path) -> np.ndarray:
+    if "transform_matrix" not in frame:
+        raise PartitionError(f'{path}: the frame of {file} has no "transform_matrix"; add it or remove the frame.')
+    try:
+        matrix = np.array(frame["transform_matrix"], dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape not in ((4, 4), (3, 4)):
+        raise PartitionError(f'{path}: "transform_matrix" of {file} is not a matrix of 4 x 4 (or 3 x 4) numbers.')
+    return matrix[:3]
+
+
+def _number(value: Any, field: str, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PartitionError(f'{path}: "{field}" is {value!r}; expected a number.')
+    return float(value)
+
+
+def _blender_intrinsics(meta: dict[str, Any], first_file: str, path: Path) -> list[float]:
+    """Intrinsics [6] shared by all frames: the file has only the field of view, so the first image gives the size."""
+    if "camera_angle_x" not in meta:
+        raise PartitionError(f'{path} has no "camera_angle_x" (horizontal field of view in radians).')
+    angle = _number(meta["camera_angle_x"], "camera_angle_x", path)
+    if not 0 < angle < math.pi:
+        raise PartitionError(f'{path}: "camera_angle_x" is {angle}; expected radians between 0 and pi.')
+    from PIL import Image  # here, because dividing a transforms.json needs no image library
+
+    image = path.parent / first_file
+    try:
+        with Image.open(image) as opened:
+            width, height = opened.size
+    except OSError as error:
+        raise PartitionError(f"Cannot read the size of {image}, the first image of {path}: {error}.") from None
+    focal = 0.5 * width / math.tan(0.5 * angle)
+    return [focal, focal, width / 2, height / 2, width, height]
+
+
+def _frame_intrinsics(frame: dict[str, Any], meta: dict[str, Any], file: str, path: Path) -> list[float]:
+    """Intrinsics [6] of a frame of a `transforms.json`; as in nerfstudio, a global value wins over the frame's."""
+    values = []
+    for key in ("fl_x", "fl_y", "cx", "cy", "w", "h"):
+        source = meta if key in meta else frame
+        if key not in source:
+            raise PartitionError(f'{path} has no "{key}", neither globally nor in the frame of {file}; add it.')
+        values.append(_number(source[key], key, path))
+    return values
+
+
+def _split_indices(meta: dict[str, Any], files: list[str], split: str, path: Path) -> list[int]:
+    """Which frames belong to the split."""
+    listed = [key for key in ("train_filenames", "val_filenames", "test_filenames") if key in meta]
+    key = f"{split}_filenames"
+    if not listed:
+        # As nerfstudio's data parser does by default, so that what is divided here is what it trains on.
+        by_name = sorted(range(len(files)), key=lambda i: files[i])
+        count = len(files)
+        train = set(np.linspace(0, count - 1, math.ceil(TRAIN_SHARE * count), dtype=int).tolist())
+        chosen = sorted(i for place, i in enumerate(by_name) if (place in train) == (split == "train"))
+        if not chosen:
+            raise PartitionError(f'{path} has too few frames for a split "{split}". Add the list "{key}" to it.')
+        return chosen
+    if key not in listed:
+        found = f"only {' and '.join(listed)}"
+        raise PartitionError(f'{path} has no views for split "{split}": {found}. Add "{key}" to it.')
+    if not isinstance(meta[key], list) or not all(isinstance(file, str) for file in meta[key]):
+        raise PartitionError(f'{path}: "{key}" must be a list of file names.')
+    names = [view_name(file) for file in files]
+    wanted = {view_name(_frame_file({"file_path": file}, 0, path)) for file in meta[key]}
+    unknown = sorted(wanted - set(names))
+    if unknown:
+        raise PartitionError(f'{path}: "{key}" names images that have no frame: {listing(unknown)}.')
+    if not wanted:
+        raise PartitionError(f'{path}: "{key}" is empty; name at least one image.')
+    return [i for i, name in enumerate(names) if name in wanted]

@@ -1,0 +1,56 @@
+"""Split: divide a scene's views, judge the result, and leave file and pictures in the scene's output folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dac_nerfstudio.partition.divide import divide
+from dac_nerfstudio.partition.page import write_page
+from dac_nerfstudio.partition.partition import Partition
+from dac_nerfstudio.partition.plot import plot_partition
+from dac_nerfstudio.partition.publishing import publish
+from dac_nerfstudio.partition.quality import assess
+from dac_nerfstudio.partition.reading import read_views
+from dac_nerfstudio.partition.similarity import measure
+from dac_nerfstudio.partition.views import PartitionError, Views
+
+PICTURE, PAGE = "partition.png", "partition.html"
+
+
+def split(
+    views: Views, scene_dir: Path, test: Views | None = None, similarity: str = "auto", **settings: Any
+) -> tuple[Partition, Path]:
+    """Divides views, makes the partition the scene's current one, and draws it.
+
+    Args:
+        views: the training views.
+        scene_dir: where `partition.json`, `partition.png` and `partition.html` go.
+        test: views that are told how far they are from their groups, and play no other part.
+        similarity: a name that `measure` understands: what is divided by, and what the result is judged by.
+        settings: keyword arguments of `divide`.
+
+    Returns:
+        The partition and its path.
+
+    Raises:
+        PartitionError: the views cannot be divided.
+    """
+    measured = measure(views, similarity)
+    partition = divide(views, similarity=measured, **settings)
+    about = {**partition.about, "quality": assess(partition, measured, test)}
+    about["asked"] = {**about["asked"], "similarity": similarity}
+    partition = replace(partition, about=about)
+    path = publish(partition, scene_dir)
+    plot_partition(partition, scene_dir / PICTURE, measured, test)
+    write_page(partition, scene_dir / PAGE, measured, test)
+    return partition, path
+
+
+def read_test_views(data: Path) -> Views | None:
+    """The test views of a scene, if its files tell of any."""
+    try:
+        return read_views(data, "test")
+    except PartitionError:
+        return None

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dac_nerfstudio.partition import PartitionError, Similarity, assess, divide, measure
+from dac_nerfstudio.partition.page import similarity_figure, space_figure, write_page
+
+HOSTILE = """</script><script>alert(1)</script><img src=x onerror='alert("2")'>&amp;%{x}.jpg"""
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the text within each kind of them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, list[str]] = {}
+        self.open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag, attributes) -> None:
+        self.elements.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):  # these have no end
+            self.text.setdefault(tag, []).append("")
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in self.open:
+            self.text[tag][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def data(self) -> str:
+        """The JSON text that the page's program reads."""
+        index = next(i for i, attributes in enumerate(self.all("script")) if attributes.get("id") == "data")
+        return self.text["script"][index]
+
+
+@pytest.fixture
+def scene(ring, tmp_path: Path):
+    """A partition of twelve views with hostile names, one photo missing, with all that can be told of it."""
+    views, test = ring(range(0, 12 * 210, 210)), ring(range(15, 360, 60), prefix="test/")  # not in order of azimuth
+    paths = tuple(tmp_path / "photos" / f"{index}.jpg" for index in range(12))
+    paths[0].parent.mkdir()
+    for path in paths[1:]:
+        Image.new("RGB", (640, 480), "brown").save(path)
+    views = replace(views, names=tuple(f"{i}{HOSTILE}" for i in range(12)), photos=paths)
+    test = replace(test, names=tuple(f"{name}{HOSTILE}" for name in test.names))
+    similarity = measure(views)
+    partition = divide(views, 3)
+    about = {**partition.about, "notes": [f"note {HOSTILE}"], "quality": assess(partition, similarity, test)}
+    return replace(partition, about=about), similarity, test
+
+
+@pytest.fixture
+def page(scene, tmp_path: Path) -> Page:
+    partition, similarity, test = scene
+    write_page(partition, tmp_path / "new" / "partition.html", similarity, test)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["partition.html"]
+    return Page(tmp_path / "new" / "partition.html")
+
+
+def test_names_are_text_and_nothing_else(scene, page: Page) -> None:
+    names = scene[0].views.names
+    assert sorted(page.text["figcaption"]) == sorted(names)
+    assert len(page.all("script")) == 3  # plotly's, the data, and the page's own
+    assert not set("<>&") & set(page.data())
+    assert not any("onerror" in attributes for _, attributes in page.elements)
+    assert f"note {HOSTILE}" in page.text["li"]
+    for attributes in page.all("figure"):
+        assert attributes["title"].startswith(tuple(f"{name}, group " for name in names))
+
+
+def test_plotly_gets_names_without_markup(page: Page) -> None:
+    figures = json.loads(page.data())["figures"]
+    drawn = [text for trace in figures["scene"]["data"] for text in trace.get("text", [])]
+    assert len(drawn) == 12 + 6
+    for text in [*drawn, *figures["matrix"]["data"][0]["x"]]:
+        assert "<img" not in text and "&lt;img" in text
+
+
+def test_page_fetches_nothing(page: Page) -> None:
+    addresses = [
+        value
+        for _, attributes in page.elements
+        for key, value in attributes.items()
+        if key in ("src", "href", "srcset", "data", "poster", "action")
+    ]
+    assert len(addresses) == 11 and all(address.startswith("data:image/jpeg;base64,") for address in addresses)
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "http" not in policy
+
+
+def test_photos_are_small_and_keep_their_shape_and_missing_ones_are_told(page: Page) -> None:
+    photos = page.all("img")
+    for attributes in photos:
+        with Image.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1]))) as photo:
+            assert photo.format == "JPEG" and photo.size == (128, 96)
+        assert attributes["loading"] == "lazy"
+    assert len(photos) == 11
+    assert any("1 photo not found" in text for text in page.text["p"])
+
+
+def test_table_has_the_figures_of_every_group(scene, page: Page) -> None:
+    quality = scene[0].about["quality"]
+    cells = np.array(page.text["td"]).reshape(3, -1)
+    assert cells[:, 0].tolist() == [str(size) for size in quality["sizes"]]
+    assert cells[:, 1].tolist() == [f"{value:.3f}" for value in quality["within"]]
+    assert cells[:, 3].astype(int).sum() == len(quality["border"]) > 0
+    assert cells[:, 4].astype(int).sum() == 6
+    marked = [attributes for attributes in page.all("figure") if attributes["title"].endswith(", on a border")]
+    assert len(marked) == len(quality["border"])
+    assert page.text["b"] == [f"{quality['modularity']:.3f}", f"{quality['featureless_modularity']:.3f}"]
+
+
+def test_what_is_not_known_is_left_out(ring, tmp_path: Path) -> None:
+    partition = replace(divide(ring(range(0, 360, 30)), 3), about={})
+    write_page(partition, tmp_path / "a.html")
+    page = Page(tmp_path / "a.html")
+    assert page.text["h2"] == ["Cameras in space"]
+    assert not page.all("img") and not page.all("table") and "matrix" not in json.loads(page.data())["figures"]
+
+
+@pytest.mark.parametrize("groups", [1, 12])
+def test_groups_of_all_or_of_one_view_have_a_page(ring, tmp_path: Path, groups: int) -> None:
+    views = ring(range(5, 360, 30))
+    similarity, partition = measure(views), divide(views, groups)
+    about = {"quality": assess(partition, similarity, ring([20], prefix="test/"))}
+    write_page(replace(partition, about=about), tmp_path / "a.html", similarity)
+    cells = np.array(Page(tmp_path / "a.html").text["td"]).reshape(groups, -1)
+    assert ("–" in cells[:, 2]) == (groups == 1) and ("–" in cells[:, 1]) == (groups == 12)
+
+
+def test_plotly_accepts_the_figures(scene) -> None:
+    from plotly.graph_objects import Figure
+
+    partition, similarity, test = scene
+    for figure in (space_figure(partition, similarity, test), similarity_figure(partition, similarity)):
+        assert len(Figure(figure).data) == len(figure["data"])  # raises where it knows no such key or value
+
+
+def test_cameras_tell_their_view_and_its_similarity(scene) -> None:
+    partition, similarity, _ = scene
+    markers = [trace for trace in space_figure(partition, similarity, None)["data"] if "customdata" in trace]
+    told = {index: text for trace in markers for index, text in zip(trace["customdata"], trace["text"], strict=True)}
+    assert sorted(told) == list(range(12))
+    others = np.flatnonzero((partition.homes == partition.homes[4]) & (np.arange(12) != 4))
+    assert told[4].startswith("<b>4&lt;/script")
+    assert f"similarity to its group: {similarity.values[4, others].mean():.3f}<br>" in told[4]
+
+
+def test_matrix_tells_the_similarity_of_the_two_views_it_names(scene) -> None:
+    partition, similarity, _ = scene
+    heatmap = similarity_figure(partition, similarity)["data"][0]
+    index = {name: i for i, name in enumerate(partition.views.names)}
+    order = [index[name.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")] for name in heatmap["x"]]
+    assert sorted(order) == list(range(12)) and heatmap["x"] == heatmap["y"]
+    np.testing.assert_allclose(heatmap["z"], similarity.values[order][:, order], atol=5e-4)
+    assert (np.diff(partition.homes[order]) >= 0).all()
+
+
+def test_similarity_of_other_views_is_refused(scene, tmp_path: Path) -> None:
+    with pytest.raises(PartitionError, match="The similarity is of 3 views, but the partition has 12"):
+        write_page(scene[0], tmp_path / "a.html", Similarity("frustum", np.eye(3)))
+    assert not (tmp_path / "a.html").exists()
