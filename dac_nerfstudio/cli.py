@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
-from typing import Literal, Optional, Tuple
+from typing import Literal, Optional, Tuple, Union
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from dac_nerfstudio.partition import PartitionError
+from dac_nerfstudio.report.division import division_table
 from dac_nerfstudio.run.plan import Only
 from dac_nerfstudio.run.presets import PRESETS
+from dac_nerfstudio.run.slurm_options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.stage import StageError
 
 
@@ -25,50 +28,75 @@ def _scene_name(data: Path, scene: Optional[str]) -> str:
 
 def split(
     data: Path,
-    groups: int = 4,
-    strategy: Literal["azimuth"] = "azimuth",
+    groups: Union[int, Literal["auto"]] = 4,
+    strategy: Literal["auto", "azimuth", "kmeans", "spectral", "louvain"] = "auto",
+    similarity: Literal["auto", "covisibility", "frustum", "appearance"] = "auto",
     overlap: float = 0.0,
     softness: float = 0.0,
     output_dir: Path = Path("outputs"),
     scene: Optional[str] = None,
 ) -> None:
-    """Divide a scene's training views into groups, and draw a picture of it.
+    """Divide a scene's training views into groups, say how good the division is, and draw it.
 
     Args:
-        data: Folder of the scene: Blender format (transforms_train.json) or nerfstudio's (transforms.json).
-        groups: Number of groups.
-        strategy: How to divide. Azimuth cuts the circle around the up axis into equal sectors.
+        data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
+            model (images/ beside colmap/sparse/0 or sparse/0).
+        groups: Number of groups. Auto takes the one that stands out most from a scene in which every place looks
+            alike, or 4 if none does.
+        strategy: How to divide. Azimuth cuts the circle around the up axis into equal sectors; kmeans goes by where
+            cameras stand and look; spectral and louvain find views that are similar. Auto is azimuth for Blender's
+            format, louvain with a COLMAP model, otherwise kmeans.
+        similarity: Which views are alike: by covisibility (the 3D points of a COLMAP model that they share), by frustum
+            (how much space they both see) or by appearance (colours and edges of the photos). Auto is covisibility with
+            a COLMAP model, otherwise frustum. The division is judged by it, too.
         overlap: Every group also takes this share of its size in nearest views of other groups.
         softness: Share of an expert's rays that come from other groups' views.
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
     """
-    from dac_nerfstudio.partition import divide, plot_partition, publish, read_views
+    from dac_nerfstudio import partition as dividing
 
-    partition = divide(read_views(data), groups, strategy, overlap, softness)
-    scene_dir = output_dir / _scene_name(data, scene)
-    path = publish(partition, scene_dir)
-    plot_partition(partition, scene_dir / "partition.png")
-    console = Console()
-    for group in range(1, partition.num_groups + 1):
-        console.print(f"group {group}: {len(partition.members(group))} views")
-    console.print(f"Partition: {path}\nPicture:   {scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
+    console, scene_dir = Console(), output_dir / _scene_name(data, scene)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        views, test = dividing.read_views(data), dividing.read_test_views(data)
+    for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
+    with console.status(f"Dividing {len(views)} views …"):
+        partition, path = dividing.split(
+            views, scene_dir, test, similarity=similarity, groups=groups, strategy=strategy, overlap=overlap,
+            softness=softness,
+        )  # fmt: skip
+    for part in division_table(partition):
+        console.print(part)
+    console.print(
+        f"Partition: {path}\nPictures:  {scene_dir / dividing.PICTURE}, {scene_dir / dividing.PAGE}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def run(
-    data: Path,
+    data: tyro.conf.UseAppendAction[Tuple[Path, ...]],
     preset: Optional[Literal["reference", "quick", "demo"]] = None,
-    groups: Optional[int] = None,
+    groups: Optional[Union[int, Literal["auto"]]] = None,
+    strategy: Optional[Literal["auto", "azimuth", "kmeans", "spectral", "louvain"]] = None,
+    similarity: Optional[Literal["auto", "covisibility", "frustum", "appearance"]] = None,
     overlap: Optional[float] = None,
     softness: Optional[float] = None,
+    downscale: Optional[int] = None,
     output_dir: Path = Path("outputs"),
     scene: Optional[str] = None,
     seed: int = 42,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    devices: str = "auto",
     baseline: bool = True,
     video: bool = True,
     only: Optional[Only] = None,
     experts: Tuple[Path, ...] = (),
+    config: Optional[Path] = None,
+    executor: Literal["local", "slurm"] = "local",
+    wait: bool = False,
+    slurm: SlurmOptions = DEFAULTS,
     dry_run: bool = False,
 ) -> None:
     """Do everything: divide, train the experts, distil, fine-tune, train the baseline, score the test views.
@@ -76,64 +104,112 @@ def run(
     What is finished is kept, what was interrupted goes on: run it again after any mishap.
 
     Args:
-        data: Folder of the scene: Blender format (transforms_train.json) or nerfstudio's (transforms.json).
+        data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
+            model (images/ beside colmap/sparse/0 or sparse/0). Once more for every further scene.
         preset: Recipe: 'reference' is the paper's and wants a GPU, 'quick' suits a CPU. By default the one that suits
             this machine.
         groups: Number of groups; by default those of the scene's partition, or 4.
+        strategy: How to divide, see dac split; by default as the scene is divided, or auto.
+        similarity: What to divide by, see dac split; by default as the scene is divided, or auto.
         overlap: Every group also takes this share of its size in nearest views of other groups.
         softness: Share of an expert's rays that come from other groups' views; by default the preset's.
+        downscale: Take real photos from images_<number> beside images, made smaller by this number.
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
         seed: Of everything random.
-        device: Where to train.
+        devices: Where to train: auto (every GPU there is, otherwise the CPU), numbers of GPUs such as 0,1, or cpu. A
+            stage at a time runs on each; cpu,cpu runs two at a time on half of the cores each.
         baseline: Also train the baseline, for as many steps as the student gets.
         video: Render a short flight with the student.
         only: Do this alone, from what is already there.
         experts: Run folders of ready experts, one per group, instead of training them.
-        dry_run: Print the commands instead of running them.
+        config: TOML file with flags of ns-train, one table per method (dac-expert, dac-distill, dac-finetune,
+            dac-baseline) and one for all of them (all).
+        executor: Where stages run: on this machine, or as jobs of a Slurm cluster, which come back by themselves after
+            a preemption or when their time is up.
+        wait: With Slurm: follow the jobs until all have ended.
+        slurm: What to ask Slurm for, for each stage.
+        dry_run: Print what each stage would do, and why, and the commands, instead of running them.
     """
-    from dac_nerfstudio.run.local import run_plan
+    from dac_nerfstudio.run.devices import find_devices
+    from dac_nerfstudio.run.flags import read_flags
+    from dac_nerfstudio.run.local import explain_plan, run_plans
     from dac_nerfstudio.run.plan import make_plan
+    from dac_nerfstudio.run.slurm import check_executor, refuse_queued, run_on_slurm
 
+    check_executor(executor, slurm, devices)
     console = Console()
-    if device == "auto":
-        from dac_nerfstudio.device import default_device
-
-        device = default_device()
+    places = find_devices("cpu" if executor == "slurm" else devices)
+    kind = "cuda" if executor == "slurm" and slurm.gpus else places[0].partition(":")[0]
     if preset is None:
-        preset = "reference" if device == "cuda" else "quick"
+        preset = "reference" if kind == "cuda" else "quick"
         console.print(f"Preset {preset} ({PRESETS[preset].description}); choose another with --preset.")
-    plan = make_plan(
-        data, output_dir, _scene_name(data, scene), preset, groups, overlap, softness, baseline, video, device, seed,
-        only, experts,
-    )  # fmt: skip
+    asked = {
+        "groups": groups, "strategy": strategy, "similarity": similarity, "overlap": overlap, "softness": softness,
+    }  # fmt: skip
+    flags = read_flags(config) if config is not None else {}
+    names = [_scene_name(path, scene) for path in data]
+    if len(set(names)) < len(names):
+        raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
+    plans = [
+        make_plan(
+            path, output_dir, name, preset, asked, downscale, baseline, video, kind, seed, only, experts, flags
+        )
+        for path, name in zip(data, names)
+    ]  # fmt: skip
     if dry_run:
-        for job in plan.jobs:
-            told = job.command if job.kind == "train" else job.kind
-            console.print(f"[bold]{job.name}[/]: {escape(told)}", soft_wrap=True)
+        for plan in plans:
+            explain_plan(plan, console)
         return
-    if not run_plan(plan, console):
+    if executor == "slurm":
+        succeeded = run_on_slurm(plans, slurm, wait, console)
+        if succeeded and not wait:
+            return
+    else:
+        for plan in plans:
+            refuse_queued(plan.scene_dir)
+        succeeded = run_plans(plans, places, console)
+    for plan in plans:
+        if any(job.score_most for job in plan.jobs) and any((plan.scene_dir).rglob("evaluation.json")):
+            report(plan.scene_dir, run=f"{preset}-seed{seed}")
+        console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
+        if any(job.kind == "video" for job in plan.jobs):
+            console.print(f"Video:   {plan.scene_dir / 'report' / 'video.mp4'}", highlight=False, soft_wrap=True)
+    if not succeeded:
         sys.exit(1)
-    if any(job.score_every for job in plan.jobs):
-        report(plan.scene_dir, run=f"{preset}-seed{seed}")
-    console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
-    if any(job.kind == "video" for job in plan.jobs):
-        console.print(f"Video:   {plan.scene_dir / 'report' / 'video.mp4'}", highlight=False, soft_wrap=True)
 
 
-def report(scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None) -> None:
-    """Table and results.json of a scene's finished runs.
+def report(
+    scene_dir: tyro.conf.Positional[Path], more: tyro.conf.Positional[Tuple[Path, ...]] = (), run: Optional[str] = None
+) -> None:
+    """Page, table and figures of a scene's finished runs: report.html, results.md and results.json.
+
+    Of several scenes also one table of all, with means over them, in the folder that they share.
 
     Args:
         scene_dir: Results of the scene, such as outputs/lego.
-        run: Name of the runs to report, such as quick-seed42; by default the latest.
+        more: Results of further scenes.
+        run: Name of the runs to report, such as quick-seed42; by default the latest of each scene.
     """
-    from dac_nerfstudio.report.results import gather, latest_run, save, table
+    from dac_nerfstudio.report import scenes, writing
+    from dac_nerfstudio.report.results import table
+    from dac_nerfstudio.report.tables import remarks
 
-    results = gather(scene_dir, run or latest_run(scene_dir))
-    console = Console()
-    console.print(table(results))
-    console.print(f"Results: {save(results, scene_dir)}", highlight=False, soft_wrap=True)
+    console, folders, all_results = Console(), [scene_dir, *more], []
+    for folder in folders:
+        with console.status(f"Reporting {escape(str(folder))} …"):
+            results = writing.write_report(folder, run)
+        console.print(table(results))
+        for remark in remarks(results):
+            console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
+        console.print(f"Report:  {escape(str(writing.page_path(folder)))}", highlight=False, soft_wrap=True)
+        all_results.append(results)
+    if more:
+        combined = scenes.combine(all_results)
+        console.print(scenes.terminal_table(combined))
+        path = writing.write_combined(folders, combined)
+        where = "not written, as these scenes lie in different folders" if path is None else escape(str(path))
+        console.print(f"All:     {where}", highlight=False, soft_wrap=True)
 
 
 def check() -> None:
@@ -169,7 +245,7 @@ def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"),
         except ValueError as error:
             raise StageError(str(error)) from None
         progress.update(task, completed=1, total=1)
-    run(data, preset="demo", output_dir=output_dir, scene="demo", seed=seed, device="cpu")
+    run((data,), preset="demo", output_dir=output_dir, scene="demo", seed=seed, devices="cpu")
 
 
 def main() -> None:
@@ -181,7 +257,7 @@ def main() -> None:
             description=__doc__,
         )
     except (PartitionError, StageError) as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. The same command goes on from here.")

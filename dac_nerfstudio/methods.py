@@ -12,12 +12,12 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
 from dac_nerfstudio.conquer.models import StudentModelConfig
+from dac_nerfstudio.conquer.optimizers import FusedAdamConfig
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
 from dac_nerfstudio.conquer.schedules import CosineScheduleConfig
 from dac_nerfstudio.conquer.trainer import (
@@ -76,7 +76,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
 
     def common(stage: str, rate: float) -> Dict[str, Any]:
         def optimizer() -> Dict[str, Any]:
-            return {"optimizer": AdamOptimizerConfig(lr=rate, eps=1e-15), "scheduler": CosineScheduleConfig()}
+            return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": CosineScheduleConfig()}
 
         return {
             "method_name": f"dac-{stage}{kind.suffix}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
@@ -46,6 +47,8 @@ class Stage:
     parameters: int = 0
     """Numbers learned."""
     versions: Dict[str, str] = field(default_factory=dict)
+    peak_memory: Dict[str, int] = field(default_factory=dict)
+    """Bytes: ``process``, resident in main memory; ``gpu``, of tensors, where CUDA is used. Empty if not known."""
 
     @property
     def complete(self) -> bool:
@@ -60,6 +63,9 @@ class Stage:
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
     def save(self, run_dir: Path) -> None:
+        """Write the record, as a whole or not at all; the peak memory is then that of this process, if it is higher."""
+        for name, peak in peak_memory().items():
+            self.peak_memory[name] = max(peak, self.peak_memory.get(name, 0))
         content = {**dataclasses.asdict(self), "complete": self.complete, "fingerprint": self.fingerprint}
         write_json(run_dir / FILE_NAME, content)
 
@@ -112,6 +118,20 @@ def latest_checkpoint(run_dir: Path) -> Path:
     if not checkpoints:
         raise StageError(f"{run_dir} has no checkpoint in nerfstudio_models/. Train it again.")
     return checkpoints[-1]
+
+
+def peak_memory() -> Dict[str, int]:
+    """Most bytes that this process has held so far: resident, and of tensors on the GPU where it uses one."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"process": peak if sys.platform == "darwin" else 1024 * peak}
+    torch = sys.modules.get("torch")  # who has not imported it has nothing on a GPU
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        found["gpu"] = int(torch.cuda.max_memory_allocated())
+    return found
 
 
 def versions() -> Dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, Optional, Tuple, Type
+from typing import Dict, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     """Order each batch by the group of the rays and tell it in the bundle's metadata, for distillation."""
     seed: tyro.conf.Suppress[int] = 42
     """Of the draw of pixels; derived from --machine.seed and the method."""
+
+
+ROOM = 0.25
+"""Share of a device's free memory that photos may take."""
 
 
 def views_of(outputs: DataparserOutputs, data: Path) -> Views:
@@ -170,7 +174,7 @@ class DaCDataManager(VanillaDataManager):
     @cached_property
     def photos(self) -> Photos:
         """The training photos that have a weight."""
-        return Photos(self.train_dataset, [self.weights[name] > 0 for name in self.train_names])
+        return Photos(self.train_dataset, [self.weights[name] > 0 for name in self.train_names], self.device)
 
     @cached_property
     def train_pixel_sampler(self) -> PixelSchedule:  # type: ignore[override]
@@ -184,12 +188,15 @@ class DaCDataManager(VanillaDataManager):
 class Photos:
     """Photos as one array of bytes ``[pixels, channels]``, masked pixels left out.
 
+    They lie on a CUDA device that has room for them, otherwise in memory: a step then moves indices alone.
+
     Args:
         dataset: the photos.
         wanted: per photo, whether it will ever be drawn; the others are not read.
+        device: where training goes on.
     """
 
-    def __init__(self, dataset: InputDataset, wanted: list[bool]) -> None:
+    def __init__(self, dataset: InputDataset, wanted: list[bool], device: Union[torch.device, str] = "cpu") -> None:
         self.widths = dataset.cameras.width[:, 0].long().cpu()
         pixels: list[UInt8[Tensor, "n channels"]] = []
         visible: list[Optional[Int[Tensor, "n"]]] = []
@@ -206,6 +213,8 @@ class Photos:
         if len({chunk.shape[1] for chunk in pixels}) > 1:
             pixels = [_with_alpha(chunk) for chunk in pixels]
         self.pixels = torch.cat(pixels)
+        if torch.device(device).type == "cuda" and self.pixels.numel() < ROOM * torch.cuda.mem_get_info(device)[0]:
+            self.pixels = self.pixels.to(device)
         self.numbers: Optional[Int[Tensor, "n"]] = None
         if any(numbers is not None for numbers in visible):
             self.numbers = torch.cat(
@@ -216,11 +225,11 @@ class Photos:
     def read(
         self, views: Int[Tensor, "n"], pixels: Int[Tensor, "n"]
     ) -> Tuple[UInt8[Tensor, "n channels"], Int[Tensor, "n"], Int[Tensor, "n"]]:
-        """Colour, row and column of the given (visible) pixels of the given views."""
+        """Colour, row and column of the given (visible) pixels of the given views; colours where the photos lie."""
         at = self.starts[views] + pixels
         number = pixels if self.numbers is None else self.numbers[at].long()
         widths = self.widths[views]
-        return self.pixels[at], number // widths, number % widths
+        return self.pixels[at.to(self.pixels.device, non_blocking=True)], number // widths, number % widths
 
 
 def _with_alpha(colours: UInt8[Tensor, "n channels"]) -> UInt8[Tensor, "n 4"]:

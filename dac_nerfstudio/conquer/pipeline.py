@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from rich.progress import track
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig
+from dac_nerfstudio.kplanes.scores import SCORES, save_pair
 from dac_nerfstudio.partition.files import temporary_beside
 
 
@@ -69,26 +71,30 @@ class DaCPipeline(VanillaPipeline):
         self,
         output_path: Optional[Path] = None,
         only_group: Optional[int] = None,
-        every: int = 1,
+        most: Optional[int] = None,
         progress: Optional[Callable[[int, int], None]] = None,
+        pairs: Optional[Path] = None,
     ) -> List[Dict[str, Any]]:
-        """Scores of each evaluation view: name, group (None without a partition), psnr, ssim, lpips where its weights
-        are, num_rays_per_sec, fps.
+        """Scores of each evaluation view: name, group (None without a partition), psnr, ssim, ms_ssim where the image
+        is large enough, flip where it is installed, lpips where its weights are; num_rays_per_sec and fps of rendering.
 
         Args:
-            output_path: where pictures go, if anywhere.
+            output_path: where nerfstudio's pictures go, if anywhere.
             only_group: pass over the views of other groups.
-            every: score one view in so many, in the order of the dataset, the first included.
+            most: score one view in so many that no more than this are scored, the first included.
             progress: told the views done and their total after each; a bar is drawn without it.
+            pairs: folder for photo and rendering of each view, side by side; a view's ``pair`` is its file there.
         """
         self.eval()
-        if output_path is not None:
-            output_path.mkdir(parents=True, exist_ok=True)
+        for folder in (output_path, pairs):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
         cameras = self.datamanager.eval_dataset.cameras
         groups: List[Optional[int]] = [None] * len(cameras)
         if self.datamanager.partition is not None:
             groups = self.datamanager.route(cameras.camera_to_worlds).tolist()
         loader, names = self.datamanager.fixed_indices_eval_dataloader, self.datamanager.eval_names
+        every = 1 if most is None else math.ceil(len(groups) / most)
         wanted = [number for number in range(0, len(groups), every) if only_group in (None, groups[number])]
         views: List[Dict[str, Any]] = []
         for number in wanted if progress else track(wanted, "Evaluating views", transient=True):
@@ -96,8 +102,10 @@ class DaCPipeline(VanillaPipeline):
             start = perf_counter()
             outputs = self.model.get_outputs_for_camera(camera=camera)
             rays = int(camera.height * camera.width)
-            metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
+            # On a GPU the clock would stop before the work is done.
+            outputs["rgb"].sum().item()
             seconds = perf_counter() - start
+            metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
             if output_path is not None:
                 for kind, image in images.items():
                     torchvision.utils.save_image(
@@ -112,10 +120,17 @@ class DaCPipeline(VanillaPipeline):
                     "fps": 1 / seconds,
                 }
             )
+            if pairs is not None:
+                views[-1]["pair"] = f"{number:04d}.png"
+                save_pair(images["img"], pairs / views[-1]["pair"])
             if progress is not None:
                 progress(len(views), len(wanted))
         self.train()
         return views
+
+
+NO_SCORES = ("name", "group", "pair")
+"""Of an entry: what is not a number."""
 
 
 def mean_scores(views: List[Dict[str, Any]], own_group: Optional[int] = None, std: bool = False) -> Dict[str, float]:
@@ -124,14 +139,14 @@ def mean_scores(views: List[Dict[str, Any]], own_group: Optional[int] = None, st
     def mean(subset: List[Dict[str, Any]], key: str) -> float:
         return sum(view[key] for view in subset) / len(subset)
 
-    scores = [key for key in views[0] if key not in ("name", "group")]
+    scores = [key for key in views[0] if key not in NO_SCORES and all(key in view for view in views)]
     result = {key: mean(views, key) for key in scores}
     if std:
         for key in scores:
             result[f"{key}_std"] = float(torch.tensor([view[key] for view in views]).std(correction=0))
     for group in sorted({view["group"] for view in views if view["group"] is not None}):
         subset = [view for view in views if view["group"] == group]
-        for key in ("psnr", "ssim"):
+        for key in (score for score in SCORES if score in scores):
             result[f"{key}_group_{group}"] = mean(subset, key)
             if group == own_group:
                 result[f"{key}_own_group"] = mean(subset, key)

@@ -13,12 +13,15 @@ from typing import Any, Dict, Iterator, Literal, Optional, Tuple, Type
 import torch
 import tyro
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from dac_nerfstudio.conquer.datamanager import views_of
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsembleModelConfig
+from dac_nerfstudio.conquer.interruption import Interrupted, stop_requests
 from dac_nerfstudio.conquer.models import StudentModel
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
 from dac_nerfstudio.conquer.pixels import key_of
@@ -33,7 +36,7 @@ from dac_nerfstudio.conquer.teachers import (
     runs_of,
 )
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
-from dac_nerfstudio.partition import Partition, PartitionError, Views, check_views, find_or_divide
+from dac_nerfstudio.partition import Partition, PartitionError, Views, as_recorded, check_views, find_or_divide, listing
 from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, versions
 
 UserError = (StageError, PartitionError)
@@ -121,7 +124,7 @@ class DaCTrainerConfig(TrainerConfig):
             PartitionError: the data cannot be read, or the partition is of other views or another number of groups.
         """
         manager = self.pipeline.datamanager
-        views = self.read_views()
+        views = self.views_to_divide()
         if self.partition is not None:
             partition, manager.partition = Partition.load(self.partition), self.partition
             check_views(partition, views, self.partition)
@@ -134,19 +137,49 @@ class DaCTrainerConfig(TrainerConfig):
             )
         return partition
 
+    @property
+    def data_path(self) -> Path:
+        """Where the scene's data lie."""
+        manager = self.pipeline.datamanager
+        return Path(manager.data or manager.dataparser.data)
+
+    def views_to_divide(self) -> Views:
+        """The training views that the data parser sees, with what the data's files know of them besides.
+
+        Raises:
+            PartitionError: the data cannot be read.
+        """
+        return as_recorded(self.data_path, self.read_views())
+
+    def test_digest(self) -> str:
+        """Tells the test views apart from others.
+
+        Raises:
+            FileNotFoundError: there are none.
+        """
+        parser = replace(self.pipeline.datamanager.dataparser, data=self.data_path).setup()
+        return digest_of(parser.get_dataparser_outputs(split="test"))
+
     def read_views(self) -> Views:
         """The training views, as the data parser sees them.
 
         Raises:
             PartitionError: the data cannot be read.
         """
-        manager = self.pipeline.datamanager
-        data = Path(manager.data or manager.dataparser.data)
+        manager, data = self.pipeline.datamanager, self.data_path
         if not data.exists():
             raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
         try:
             outputs = replace(manager.dataparser, data=data).setup().get_dataparser_outputs(split="train")
+            missing = [str(path) for path in outputs.image_filenames if not path.exists()]
+            if missing:
+                raise PartitionError(
+                    f"{len(missing)} of {len(outputs.image_filenames)} training photos are missing: "
+                    f"{listing(missing)}. Put them back, or take them out of the data's list of views."
+                )
             self.data_digest = digest_of(outputs)
+        except PartitionError:
+            raise
         except (OSError, AssertionError, KeyError, ValueError, RuntimeError) as error:
             raise PartitionError(
                 f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its "
@@ -314,7 +347,7 @@ def stage_settings(config: DaCTrainerConfig) -> Dict[str, Any]:
 
 
 def digest_of(outputs: DataparserOutputs) -> str:
-    """Tells training views apart: by poses, intrinsics, and names and sizes of the photos' files."""
+    """Tells views apart: by poses, intrinsics, and names and sizes of the photos' files."""
     cameras = outputs.cameras
     digest = hashlib.sha256()
     for tensor in (cameras.camera_to_worlds, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
@@ -335,13 +368,13 @@ def as_json(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def difference(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Settings in which two records differ, as 'name value', the first's value; lengths of schedules aside."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in sorted({*one, *other} - {"max_steps"}):
-            yield from difference(one.get(name), other.get(name), f"{path}.{name}".lstrip("."))
-    elif one != other:
-        yield f"{path} {one}"
+def flattened(value: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
+    """Settings as pairs of a dotted name and a value."""
+    if isinstance(value, dict):
+        for name in value:
+            yield from flattened(value[name], f"{path}.{name}".lstrip("."))
+    else:
+        yield path, value
 
 
 def told(stage: Stage) -> str:
@@ -355,6 +388,8 @@ class DaCTrainer(Trainer):
     """nerfstudio's trainer with whole checkpoints, a record beside them, and runs that end at their total of steps."""
 
     config: DaCTrainerConfig
+    latest: Tuple[Tensor, Dict[str, Tensor]]
+    """Loss and metrics of the latest step, on the device."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         assert self.config.stage is not None, "the record is filled in by DaCTrainerConfig.prepare"
@@ -379,12 +414,16 @@ class DaCTrainer(Trainer):
         earlier = Stage.load(source)
         if (earlier.method, earlier.group, earlier.inputs) != (self.stage.method, self.stage.group, self.stage.inputs):
             raise StageError(f"Cannot go on from {source}: it holds {told(earlier)}. This run is {told(self.stage)}.")
-        differing = next(difference(earlier.settings, self.stage.settings), None)
-        if differing or earlier.seed != self.stage.seed:
-            differing = differing or f"seed {earlier.seed}"
+        now = dict(flattened(self.stage.settings))
+        differing = [
+            f"{name} {value}"
+            for name, value in flattened(earlier.settings)
+            if now.get(name) != value and not name.endswith(".max_steps")  # the length may change
+        ] + [f"seed {earlier.seed}"] * (earlier.seed != self.stage.seed)
+        if differing:
             raise StageError(
-                f"Cannot go on from {source} with other settings: it was trained with {differing}. Give the same flags "
-                "as then, or start anew without --load-dir."
+                f"Cannot go on from {source} with other settings: it was trained with {differing[0]}. Give the same "
+                "flags as then, or start anew without --load-dir."
             )
         if folder is not None:
             self.config.load_dir = source / self.config.relative_model_dir
@@ -395,6 +434,11 @@ class DaCTrainer(Trainer):
 
     def load_start(self) -> None:
         """What a run that is not resumed starts from."""
+
+    def train_iteration(self, step: int) -> Any:
+        output = super().train_iteration(step)
+        self.latest = output[0], output[2]
+        return output
 
     def train(self) -> None:
         """Train up to ``max_num_iterations`` in all, the steps of a resumed run included."""
@@ -410,7 +454,16 @@ class DaCTrainer(Trainer):
         # nerfstudio would run this many steps on top of those it resumes from.
         self.config.max_num_iterations = total - self._start_step
         try:
-            super().train()
+            with stop_requests() as request:
+
+                def honour(step: int) -> None:
+                    if request.signal is not None and step + 1 < total:
+                        self.save_checkpoint(step)
+                        CONSOLE.print(f"Stopped at step {step + 1} of {total}, which is saved.")
+                        raise Interrupted(request.signal, step + 1)
+
+                self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], honour))
+                super().train()
         finally:
             self.config.max_num_iterations = total
 

@@ -18,12 +18,13 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 from torch.nn import Parameter
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dac_nerfstudio.kplanes.decoders import Implementation, resolve_implementation
 from dac_nerfstudio.kplanes.field import KPlanesField, ProposalField, SceneCoordinates
 from dac_nerfstudio.kplanes.proposals import Level, ProposalSampler, UpdateSchedule, anneal_exponent, histogram_loss
 from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv
+from dac_nerfstudio.kplanes.scores import image_scores
 
 
 @dataclass
@@ -236,12 +237,7 @@ class KPlanesModel(Model):
             "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
         }
         truth, prediction = (image.permute(2, 0, 1)[None] for image in (truth, prediction))
-        ssim = structural_similarity_index_measure(prediction, truth, data_range=1.0)
-        assert isinstance(ssim, Tensor)
-        metrics = {
-            "psnr": peak_signal_noise_ratio(prediction, truth, data_range=1.0).item(),
-            "ssim": ssim.item(),
-        }
+        metrics = image_scores(prediction, truth)
         if lpips_weights().exists():
             metrics["lpips"] = self._lpips(prediction, truth)
         return metrics, images

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from typing import Iterable, Optional
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from dac_nerfstudio.kplanes.lookup import Backend, choose
 
 
 def plane_tv(scales: Iterable[Float[Tensor, "3 R R C"]]) -> Float[Tensor, ""]:
@@ -15,13 +17,24 @@ def plane_tv(scales: Iterable[Float[Tensor, "3 R R C"]]) -> Float[Tensor, ""]:
 
     K-Planes, arXiv 2301.10241, eq. 5. The reference implementation's value is 4 x the sum over planes.
     """
-    total, planes = torch.zeros(()), 0
-    for scale in scales:
-        rows = (scale[:, 1:] - scale[:, :-1]).square().mean(dim=(1, 2, 3))
-        columns = (scale[:, :, 1:] - scale[:, :, :-1]).square().mean(dim=(1, 2, 3))
-        total = total.to(scale.device) + (rows + columns).sum()
-        planes += scale.shape[0]
-    return total / planes
+    scales = list(scales)
+    return torch.stack([squared_differences(scale) for scale in scales]).sum() / sum(len(scale) for scale in scales)
+
+
+def squared_differences(scale: Float[Tensor, "P R R C"], backend: Optional[Backend] = None) -> Float[Tensor, ""]:
+    """Mean squared difference of neighbours along rows plus along columns of each plane, summed over planes.
+
+    Args:
+        backend: who computes it; by default the fastest that works for this tensor.
+    """
+    backend = choose([scale], scale) if backend is None else backend
+    if backend == "cpu":
+        from dac_nerfstudio.kplanes import cpu
+
+        return cpu.squared_differences(scale)
+    rows = (scale[:, 1:] - scale[:, :-1]).square().mean(dim=(1, 2, 3))
+    columns = (scale[:, :, 1:] - scale[:, :, :-1]).square().mean(dim=(1, 2, 3))
+    return (rows + columns).sum()
 
 
 def distortion(

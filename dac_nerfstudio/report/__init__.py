@@ -1,1 +1,1 @@
-"""From run folders to tables."""
+"""From run folders to figures, tables and pages."""

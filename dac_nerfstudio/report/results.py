@@ -2,108 +2,176 @@
 
 from __future__ import annotations
 
-import json
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from rich import box
 from rich.table import Table
 
-from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.stage import Stage, StageError, write_json
+from dac_nerfstudio.report.commands import commands
+from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
+from dac_nerfstudio.report.scores import METHODS, SCORES, TITLES, clock
+from dac_nerfstudio.stage import write_json
 
-METHODS = ("dac-baseline", "dac-expert", "dac-distill", "dac-finetune")
-Run = Tuple[Stage, Dict[str, Any]]
-"""Record and evaluation of a run."""
+__all__ = ["figures", "gather", "latest_run", "save", "table"]
+
+FORMAT = 2
+BASELINE, STUDENT = "dac-baseline", "dac-finetune"
 
 
 def gather(scene_dir: Path, run: str) -> Dict[str, Any]:
     """Figures of the runs named ``run`` that are finished and scored by the scene's current partition.
 
-    Experts count as one method: each test view is scored by its group's expert, steps are those of one expert, seconds
-    and parameters those of all together. Steps of a fine-tuned student include its distillation.
-
     Raises:
         StageError: there are none.
     """
-    if not (scene_dir / "partition.json").exists():
-        raise StageError(f"{scene_dir} is no folder of results: it holds no partition.json. Make one: dac run --data …")
-    partition = Partition.load(scene_dir / "partition.json")
-    found = {
-        method: [
-            scored
-            for suffix in ("", "-360")
-            for scored in _evaluated(scene_dir / f"{method}{suffix}", run)
-            if scored[1]["partition"] == partition.fingerprint
-        ]
-        for method in METHODS
-    }
-    stages = [stage for runs in found.values() for stage, _ in runs]
-    if not stages:
-        raise StageError(
-            f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
-            "dac run --data …"
-        )
-    groups = partition.num_groups
-    if len(found["dac-expert"]) < groups:
-        # Some of the experts would be scored on some of the views, beside methods scored on all of them.
-        found["dac-expert"] = []
-    methods = {method: _figures(runs, groups) for method, runs in found.items() if runs}
-    if "dac-finetune" in methods and "dac-distill" in methods:
-        for cost in ("steps", "seconds"):
-            methods["dac-finetune"][cost] += methods["dac-distill"][cost]
+    return figures(read_scene(scene_dir, run))
+
+
+def figures(scene: SceneRuns) -> Dict[str, Any]:
+    """All figures of a scene as JSON.
+
+    Experts count as one method: each test view is scored by its group's expert, steps are those of one expert, seconds
+    and parameters those of all together. Steps and seconds of a fine-tuned student include its distillation. What
+    differs between two runs that are otherwise equal (time, memory) is under ``costs`` alone.
+    """
+    groups = scene.partition.num_groups
+    methods = {method: _figures(runs, groups) for method in METHODS if (runs := scene.scored(method))}
+    costs = {method: _costs(scene.scored(method)) for method in methods}
+    if STUDENT in methods and scene.runs["dac-distill"]:
+        distilled = scene.runs["dac-distill"][0].stage
+        methods[STUDENT]["steps"] += distilled.steps
+        costs[STUDENT]["seconds"] += distilled.seconds
+    runs = [run for method in methods for run in scene.scored(method)]
+    stage = runs[0].stage
     return {
-        "scene": stages[0].scene,
-        "partition": partition.fingerprint,
+        "format": FORMAT,
+        "scene": stage.scene,
+        "run": scene.name,
+        "partition": scene.partition.fingerprint,
         "groups": groups,
-        "seed": stages[0].seed,
-        "versions": stages[-1].versions,
+        "seed": stage.seed,
+        "versions": _versions(runs),
+        "scores": [score for score in SCORES if any(score in entry["scores"] for entry in methods.values())],
+        "left_out": _left_out(runs, methods),
+        "missing": scene.missing,
+        "notes": _notes(methods),
         "methods": methods,
+        "gain": _gain(methods, groups),
+        "commands": commands(scene),
+        "costs": costs,
     }
 
 
 def _figures(runs: List[Run], groups: int) -> Dict[str, Any]:
     """One method's entry, from its runs: several for experts, else one."""
-    views = [view for _, evaluation in runs for view in evaluation["views"]]
-
-    def psnr(group: int) -> Optional[float]:
-        return fmean(values) if (values := [view["psnr"] for view in views if view["group"] == group]) else None
-
+    views = _views(runs)
+    scores = [score for score in SCORES if views and all(score in view for view in views)]
     return {
-        # LPIPS is there where its weights are.
-        **{score: fmean(view[score] for view in views) for score in ("psnr", "ssim", "lpips") if score in views[0]},
-        "steps": runs[0][0].steps,
-        "seconds": sum(stage.seconds for stage, _ in runs),
-        "parameters": sum(stage.parameters for stage, _ in runs),
-        "per_group": [psnr(group) for group in range(1, groups + 1)],
-        "per_view": {view["name"]: view["psnr"] for view in sorted(views, key=lambda view: view["name"])},
+        "steps": runs[0].stage.steps,
+        "parameters": sum(run.stage.parameters for run in runs),
+        "scores": {score: fmean(view[score] for view in views) for score in scores},
+        "per_group": {
+            score: [
+                mean([view[score] for view in views if view["group"] == group]) for group in range(1, groups + 1)
+            ]
+            for score in scores
+        },
+        "per_view": {
+            view["name"]: {"group": view["group"], **{score: view[score] for score in scores}}
+            for view in sorted(views, key=lambda view: view["name"])
+        },
+    }  # fmt: skip
+
+
+def _costs(runs: List[Run]) -> Dict[str, Any]:
+    """What a method took: several values where it has several runs."""
+    memory: Dict[str, int] = {}
+    for run in runs:
+        for name, peak in run.stage.peak_memory.items():
+            memory[name] = max(peak, memory.get(name, 0))
+    speeds = [view["fps"] for view in _views(runs) if view.get("fps")]
+    return {
+        "seconds": sum(run.stage.seconds for run in runs),
+        "seconds_of_runs": [run.stage.seconds for run in runs],
+        "peak_memory": memory,
+        "seconds_per_view": mean([1 / fps for fps in speeds]),
     }
 
 
-def latest_run(scene_dir: Path) -> str:
-    """Name of the runs of a scene that were worked on last.
-
-    Raises:
-        StageError: there are none.
-    """
-    records = [path for method in METHODS for path in scene_dir.glob(f"{method}*/**/stage.json")]
-    if not records:
-        raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data …")
-    return max(records, key=lambda path: path.stat().st_mtime).parent.name
+def _views(runs: List[Run]) -> List[Dict[str, Any]]:
+    return [view for run in runs if run.evaluation for view in run.evaluation["views"]]
 
 
-def _evaluated(folder: Path, run: str) -> List[Run]:
-    """The finished and evaluated runs of a method; several where it has groups."""
-    found = []
-    for record in sorted([*folder.glob(f"{run}/stage.json"), *folder.glob(f"group-*/{run}/stage.json")]):
-        stage = Stage.load(record.parent)
-        scores = record.with_name("evaluation.json")
-        if stage.complete and scores.exists():
-            evaluation = json.loads(scores.read_text("utf8"))
-            if evaluation["stage"] == stage.fingerprint:
-                found.append((stage, evaluation))
-    return found
+def mean(values: List[float]) -> Optional[float]:
+    return fmean(values) if values else None
+
+
+def _gain(methods: Dict[str, Any], groups: int) -> Optional[Dict[str, Any]]:
+    """What the fine-tuned student is better by than the baseline, in dB of PSNR, over the views that both have."""
+    if BASELINE not in methods or STUDENT not in methods:
+        return None
+    before, after = (methods[method]["per_view"] for method in (BASELINE, STUDENT))
+    views = [
+        {"name": name, "group": view["group"], "gain": view["psnr"] - before[name]["psnr"]}
+        for name, view in after.items()
+        # A blank view that is rendered to the last bit has no finite PSNR.
+        if name in before and isfinite(view["psnr"] - before[name]["psnr"])
+    ]
+    if not views:
+        return None
+    views.sort(key=lambda view: (-view["gain"], view["name"]))
+    per_group = [mean([view["gain"] for view in views if view["group"] == group]) for group in range(1, groups + 1)]
+    return {
+        "mean": fmean(view["gain"] for view in views),
+        "better": sum(view["gain"] > 0 for view in views),
+        "per_group": per_group,
+        "views": views,
+    }
+
+
+def _versions(runs: List[Run]) -> Dict[str, str]:
+    """Of each package; several where stages were made with different ones."""
+    names = sorted({name for run in runs for name in run.stage.versions})
+    found = {name: sorted({run.stage.versions[name] for run in runs if name in run.stage.versions}) for name in names}
+    return {name: ", ".join(versions) for name, versions in found.items()}
+
+
+def _left_out(runs: List[Run], methods: Dict[str, Any]) -> Dict[str, str]:
+    """Per score that not all methods have: why."""
+    reasons = {}
+    for score in SCORES:
+        lacking = [method for method, entry in methods.items() if entry["per_view"] and score not in entry["scores"]]
+        if not lacking:
+            continue
+        evaluations = [run.evaluation or {} for run in runs if run.stage.method.removesuffix("-360") in lacking]
+        told = [evaluation["left_out"][score] for evaluation in evaluations if score in evaluation.get("left_out", {})]
+        old = [evaluation for evaluation in evaluations if "left_out" not in evaluation]
+        if told:
+            reasons[score] = told[0]
+        elif old:
+            reasons[score] = "not scored when these runs were. The same dac run again scores them and trains nothing."
+        else:
+            reasons[score] = "not all views have it."
+    return reasons
+
+
+def _notes(methods: Dict[str, Any]) -> List[str]:
+    """What a reader should know before comparing."""
+    notes = []
+    seen = {method: set(entry["per_view"]) for method, entry in methods.items()}
+    if len({frozenset(names) for names in seen.values()}) > 1:
+        counts = ", ".join(f"{TITLES[method]}: {len(names)}" for method, names in seen.items())
+        notes.append(f"The methods were not scored on the same views ({counts}); gains are over those they share.")
+    if BASELINE in methods and STUDENT in methods:
+        steps, others = methods[STUDENT]["steps"], methods[BASELINE]["steps"]
+        if steps != others:
+            notes.append(f"The student was trained for {steps} steps in all, the baseline for {others}.")
+        if methods[STUDENT]["parameters"] != methods[BASELINE]["parameters"]:
+            notes.append("Baseline and student are not of one size.")
+    return notes
 
 
 def save(results: Dict[str, Any], scene_dir: Path) -> Path:
@@ -111,14 +179,6 @@ def save(results: Dict[str, Any], scene_dir: Path) -> Path:
     path = scene_dir / "report" / "results.json"
     write_json(path, results)
     return path
-
-
-TITLES = {
-    "dac-baseline": "baseline",
-    "dac-expert": "experts, own views",
-    "dac-distill": "student, distilled",
-    "dac-finetune": "student, fine-tuned",
-}
 
 
 def table(results: Dict[str, Any]) -> Table:
@@ -135,16 +195,19 @@ def table(results: Dict[str, Any]) -> Table:
     shown.add_column("", no_wrap=True)
     for column in ("PSNR", "SSIM", *(f"g{group}" for group in groups), "steps", "time"):
         shown.add_column(column, justify="right", no_wrap=True)
-    for method, figures in results["methods"].items():
-        per_group = ["–" if value is None else f"{value:.2f}" for value in figures["per_group"]]
-        minutes, seconds = divmod(round(figures["seconds"]), 60)
-        many = f"{results['groups']}x" if method == "dac-expert" else ""
+    for method, entry in results["methods"].items():
+        per_group = entry["per_group"].get("psnr", [None] * results["groups"])
         shown.add_row(
             TITLES[method],
-            f"{figures['psnr']:.2f}",
-            f"{figures['ssim']:.3f}",
-            *per_group,
-            f"{many}{figures['steps']}",
-            f"{minutes}:{seconds:02d}",
+            *(SCORES[score].text(entry["scores"].get(score)) for score in ("psnr", "ssim")),
+            *(SCORES["psnr"].text(value) for value in per_group),
+            steps_text(results, method),
+            clock(results["costs"][method]["seconds"]),
         )
     return shown
+
+
+def steps_text(results: Dict[str, Any], method: str) -> str:
+    """Steps of a method, those of one expert times their number."""
+    many = f"{results['groups']}x" if method == "dac-expert" else ""
+    return f"{many}{results['methods'][method]['steps']}"

@@ -1,103 +1,246 @@
-"""Runs a plan's jobs on this machine, one after the other."""
+"""Runs plans on this machine: one queue of jobs, one job at a time on each device."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
-from multiprocessing.connection import Connection
-from typing import Dict
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from types import FrameType
+from typing import Iterator, List, Optional, Sequence
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.live import Live
+from rich.markup import escape
 
+from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan
-from dac_nerfstudio.run.process import PRELOAD, start
+from dac_nerfstudio.run.process import PRELOAD, Place, start
+from dac_nerfstudio.run.table import Row, draw
+from dac_nerfstudio.stage import StageError
+
+END_OF_LOG = 12
+"""Lines of a failed job's log that are shown."""
+PATIENCE = 60.0
+"""Seconds that jobs have to save and end once they were asked to."""
 
 
-def run_plan(plan: Plan, console: Console) -> bool:
-    """Do all jobs; those whose inputs failed are left out. Returns whether all succeeded."""
-    # nerfstudio takes seconds to import: once, in a server from which every job is forked. Its dependencies' notes on
-    # what will be deprecated are nothing that the user of a plan could act on.
+@dataclass
+class Task:
+    """A job of a plan, and how it fares."""
+
+    plan: Plan
+    job: Job
+    row: Row
+    state: str = "waiting"
+    """`waiting`, `running`, `succeeded`, `failed` or `left out`."""
+    problem: str = ""
+
+
+@dataclass
+class Worker:
+    """A process that does a task."""
+
+    task: Task
+    process: BaseProcess
+    messages: Connection
+    last: Optional[Report] = None
+    place: Place = field(default_factory=lambda: Place("cpu"))
+
+
+def run_plans(
+    plans: Sequence[Plan], devices: Sequence[str], console: Console, kinds: Optional[Sequence[str]] = None
+) -> bool:
+    """Do all jobs; those whose inputs failed are left out, all others are done. Returns whether all succeeded.
+
+    Args:
+        plans: one per scene.
+        devices: one job at a time runs on each entry.
+        console: where the table is shown.
+        kinds: do jobs of these kinds alone.
+
+    Raises:
+        StageError: another run works on one of the scenes.
+        KeyboardInterrupt: the run was asked to stop, and everything that it had reached is saved.
+    """
+    context = _context()
+    several = len(plans) > 1
+    tasks = [
+        Task(plan, job, Row(f"{plan.scene_dir.name}: {job.name}" if several else job.name))
+        for plan in plans
+        for job in plan.jobs
+        if kinds is None or job.kind in kinds
+    ]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // len(devices)) if len(devices) > 1 else None
+    free = [Place(device, threads) for device in devices]
+    running: List[Worker] = []
+    with ExitStack() as stack:
+        locks = {plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, console.print)) for plan in plans}
+        stack.enter_context(_terminated_like_interrupted())
+        live = Live(get_renderable=lambda: draw([task.row for task in tasks]), console=console, refresh_per_second=4)
+        stack.enter_context(live)
+        try:
+            while True:
+                _settle(tasks)
+                for task in [task for task in tasks if _ready(task, tasks)][: len(free)]:
+                    running.append(_start(task, free.pop(0), context, locks[task.plan.scene_dir]))
+                if not running:
+                    break
+                for worker in [
+                    worker for worker in running if worker.messages in wait([w.messages for w in running], 1.0)
+                ]:
+                    if not _hear(worker, live.console):
+                        running.remove(worker)
+                        free.append(worker.place)
+        except KeyboardInterrupt:
+            _stop(running, live.console)
+            raise
+    if not console.is_terminal:
+        console.print()  # which Live forgets where nothing is live
+    for task in tasks:
+        if task.state in ("failed", "left out"):
+            console.print(f"[bold red]{task.row.name}[/]: {escape(task.problem)}", highlight=False, soft_wrap=True)
+    return all(task.state == "succeeded" for task in tasks)
+
+
+def explain_plan(plan: Plan, console: Console) -> None:
+    """Print what each job of a plan would do, and why, and the command that does the same. Nothing is done."""
+    context = _context()
+    ours, theirs = context.Pipe()
+    log = plan.scene_dir / "logs" / "dry-run.log"
+    job = Job("dry run", "examine", plan.scene_dir)
+    with open(os.devnull) as nothing:
+        process = context.Process(target=start, args=(job, plan, Place("cpu"), log, theirs, DupFd(nothing.fileno())))
+        process.start()
+    theirs.close()
+    for job in plan.jobs:
+        try:
+            with console.status(f"Looking at {job.name} …"):
+                report = ours.recv()
+        except EOFError:
+            raise StageError(f"The plan could not be looked at. The whole story: {log}") from None
+        if report.state == "failed":
+            raise StageError(report.text)
+        fate = "[green]kept[/]" if report.state == "kept" else "[yellow]runs[/]"
+        console.print(f"[bold]{job.name}[/]: {fate}, {escape(report.text)}", highlight=False, soft_wrap=True)
+        if job.kind == "train" and report.state != "kept":
+            console.print(f"    {escape(job.command)}", highlight=False, soft_wrap=True)
+    process.join()
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    """nerfstudio takes seconds to import: once, in a server from which every job is forked."""
+    # Its dependencies' notes on what will be deprecated are nothing that the user of a plan could act on.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOAD])
-    failed: Dict[str, str] = {}
-    columns = (
-        TextColumn("{task.description:<12}"),
-        TextColumn("{task.fields[state]:<10}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    return context
+
+
+def _needed(task: Task, tasks: Sequence[Task]) -> List[Task]:
+    return [other for other in tasks if other.plan is task.plan and other.job.name in task.job.needs]
+
+
+def _ready(task: Task, tasks: Sequence[Task]) -> bool:
+    return task.state == "waiting" and all(other.state == "succeeded" for other in _needed(task, tasks))
+
+
+def _settle(tasks: Sequence[Task]) -> None:
+    """Jobs whose inputs failed are left out. Tasks stand in an order in which they can be done, so once is enough."""
+    for task in tasks:
+        lost = [other for other in _needed(task, tasks) if other.state in ("failed", "left out")]
+        if task.state == "waiting" and lost:
+            task.state, task.problem = "left out", f"left out, because {lost[0].job.name} failed"
+            task.row.state = "left out"
+
+
+def _start(task: Task, place: Place, context: multiprocessing.context.ForkServerContext, lock: int) -> Worker:
+    # A pipe for both directions, though nothing is sent to the worker: it notices at its end when this process is gone.
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=start, args=(task.job, task.plan, place, _log(task), theirs, DupFd(lock)), name=task.row.name
     )
-    with Progress(*columns, console=console) as progress:
-        tasks = {job.name: progress.add_task(job.name, start=False, total=None, state="waiting") for job in plan.jobs}
-        for job in plan.jobs:
-            missing = [need for need in job.needs if need in failed]
-            if missing:
-                failed[job.name] = f"left out, because {missing[0]} failed"
-                progress.update(tasks[job.name], state="left out", total=1)
-                continue
-            problem = _do(job, plan, context, progress, tasks[job.name])
-            if problem:
-                failed[job.name] = problem
-    for name, problem in failed.items():
-        console.print(f"[bold red]{name}[/]: {problem}", highlight=False)
-    return not failed
-
-
-def _do(
-    job: Job, plan: Plan, context: multiprocessing.context.ForkServerContext, progress: Progress, task: TaskID
-) -> str:
-    """Run one job in a process of its own. Returns what went wrong, or ''."""
-    messages, theirs = context.Pipe(duplex=False)
-    log = plan.scene_dir / "logs" / f"{job.name.replace(' ', '-')}.log"
-    process = context.Process(target=start, args=(job, plan, log, theirs), name=job.name)
-    progress.update(task, state="starting")
-    progress.start_task(task)
     process.start()
     theirs.close()
+    task.state, task.row.state, task.row.device = "running", "starting", place.device
+    task.row.started = time.monotonic()
+    return Worker(task, process, ours, place=place)
+
+
+def _log(task: Task) -> Path:
+    return task.plan.scene_dir / "logs" / f"{task.job.name.replace(' ', '-')}.log"
+
+
+def _hear(worker: Worker, console: Console) -> bool:
+    """Take what a worker says; whether it is still there."""
+    task = worker.task
     try:
-        last = _follow(messages, progress, task)
-    except KeyboardInterrupt:
-        process.terminate()
-        raise
+        worker.last = worker.messages.recv()
+        task.row.update(worker.last)
+        return True
+    except (EOFError, ConnectionResetError):
+        pass
+    worker.process.join()
+    worker.messages.close()
+    task.row.ended = time.monotonic()
+    last = worker.last
+    if last is not None and last.state in ("done", "kept"):
+        task.state = "succeeded"
+        if last.text:
+            console.print(f"{task.row.name}: {escape(last.text)}", highlight=False, soft_wrap=True)
+        return False
+    task.state = task.row.state = "failed"
+    if last is not None and last.state == "failed":
+        task.problem = last.text
+    elif last is not None and last.state == "stopped":
+        task.problem = last.text
+    else:
+        lines = _log(task).read_text("utf8", errors="replace").splitlines() if _log(task).exists() else []
+        task.problem = "\n".join(
+            [
+                f"ended without a word (exit code {worker.process.exitcode}). The end of {_log(task)}:",
+                *lines[-END_OF_LOG:],
+            ]
+        )
+    return False
+
+
+def _stop(running: Sequence[Worker], console: Console) -> None:
+    """Ask all jobs to save and end; those that do not in time are killed."""
+    console.print("Stopping: stages save what they have reached. Once more to stop at once.", highlight=False)
+    for worker in running:
+        worker.task.row.state = "stopping"
+        if worker.process.is_alive():
+            worker.process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    try:
+        for worker in running:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
     finally:
-        process.join()
-    if last is None or last.state not in ("done", "kept", "failed"):
-        progress.update(task, state="[red]failed")
-        return f"ended without a word (exit code {process.exitcode}). The whole story: {log}"
-    if last.state == "failed":
-        progress.update(task, state="[red]failed")
-        return last.text
-    if last.text:
-        progress.console.print(f"{job.name}: {last.text}", highlight=False)
-    return ""
+        for worker in running:
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.task.row.state = "stopped"
 
 
-def _follow(messages: Connection, progress: Progress, task: TaskID) -> Report | None:
-    """Show what a worker reports until it hangs up; the last report."""
-    last, shown = None, 0.0
-    while True:
-        try:
-            report = messages.recv()
-        except EOFError:
-            return last
-        changed = last is None or last.state != report.state
-        last = report
-        if report.state in ("done", "kept"):
-            total = progress.tasks[task].total or 1
-            progress.update(task, state=f"[green]{report.state}", total=total, completed=total)
-        elif changed or time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
-            progress.update(task, state=report.state, total=report.total or None, completed=report.done)
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Optional[FrameType]) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Optional
 
 
 @dataclass(frozen=True)
 class Report:
     """What a worker says while it works and when it is done."""
 
-    state: Literal["training", "evaluating", "rendering", "done", "kept", "failed"]
+    state: Literal["training", "evaluating", "rendering", "done", "kept", "failed", "stopped"]
     done: int = 0
     total: int = 0
     text: str = ""
+    loss: Optional[float] = None
+    psnr: Optional[float] = None
+    """Of the latest batch of training rays."""
+    rays_per_second: Optional[float] = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
-from dac_nerfstudio.partition import Partition
+from dac_nerfstudio.partition import Partition, divide, find_model, read_views
 from dac_nerfstudio.run.presets import PRESETS, Preset
 from dac_nerfstudio.stage import StageError
 
-Only = Literal["split", "experts", "ensemble", "distill", "finetune", "baseline", "video"]
+Only = Literal["split", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,16 @@ class Job:
     """One stage: a training by ``ns-train``, or what belongs around it."""
 
     name: str
-    kind: Literal["split", "train", "video"]
+    kind: Literal["split", "train", "evaluate", "video", "examine"]
     run_dir: Path
     """Where its result lies."""
-    method: str
+    method: str = ""
     flags: Tuple[str, ...] = ()
     """Of ``ns-train`` and this method."""
     needs: Tuple[str, ...] = ()
     """Names of the jobs that have to succeed first."""
-    score_every: int = 0
-    """Once trained, score one test view in so many; 0 scores none."""
+    score_most: int = 0
+    """Once trained, score up to so many test views."""
 
     @property
     def command(self) -> str:
@@ -58,21 +59,70 @@ def scene_suffix(data: Path) -> str:
         raise StageError(f"There is no data at {data}. Name a scene's folder: --data PATH")
     if (data / "transforms_train.json").exists():
         return ""
-    if data.name == "transforms.json" or (data / "transforms.json").exists():
+    if data.name == "transforms.json" or (data / "transforms.json").exists() or find_model(data):
         return "-360"
     if data.name == "transforms_train.json":
         raise StageError(f"Name the scene's folder instead of the file: --data {data.parent}")
     found = ", ".join(sorted(path.name for path in data.iterdir())[:6]) if data.is_dir() else "a file"
     raise StageError(
-        f"{data} holds {found or 'nothing'}; expected transforms_train.json (a scene in Blender's format) or "
-        "transforms.json (nerfstudio's; ns-process-data makes it from photos)."
+        f"{data} holds {found or 'nothing'}; expected transforms_train.json (a scene in Blender's format), "
+        "transforms.json (nerfstudio's; ns-process-data makes it from photos) or a COLMAP model in colmap/sparse/0 or "
+        "sparse/0."
     )
 
 
-def current_groups(scene_dir: Path) -> Optional[int]:
-    """Number of groups of the scene's partition, if it has one."""
+def data_parser(data: Path, suffix: str, downscale: Optional[int]) -> Tuple[str, ...]:
+    """The data parser and its flags, at the end of a command of ``ns-train``; none where the method's own will do.
+
+    Raises:
+        StageError: there are no photos of that size.
+    """
+    if not suffix:
+        if downscale is not None:
+            raise StageError("--downscale is for real photos; a scene in Blender's format has one size of images.")
+        return ()
+    folder = data.parent if data.is_file() else data
+    # nerfstudio would ask on the console whether to make them.
+    if downscale not in (None, 1) and not (folder / f"images_{downscale}").is_dir():
+        sizes = (
+            ", ".join(sorted(path.name for path in folder.glob("images*") if path.is_dir())) or "no folder of images"
+        )
+        raise StageError(f"{folder} has {sizes}, but no images_{downscale}. Choose another --downscale, or make it.")
+    flags = () if downscale is None else ("--downscale-factor", str(downscale))
+    if data.is_file() or (data / "transforms.json").exists():
+        return ("nerfstudio-data", *flags) if flags else ()
+    model = find_model(data)
+    assert model is not None
+    return ("colmap", "--colmap-path", str(model.relative_to(data)), *flags)
+
+
+def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness: float) -> Dict[str, Any]:
+    """With which settings to divide: what is asked for now, else what was asked for before, else the preset's.
+
+    Args:
+        before: the scene's partition, if it has one.
+        asked: settings asked for now.
+        softness: the preset's.
+    """
+    settings: Dict[str, Any] = {"softness": softness}
+    if before is not None:
+        made = {name: before.settings[name] for name in ("groups", "overlap", "softness")}
+        settings = {**made, **before.asked}
+    # The two exclude each other: the one asked for now wins.
+    if asked.get("overlap"):
+        settings.pop("softness", None)
+    if asked.get("softness"):
+        settings.pop("overlap", None)
+    return {**settings, **asked}
+
+
+def count_groups(data: Path, scene_dir: Path, asked: Dict[str, Any]) -> int:
+    """How many experts there will be: a question of the views where the number is to be found out or cannot be met."""
     path = scene_dir / "partition.json"
-    return Partition.load(path).num_groups if path.exists() else None
+    before = Partition.load(path) if path.exists() else None
+    if before is not None and before.satisfies(asked):
+        return before.num_groups
+    return divide(read_views(data), **divide_settings(before, asked, 0.0)).num_groups
 
 
 def make_plan(
@@ -80,41 +130,45 @@ def make_plan(
     output_dir: Path,
     scene: str,
     preset: str,
-    groups: Optional[int],
-    overlap: Optional[float],
-    softness: Optional[float],
+    divide: Dict[str, Any],
+    downscale: Optional[int],
     baseline: bool,
     video: bool,
     device: str,
     seed: int,
     only: Optional[Only],
     experts: Tuple[Path, ...],
+    flags: Mapping[str, Tuple[str, ...]] = MappingProxyType({}),
 ) -> Plan:
-    """Lay out the jobs of a scene. Parameters are those of ``dac run``.
+    """Lay out the jobs of a scene. Parameters are those of ``dac run``; ``divide`` has those of ``dac split``, None for
+    what was not asked for, ``flags`` those of `read_flags`.
 
     Raises:
         StageError: the data is of no known layout.
+        PartitionError: the number of groups is to be found out, and the views cannot be read.
     """
     recipe = PRESETS[preset]
     suffix, scene_dir, run = scene_suffix(data), output_dir / scene, f"{preset}-seed{seed}"
-    asked = {"groups": groups, "overlap": overlap, "softness": softness}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    count = groups if groups is not None else current_groups(scene_dir) or 4
+    asked = {name: value for name, value in divide.items() if value is not None}
+    parser = data_parser(data, suffix, downscale)
+    count = count_groups(data, scene_dir, asked)
     common = (
         *("--data", str(data), "--output-dir", str(output_dir), "--experiment-name", scene, "--timestamp", run),
         *("--vis", "tensorboard", "--machine.device-type", device, "--machine.seed", str(seed)),
         *recipe.flags,
+        *(recipe.real_flags if suffix else ()),
     )
 
-    def job(name: str, stage: str, flags: Tuple[str, ...] = (), needs: Tuple[str, ...] = (), group: int = 0) -> Job:
+    def job(name: str, stage: str, own: Tuple[str, ...] = (), needs: Tuple[str, ...] = (), group: int = 0) -> Job:
         method = f"dac-{stage}{suffix}"
         folder = scene_dir / method / (f"group-{group}" if group else "") / run
+        changed = (*flags.get("all", ()), *flags.get(f"dac-{stage}", ()))
         return Job(
-            name, "train", folder, method, (*flags, *common, *_steps(recipe, stage)), needs,
-            0 if stage == "ensemble" else recipe.score_every,
+            name, "train", folder, method, (*own, *common, *_steps(recipe, stage), *changed, *parser), needs,
+            0 if stage == "ensemble" else recipe.score_most,
         )  # fmt: skip
 
-    jobs: List[Job] = [Job("split", "split", scene_dir, f"dac-baseline{suffix}", common)]
+    jobs: List[Job] = [Job("split", "split", scene_dir, f"dac-baseline{suffix}", (*common, *parser))]
     if not experts:
         numbers = range(1, count + 1)
         jobs += [job(f"expert {group}", "expert", ("--group", str(group)), ("split",), group) for group in numbers]
@@ -127,11 +181,19 @@ def make_plan(
         job("distill", "distill", named, ("split", *teachers)),
         job("finetune", "finetune", ("--student", str(student)), ("distill",)),
     ]
-    if baseline or only == "baseline":
+    if baseline or only in ("baseline", "evaluate"):
         jobs.append(job("baseline", "baseline", needs=("split",)))
     if video or only == "video":
         jobs.append(Job("video", "video", scene_dir / f"dac-finetune{suffix}" / run, "", needs=("finetune",)))
-    if only is not None:
+    if only == "evaluate":
+        named_runs = [
+            replace(job(f"expert {number}", "expert"), run_dir=path) for number, path in enumerate(experts, 1)
+        ]
+        runs = named_runs or [job for job in jobs if job.score_most and (job.run_dir / "stage.json").exists()]
+        if not runs:
+            raise StageError(f"There is nothing to score in {scene_dir}. Train first: dac run --data {data}")
+        jobs = [replace(job, kind="evaluate", name=f"evaluate {job.name}", needs=()) for job in runs]
+    elif only is not None:
         wanted = [job for job in jobs if job.name == only or (only == "experts" and job.name.startswith("expert "))]
         kept = {job.name for job in wanted} | {"split"}
         jobs = [replace(job, needs=tuple(n for n in job.needs if n in kept)) for job in jobs if job.name in kept]

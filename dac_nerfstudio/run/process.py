@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, Optional
 
 from dac_nerfstudio.run.plan import Job, Plan
 
@@ -11,8 +16,46 @@ PRELOAD = "dac_nerfstudio.run.worker"
 """What the server imports from which jobs are forked."""
 
 
-def start(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
-    """Entry of a worker's process."""
+@dataclass(frozen=True)
+class Place:
+    """Where a job runs."""
+
+    device: str
+    """`cpu`, `mps` or `cuda:<number>`."""
+    threads: Optional[int] = None
+    """Of the CPU; None leaves it to torch. Several processes that each take all cores are many times slower."""
+
+
+def start(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, lock: Any) -> None:
+    """Entry of a worker's process.
+
+    Args:
+        job, plan: what to do.
+        place: where.
+        log: file that everything it prints is added to.
+        messages: where it reports; closed at the other end when the parent is gone.
+        lock: a `multiprocessing.reduction.DupFd` of the scene's lock.
+    """
+    # Ctrl-C in a terminal reaches all processes; the parent alone decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if place.device.startswith("cuda:"):
+        # Before anything touches CUDA, which the server it was forked from has not.
+        os.environ["CUDA_VISIBLE_DEVICES"] = place.device.removeprefix("cuda:")
+    lock.detach()  # held until this process ends, whatever becomes of its parent
+    threading.Thread(target=_follow_parent, args=(messages,), daemon=True).start()
+
+    import torch
+
     from dac_nerfstudio.run.worker import work
 
+    if place.threads is not None:
+        torch.set_num_threads(place.threads)
     work(job, plan, log, messages)
+
+
+def _follow_parent(messages: Connection) -> None:
+    """A worker whose parent is gone stops as if asked to."""
+    try:
+        messages.recv()
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGTERM)

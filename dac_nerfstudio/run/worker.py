@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Callable, Literal, Tuple
+from typing import Callable, Dict, List, Literal, Tuple
 
 import torch
 import tyro
@@ -18,34 +21,60 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
+from dac_nerfstudio.conquer.interruption import Interrupted
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
-from dac_nerfstudio.conquer.trainer import DaCTrainerConfig, UserError
-from dac_nerfstudio.partition import Partition, divide, plot_partition, publish
+from dac_nerfstudio.conquer.trainer import DaCTrainer, DaCTrainerConfig, UserError, flattened
+from dac_nerfstudio.kplanes.model import lpips_weights
+from dac_nerfstudio.kplanes.scores import left_out
+from dac_nerfstudio.partition import PICTURE, Partition, plot_partition, read_test_views
+from dac_nerfstudio.partition import split as divide_scene
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan
-from dac_nerfstudio.stage import Stage, write_json
+from dac_nerfstudio.run.plan import Job, Plan, divide_settings
+from dac_nerfstudio.stage import Stage, StageError, write_json
 
-EVALUATION = "evaluation.json"
-
+EVALUATION, EVALUATION_FORMAT = "evaluation.json", 3
+"""Scores of an earlier format are made again."""
+PAIRS = "test"
+"""In a run folder: photo and rendering of each test view."""
 
 Tell = Callable[[Report], None]
 
 
 def work(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
     """Do a job; everything it prints goes to ``log``, what matters to ``messages``."""
+
+    def tell(report: Report) -> None:
+        with suppress(BrokenPipeError):  # the parent is gone: its watcher has asked this process to stop
+            messages.send(report)
+
+    with suppress(Interrupted):
+        do(job, plan, log, tell)
+
+
+def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
+    """Do a job and tell how it ended; everything that this process prints goes to ``log`` from here on.
+
+    Raises:
+        Interrupted: the job was asked to stop; that is told, too.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     try:
-        {"split": split, "train": train, "video": video}[job.kind](job, plan, messages.send)
+        {"split": split, "train": train, "evaluate": score, "video": video, "examine": examine}[job.kind](
+            job, plan, tell
+        )
+    except Interrupted as stop:
+        tell(Report("stopped", text=f"stopped at step {stop.steps}, which is saved" if stop.steps else "stopped"))
+        raise
     except SystemExit as error:
-        messages.send(Report("failed", text=str(error).strip()))
+        tell(Report("failed", text=str(error).strip()))
     except UserError as error:
-        messages.send(Report("failed", text=str(error)))
+        tell(Report("failed", text=str(error)))
     except BaseException:
         traceback.print_exc()
-        messages.send(Report("failed", text=f"{traceback.format_exc(limit=-1).strip()}\nThe whole story: {log}"))
+        tell(Report("failed", text=f"{traceback.format_exc(limit=-1).strip()}\nThe whole story: {log}"))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -56,6 +85,22 @@ def parse(job: Job) -> DaCTrainerConfig:
     return tyro.cli(AnnotatedBaseConfigUnion, args=[job.method, *job.flags])
 
 
+def check_flags(job: Job) -> None:
+    """Before anything long: a misspelt flag of the last stage must not wait for its turn.
+
+    Raises:
+        StageError: ``ns-train`` does not take the flags.
+    """
+    complaint = io.StringIO()
+    try:
+        with redirect_stdout(complaint), redirect_stderr(complaint):
+            parse(job)
+    except SystemExit:
+        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
+        told = " ".join(line for line in lines if line and line[0] not in "╭╰─-").partition(" Available subcommands")[0]
+        raise StageError(f"ns-train {job.method} does not take these flags. {told}") from None
+
+
 def with_data(config: DaCTrainerConfig) -> DaCTrainerConfig:
     """What ``ns-train`` does with --data before anything else."""
     config.pipeline.datamanager.data = config.data
@@ -64,25 +109,25 @@ def with_data(config: DaCTrainerConfig) -> DaCTrainerConfig:
 
 
 def split(job: Job, plan: Plan, tell: Tell) -> None:
-    """Make sure that the scene's partition has the settings asked for."""
+    """Make sure that the scene's partition has the settings asked for, and that all flags are ones that exist."""
+    for other in plan.jobs:
+        if other.kind == "train":
+            check_flags(other)
     config = with_data(parse(job))
     current = plan.scene_dir / "partition.json"
     before = Partition.load(current) if current.exists() else None
-    if before is None:
-        softness = 0.0 if plan.divide.get("overlap") else plan.softness
-        partition = divide(config.read_views(), **{"softness": softness, **plan.divide})
-        publish(partition, plan.scene_dir)
-    elif not plan.divide.items() <= before.settings.items():
-        partition = divide(config.read_views(), **{**before.settings, "strategy": "azimuth", **plan.divide})
-        publish(partition, plan.scene_dir)
-    else:
+    kept = before is not None and before.satisfies(plan.divide)
+    if kept:
         partition = config.find_partition()
-    picture = plan.scene_dir / "partition.png"
-    if before is None or before.fingerprint != partition.fingerprint or not picture.exists():
-        plot_partition(partition, picture)
-        tell(Report("done", text=f"{len(partition.views)} views in {partition.num_groups} groups: {picture}"))
+        if not (plan.scene_dir / PICTURE).exists():
+            plot_partition(partition, plan.scene_dir / PICTURE)
     else:
-        tell(Report("kept", text=f"{len(partition.views)} views in {partition.num_groups} groups: {picture}"))
+        settings = divide_settings(before, plan.divide, plan.softness)
+        partition, _ = divide_scene(
+            config.views_to_divide(), plan.scene_dir, read_test_views(config.data_path), **settings
+        )
+    text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PICTURE}"
+    tell(Report("kept" if kept else "done", text="\n".join([*partition.notes, text])))
 
 
 def train(job: Job, plan: Plan, tell: Tell) -> None:
@@ -96,70 +141,167 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
-        total = config.stage.total_steps
-
-        def report(step: int) -> None:
-            tell(Report("training", step + 1, total))
-
-        trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], report))
+        trainer.callbacks.append(
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], Progress(trainer, tell).after_step)
+        )
         trainer.train()
         # Room for the pipeline that is built from the files.
         del trainer
-    if job.score_every:
+    if job.score_most:
         try:
-            evaluate(job, config, tell)
+            evaluate(job, plan, tell)
         except FileNotFoundError as error:
             text = f"trained, but not scored: there are no test views ({error})"
     tell(Report("kept" if state == "kept" else "done", text=text))
 
 
-def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[Literal["kept", "resumed", "new"], str]:
-    """Decide between an earlier run's result, going on with it, and a new start.
+class Progress:
+    """Tells of a training's progress, now and then: every figure costs a look at the device."""
 
-    An earlier run with other settings or inputs is moved aside, not deleted.
-    """
-    assert config.stage is not None
+    INTERVAL = 0.5
+    """Seconds."""
+
+    def __init__(self, trainer: DaCTrainer, tell: Tell) -> None:
+        self.trainer, self.tell = trainer, tell
+        self.told, self.steps = time.monotonic(), 0
+
+    def after_step(self, step: int) -> None:
+        self.steps += 1
+        now, total = time.monotonic(), self.trainer.stage.total_steps
+        if now - self.told < self.INTERVAL and step + 1 < total:
+            return
+        loss, metrics = self.trainer.latest
+        rays = self.steps * self.trainer.pipeline.datamanager.get_train_rays_per_batch() / (now - self.told)
+        psnr = float(metrics["psnr"]) if "psnr" in metrics else None
+        self.tell(Report("training", step + 1, total, loss=float(loss), psnr=psnr, rays_per_second=rays))
+        self.told, self.steps = now, 0
+
+
+State = Literal["kept", "resumed", "changed", "new"]
+
+
+def decide(run_dir: Path, stage: Stage) -> Tuple[State, str]:
+    """What to do about an earlier run in a folder: keep its result, go on with it, put it aside, or start; and why."""
     if not (run_dir / "stage.json").exists():
-        return "new", ""
+        return "new", "not made yet"
     earlier = Stage.load(run_dir)
-    if earlier.fingerprint != config.stage.fingerprint:
+    if earlier.fingerprint != stage.fingerprint:
+        return "changed", "; ".join(changes(earlier, stage))
+    if earlier.complete:
+        return "kept", "finished, with the same settings and inputs"
+    if any((run_dir / "nerfstudio_models").glob("step-*.ckpt")):
+        return "resumed", f"interrupted at step {earlier.steps} of {earlier.total_steps}"
+    return "new", "interrupted before anything was saved"
+
+
+def changes(earlier: Stage, stage: Stage, most: int = 3) -> List[str]:
+    """In what two runs differ, in words; no more than `most` of it."""
+    one, other = (
+        {"settings": s.settings, "seed": s.seed, "steps": s.total_steps, "group": s.group, **s.inputs}
+        for s in (earlier, stage)
+    )
+    before, now, inputs = dict(flattened(one)), dict(flattened(other)), {*earlier.inputs, *stage.inputs}
+    found = [
+        f"{name.removeprefix('settings.')} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted({*before, *now}, key=lambda name: (name in inputs, name))
+        if before.get(name) != now.get(name) and not name.endswith(".max_steps")
+    ]
+    return found[:most] + [f"and {len(found) - most} more"] * (len(found) > most)
+
+
+def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[State, str]:
+    """Prepare the folder and the configuration for what `decide` says; an earlier run is moved aside, not deleted."""
+    assert config.stage is not None
+    state, why = decide(run_dir, config.stage)
+    if state == "changed":
         aside = run_dir.with_name(f"{run_dir.name}-before-{time.strftime('%Y-%m-%d_%H%M%S')}")
         run_dir.rename(aside)
-        return "new", f"settings or inputs have changed; the earlier run is now {aside.name}"
-    if earlier.complete:
-        return "kept", ""
-    if any((run_dir / "nerfstudio_models").glob("step-*.ckpt")):
+        return state, f"made anew ({why}); the earlier run is now {aside.name}"
+    if state == "resumed":
         config.load_dir = run_dir / "nerfstudio_models"
-        return "resumed", f"resumed at step {earlier.steps}"
-    return "new", ""
+        return state, f"resumed at step {Stage.load(run_dir).steps}"
+    return state, ""
 
 
-def evaluate(job: Job, config: DaCTrainerConfig, tell: Tell) -> None:
-    """Score the test views (an expert: its own) from the files alone, unless that was done before."""
-    path, manager = job.run_dir / EVALUATION, config.pipeline.datamanager
-    assert config.stage is not None
+def examine(job: Job, plan: Plan, tell: Tell) -> None:
+    """Say of every job of a plan whether it would run, and why: one report each, `kept` or `done`."""
+    fates: Dict[str, str] = {}
+    for other in plan.jobs:
+        needed = [need for need in other.needs if fates[need] != "kept"]
+        if needed:
+            state, why = "new", f"{needed[0]} comes first"
+        elif other.kind == "split":
+            state, why = _examine_split(plan)
+        elif other.kind == "train":
+            try:
+                config = with_data(parse(other))
+                config.prepare()
+                assert config.stage is not None
+                state, why = decide(other.run_dir, config.stage)
+            except UserError as error:
+                state, why = "new", str(error)
+        elif other.kind == "evaluate":
+            state, why = "new", f"scores {other.run_dir}, unless that was done"
+        else:
+            kept = _video_is_of(other, plan)
+            state, why = ("kept", "made from this student") if kept else ("new", "not made yet")
+        fates[other.name] = state
+        tell(Report("kept" if state == "kept" else "done", text=why))
+
+
+def _examine_split(plan: Plan) -> Tuple[State, str]:
+    current = plan.scene_dir / "partition.json"
+    if not current.exists():
+        return "new", "the views are not divided yet"
+    settings = Partition.load(current)
+    if settings.satisfies(plan.divide):
+        return "kept", f"divided by {settings.settings['strategy']} into {settings.num_groups} groups"
+    other = [f"{name} {value}" for name, value in plan.divide.items() if not settings.satisfies({name: value})]
+    return "changed", f"asked for {', '.join(other)}"
+
+
+def score(job: Job, plan: Plan, tell: Tell) -> None:
+    """Score a run that is there."""
+    if not Stage.load(job.run_dir).complete:
+        raise StageError(f"The run in {job.run_dir} is not finished, so there is nothing to score.")
+    scored = evaluate(job, plan, tell)
+    tell(Report("done" if scored else "kept", text=str(job.run_dir / EVALUATION)))
+
+
+def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
+    """Score the test views (an expert: its own) from the files alone; False if that was done before."""
+    path, current, stage = job.run_dir / EVALUATION, plan.scene_dir / "partition.json", Stage.load(job.run_dir)
     made_from = {
-        "stage": Stage.load(job.run_dir).fingerprint,
-        "partition": config.stage.partition,
+        "format": EVALUATION_FORMAT,
+        "stage": stage.fingerprint,
+        "partition": Partition.load(current).fingerprint,
         "split": "test",
-        "every": job.score_every,
+        "views_of": with_data(parse(job)).test_digest(),
+        "most": job.score_most,
     }
     if path.exists() and made_from.items() <= json.loads(path.read_text("utf8")).items():
-        return
+        return False
 
     def with_partition(recorded: TrainerConfig) -> TrainerConfig:
         # A baseline outlives partitions; its views are scored by the groups of the current one.
-        recorded.pipeline.datamanager.partition = manager.partition  # type: ignore
+        recorded.pipeline.datamanager.partition = current  # type: ignore
         return recorded
 
     _, pipeline, _, _ = eval_setup(job.run_dir / "config.yml", test_mode="test", update_config_callback=with_partition)
     assert isinstance(pipeline, DaCPipeline)
+    pairs = job.run_dir / PAIRS
+    shutil.rmtree(pairs, ignore_errors=True)
     views = pipeline.score_views(
-        only_group=manager.group,
-        every=job.score_every,
+        only_group=stage.group,
+        most=job.score_most,
         progress=lambda done, total: tell(Report("evaluating", done, total)),
+        # The two that a report compares.
+        pairs=pairs if job.method.startswith(("dac-baseline", "dac-finetune")) else None,
     )
-    write_json(path, {**made_from, "views": views})
+    cameras = pipeline.datamanager.eval_dataset.cameras
+    reasons = left_out(int(cameras.height.min()), int(cameras.width.min()), lpips_weights())
+    write_json(path, {**made_from, "left_out": reasons, "views": views})
+    return True
 
 
 def video(job: Job, plan: Plan, tell: Tell) -> None:
@@ -167,8 +309,7 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     from nerfstudio.scripts.render import RenderInterpolated
 
     path = plan.scene_dir / "report" / "video.mp4"
-    made_from, record = {"stage": Stage.load(job.run_dir).fingerprint}, path.with_suffix(".json")
-    if path.exists() and record.exists() and json.loads(record.read_text("utf8")) == made_from:
+    if path.exists() and _video_is_of(job, plan):
         tell(Report("kept", text=str(path)))
         return
     tell(Report("rendering"))
@@ -176,5 +317,16 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     RenderInterpolated(
         load_config=job.run_dir / "config.yml", output_path=path, interpolation_steps=3, frame_rate=15
     ).main()
-    write_json(record, made_from)
+    write_json(_video_record(plan), {"stage": Stage.load(job.run_dir).fingerprint})
     tell(Report("done", text=str(path)))
+
+
+def _video_record(plan: Plan) -> Path:
+    return plan.scene_dir / "report" / "video.json"
+
+
+def _video_is_of(job: Job, plan: Plan) -> bool:
+    """Whether the video was made from the run as it is now."""
+    record = _video_record(plan)
+    made_from = json.loads(record.read_text("utf8")) if record.exists() else {}
+    return bool(made_from == {"stage": Stage.load(job.run_dir).fingerprint})

@@ -16,8 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from colmap_files import Camera, Photo, write_text
+from PIL import Image
+from scipy.spatial.transform import Rotation
 
+from dac_nerfstudio.partition import read_views
 from dac_nerfstudio.scenes import make_demo_scene
 
 STEPS = 90
@@ -111,10 +116,10 @@ def training(name: str, suffix: str = "", run: str = "run", needs: tuple[str, ..
     scene = "real" if suffix else "demo"
     folder = Path("outputs", scene, f"{stage}{suffix}", f"group-{group}" if group else "", run)
     flags = (
-        *("--data", "demo", "--experiment-name", scene, "--timestamp", run, "--groups", str(GROUPS)),
+        *("--data", scene, "--experiment-name", scene, "--timestamp", run, "--groups", str(GROUPS)),
         *(("--group", group) if group else ()),
         *("--max-num-iterations", str(STEPS), *TINY, *extra),
-        *(("blender-data",) if suffix else ()),
+        *(("colmap",) if suffix else ()),
     )
     return Training(f"{stage}{suffix}", folder, flags, needs)
 
@@ -151,7 +156,42 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Runs commands in a folder that holds the scene ``demo``."""
     folder = tmp_path_factory.mktemp("cli")
     make_demo_scene(folder / "demo", size=32, train=16, val=2, test=TEST_VIEWS)
+    make_real_scene(folder / "demo", folder / "real")
     return Shell(folder)
+
+
+def make_real_scene(source: Path, data: Path) -> None:
+    """The demo scene as if it had been photographed: photos without alpha, and a COLMAP model whose cameras stand in a
+    frame of their own and share points with their neighbours."""
+    turn = Rotation.from_euler("xyz", [100, 20, -30], degrees=True)
+    random = np.random.default_rng(0)
+    points = random.normal(size=(400, 3))
+    photos, lists = [], {}
+    for split in ("train", "val", "test"):
+        views = read_views(source, split)
+        lists[split] = [name.replace("/", "_") for name in views.names]
+        for name, photo, pose in zip(lists[split], views.photos or (), views.camera_to_worlds):
+            (data / "images").mkdir(parents=True, exist_ok=True)
+            with Image.open(photo) as image:
+                Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert(
+                    "RGB"
+                ).save(data / "images" / name)
+            to_camera = (turn * Rotation.from_matrix(pose[:, :3] * [1, -1, -1])).inv()
+            x, y, z, w = to_camera.as_quat()
+            shift = -to_camera.apply(turn.apply(pose[:, 3]))
+            seen = np.flatnonzero(points @ pose[:, 3] > 2)  # points on a sphere, from the side they face
+            photos.append(
+                Photo(len(photos) + 1, name, (w, x, y, z), tuple(shift), points=tuple(seen.tolist())),
+            )
+    fx, fy, cx, cy, width, height = views.intrinsics[0]
+    model = data / "colmap" / "sparse" / "0"
+    model.mkdir(parents=True)
+    write_text(model, [Camera(1, "PINHOLE", int(width), int(height), (fx, fy, cx, cy))], photos)
+    (model / "points3D.txt").write_text(
+        "".join(f"{i} {x} {y} {z} 0 0 0 1 1 0\n" for i, (x, y, z) in enumerate(turn.apply(points)))
+    )
+    for split, names in lists.items():
+        (data / f"{split}_list.txt").write_text("\n".join(names) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
+from PIL import Image
 from rich.console import Console
 
 from dac_nerfstudio.partition import divide, publish, read_views
 from dac_nerfstudio.report.results import gather
-from dac_nerfstudio.run.local import run_plan
+from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.plan import Job, Plan, make_plan
 from dac_nerfstudio.stage import Stage
 
@@ -31,9 +33,8 @@ def planned(shell: Shell, **changes: Any) -> Plan:
         "output_dir": shell.folder / "whole",
         "scene": "demo",
         "preset": "demo",
-        "groups": GROUPS,
-        "overlap": None,
-        "softness": None,
+        "divide": {"groups": changes.pop("groups", GROUPS)},
+        "downscale": None,
         "baseline": True,
         "video": True,
         "device": "cpu",
@@ -88,6 +89,16 @@ def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> N
     assert all(set(job.needs) <= {"split"} for job in plan.jobs)
 
 
+def test_plan_of_an_evaluation_alone(shell: Shell, tmp_path: Path) -> None:
+    jobs = planned(shell, only="evaluate", experts=(Path("a"), Path("b"))).jobs
+    assert [(job.name, job.kind, job.run_dir) for job in jobs] == [
+        ("evaluate expert 1", "evaluate", Path("a")),
+        ("evaluate expert 2", "evaluate", Path("b")),
+    ]
+    with pytest.raises(ValueError, match="nothing to score"):
+        planned(shell, output_dir=tmp_path, only="evaluate")
+
+
 def test_plan_with_ready_experts_trains_none(shell: Shell) -> None:
     plan = planned(shell, experts=(Path("a"), Path("b")))
     jobs = {job.name: job for job in plan.jobs}
@@ -115,9 +126,9 @@ def test_plan_takes_the_number_of_groups_from_the_scene(shell: Shell, tmp_path: 
 
 
 def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / "transforms.json").write_text("{}")
-    plan = planned(shell, data=tmp_path)
+    plan = planned(shell, data=shell.folder / "real")
     assert all(job.method.endswith("-360") for job in plan.jobs if job.kind == "train")
+    assert all(job.flags[-3:] == ("colmap", "--colmap-path", "colmap/sparse/0") for job in plan.jobs if job.flags)
     with pytest.raises(ValueError, match="expected transforms_train.json"):
         planned(shell, data=tmp_path.parent)
 
@@ -125,14 +136,21 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
 def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shell.folder)
     printed = shell("dac", "run", "--data", "demo", "--preset", "quick", "--groups", "2", "--dry-run").output
-    lines = dict(line.split(": ", 1) for line in printed.splitlines() if ": " in line)
-    assert list(lines) == ["split", *TRAINED, "video"]
+    fates, commands = {}, {}
+    for line in printed.splitlines():
+        if line.startswith("    ns-train "):
+            commands[list(fates)[-1]] = line.strip()
+        elif ": " in line:
+            name, fates[name] = line.split(": ", 1)
+    assert list(fates) == ["split", *TRAINED, "video"]
+    assert fates["split"] == "runs, the views are not divided yet"
+    assert fates["expert 1"] == "runs, split comes first"
     plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("outputs"), seed=42, device="cpu")
     for job in plan.jobs:
         if job.kind == "train":
-            words = shlex.split(lines[job.name])
+            words = shlex.split(commands[job.name])
             assert words == ["ns-train", job.method, *job.flags]
-    assert not (shell.folder / "outputs" / "demo" / "logs").exists()
+    assert not list((shell.folder / "outputs" / "demo").rglob("*-seed42"))
 
 
 def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
@@ -203,17 +221,25 @@ def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[...,
 
 
 @pytest.mark.parametrize(
-    "change", [{"settings": {"rays": 64}}, {"seed": 8}, {"total_steps": 30}, {"inputs": {"student": "x"}}]
+    ("change", "told"),
+    [
+        ({"settings": {"rays": 64}}, "rays was 128, is 64"),
+        ({"seed": 8}, "seed was 7, is 8"),
+        ({"total_steps": 30}, "steps was 20, is 30"),
+        ({"inputs": {"student": "x"}}, "student was None, is x"),
+    ],
 )
-def test_run_with_other_settings_is_moved_aside(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
+def test_run_with_other_settings_is_moved_aside(
+    change: dict[str, Any], told: str, earlier: Callable[..., Path]
+) -> None:
     from dac_nerfstudio.run.worker import take_up
 
     run_dir, config = earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))
     state, text = take_up(run_dir, config)
-    assert state == "new" and config.load_dir is None
+    assert state == "changed" and config.load_dir is None
     assert not run_dir.exists()
     (aside,) = run_dir.parent.glob("run-before-*")
-    assert aside.name in text
+    assert aside.name in text and told in text
     assert Stage.load(aside).fingerprint == STAGE.fingerprint
     assert (aside / "nerfstudio_models" / "step-000000019.ckpt").exists()
 
@@ -249,10 +275,10 @@ class Ran:
         return next(job for job in self.plan.jobs if job.name == name)
 
 
-def carry_out(plan: Plan) -> Ran:
+def carry_out(plan: Plan, devices: tuple[str, ...] = ("cpu",)) -> Ran:
     with open("/dev/null", "w") as nowhere:
         console = Console(file=nowhere, record=True, width=200)
-        return Ran(plan, run_plan(plan, console), console.export_text())
+        return Ran(plan, run_plans([plan], devices, console), console.export_text())
 
 
 @pytest.fixture(scope="session")
@@ -267,7 +293,7 @@ def small_environment(shell: Shell) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def whole(shell: Shell, small_environment: None) -> Ran:
     """Everything, carried out once."""
-    return carry_out(in_small(planned(shell)))
+    return carry_out(in_small(planned(shell)), ("cpu", "cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -284,35 +310,56 @@ def test_whole_run_succeeds(whole: Ran) -> None:
 
 
 def test_results_have_these_keys(results: Mapping[str, Any]) -> None:
-    assert set(results) == {"scene", "partition", "groups", "seed", "versions", "methods"}
+    assert set(results) == {
+        *("format", "scene", "run", "partition", "groups", "seed", "versions", "scores", "left_out", "missing"),
+        *("notes", "methods", "gain", "commands", "costs"),
+    }
     assert (results["scene"], results["groups"], results["seed"]) == ("demo", GROUPS, 7)
     assert set(results["methods"]) == {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"}
     for figures in results["methods"].values():
-        # LPIPS is there where its weights are.
-        assert set(figures) - {"lpips"} == {
-            *("psnr", "ssim", "steps", "seconds", "parameters", "per_group", "per_view"),
-        }
+        assert set(figures) == {"steps", "parameters", "scores", "per_group", "per_view"}
+        # The images are too small for MS-SSIM; LPIPS is there where its weights are, FLIP where it is installed.
+        assert {"psnr", "ssim"} <= set(figures["scores"]) <= {"psnr", "ssim", "lpips", "flip"}
+    assert "32 x 32" in results["left_out"]["ms_ssim"]
+    assert (results["missing"], results["notes"]) == ({}, [])
+    assert results["commands"][0].startswith("dac run --data ")
 
 
 def test_results_score_every_test_view(results: Mapping[str, Any]) -> None:
     views = {f"test/r_{number}.png" for number in range(TEST_VIEWS)}
     for figures in results["methods"].values():
         assert set(figures["per_view"]) == views
-        assert figures["psnr"] == pytest.approx(sum(figures["per_view"].values()) / TEST_VIEWS)
-        # Two views in each of the two groups.
-        assert figures["psnr"] == pytest.approx(sum(figures["per_group"]) / GROUPS)
+        for score, mean in figures["scores"].items():
+            assert mean == pytest.approx(sum(view[score] for view in figures["per_view"].values()) / TEST_VIEWS)
+            # Two views in each of the two groups.
+            assert mean == pytest.approx(sum(figures["per_group"][score]) / GROUPS)
 
 
 def test_results_count_steps_and_parameters(results: Mapping[str, Any], whole: Ran) -> None:
-    methods = results["methods"]
+    methods, costs = results["methods"], results["costs"]
     steps = {name: figures["steps"] for name, figures in methods.items()}
     assert steps == {"dac-baseline": 18, "dac-expert": 12, "dac-distill": 8, "dac-finetune": 18}
     one = methods["dac-baseline"]["parameters"]
     assert methods["dac-finetune"]["parameters"] == methods["dac-distill"]["parameters"] == one
     assert methods["dac-expert"]["parameters"] == GROUPS * one
     experts = [Stage.load(whole.job(f"expert {group}").run_dir).seconds for group in (1, 2)]
-    assert methods["dac-expert"]["seconds"] == pytest.approx(sum(experts))
-    assert methods["dac-finetune"]["seconds"] > methods["dac-distill"]["seconds"] > 0
+    assert costs["dac-expert"]["seconds"] == pytest.approx(sum(experts))
+    assert costs["dac-finetune"]["seconds"] > costs["dac-distill"]["seconds"] > 0
+    assert all(cost["peak_memory"]["process"] > 1e8 for cost in costs.values())
+
+
+def test_photo_and_rendering_of_every_test_view_are_kept(whole: Ran, results: Mapping[str, Any]) -> None:
+    for name in ("baseline", "finetune"):
+        run_dir = whole.job(name).run_dir
+        views = json.loads((run_dir / "evaluation.json").read_text())["views"]
+        assert {view["pair"] for view in views} == {path.name for path in (run_dir / "test").iterdir()}
+        for view in views:
+            pair = np.asarray(Image.open(run_dir / "test" / view["pair"])) / 255
+            photo, rendering = pair[:, :32], pair[:, 32:]
+            assert pair.shape == (32, 64, 3)
+            # Kept as bytes, so nearly what was scored.
+            assert -10 * np.log10(((photo - rendering) ** 2).mean()) == pytest.approx(view["psnr"], abs=0.05)
+    assert not (whole.job("distill").run_dir / "test").exists()
 
 
 def test_video_is_a_video(whole: Ran) -> None:
@@ -346,7 +393,10 @@ def test_report_shows_the_figures(whole: Ran, results: Mapping[str, Any], shell:
     saved = json.loads((whole.plan.scene_dir / "report" / "results.json").read_text())
     assert saved == results
     for figures in results["methods"].values():
-        assert f"{figures['psnr']:.2f}" in printed
+        assert f"{figures['scores']['psnr']:.2f}" in printed
+    page = (whole.plan.scene_dir / "report" / "report.html").read_text()
+    # Partition, pictures of the extremes, planes; learning curves of experts, baseline and student.
+    assert page.count("<img") > 10 and page.count("<svg") == 2 and "expert 2" in page
     assert f"{GROUPS}x{STEPS['expert']}" in printed
 
 
@@ -357,7 +407,7 @@ def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -
     plan = in_small(planned(shell, output_dir=shell.folder / "stopped", only="baseline"))
     often = ("--steps-per-save", "9", "--save-only-latest-checkpoint", "False")
     plan = dataclasses.replace(
-        plan, jobs=tuple(dataclasses.replace(j, flags=(*j.flags, *often), score_every=0) for j in plan.jobs)
+        plan, jobs=tuple(dataclasses.replace(j, flags=(*j.flags, *often), score_most=0) for j in plan.jobs)
     )
     assert carry_out(plan).succeeded
     run_dir = plan.jobs[-1].run_dir
@@ -398,3 +448,17 @@ def test_failed_job_is_named_and_the_others_finish(shell: Shell, small_environme
         assert not ran.job(name).run_dir.exists()
     # Experts of some groups only are not compared with methods that are scored on all views.
     assert set(gather(plan.scene_dir, RUN)["methods"]) == {"dac-baseline"}
+
+
+def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Shell) -> None:
+    lost, kept = (whole.job(name).run_dir / "evaluation.json" for name in ("expert 1", "baseline"))
+    before, untouched = json.loads(lost.read_text())["views"], kept.stat().st_mtime_ns
+    lost.unlink()
+    plan = planned(shell, only="evaluate")
+    assert len(plan.jobs) == len(TRAINED) - 1
+    assert carry_out(plan).succeeded
+    figures = [
+        [view[name] for name in ("name", "group", "psnr", "ssim")] for view in json.loads(lost.read_text())["views"]
+    ]
+    assert figures == [[view[name] for name in ("name", "group", "psnr", "ssim")] for view in before]
+    assert kept.stat().st_mtime_ns == untouched

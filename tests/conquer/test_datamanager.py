@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig, Photos, name_of, views_of
 from dac_nerfstudio.conquer.pixels import PixelSchedule
-from dac_nerfstudio.partition import Partition, PartitionError, Similarity, divide, read_views
+from dac_nerfstudio.partition import Partition, PartitionError, Transform, divide, read_views
 from dac_nerfstudio.scenes import make_demo_scene
 
 Manager = Callable[..., DaCDataManager]
@@ -200,7 +200,7 @@ def test_cameras_are_routed_in_a_frame_that_was_turned_shifted_and_scaled(
     made = manager(demo, partition=partition_file)
     cameras = made.train_dataset.cameras
     turn = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    moved = Similarity(0.3, turn, np.array([1.0, -2.0, 3.0])).apply(cameras.camera_to_worlds.numpy().astype(np.float64))
+    moved = Transform(0.3, turn, np.array([1.0, -2.0, 3.0])).apply(cameras.camera_to_worlds.numpy().astype(np.float64))
     cameras.camera_to_worlds = torch.from_numpy(moved).float()
     assert set(made.homes.tolist()) == {1, 2}
     assert made.route(cameras.camera_to_worlds).tolist() == made.homes.tolist()

@@ -9,7 +9,8 @@ import torch
 from nerfstudio.field_components.encodings import KPlanesEncoding
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.planes import MultiScalePlanes, interpolate_planes
+from dac_nerfstudio.kplanes.lookup import interpolate_planes
+from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 
 
 def bilinear_by_hand(plane: Tensor, column: float, row: float) -> Tensor:

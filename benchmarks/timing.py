@@ -1,0 +1,123 @@
+"""Timing that stands a busy machine: contestants take turns, and ratios are formed within a turn."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+Stage = Callable[[str], AbstractContextManager[None]]
+"""``with stage("forward"): ...`` adds what it encloses to the stage's time."""
+
+
+class Times(list[float]):
+    """Milliseconds, one number per turn."""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self)
+
+    def over(self, other: Times) -> Times:
+        """Ratios of the two, turn by turn."""
+        return Times(one / two for one, two in zip(self, other, strict=True))
+
+    def plus(self, other: Times) -> Times:
+        return Times(one + two for one, two in zip(self, other, strict=True))
+
+    def summary(self) -> dict[str, float]:
+        return {"median": self.median, "min": min(self), "max": max(self)}
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({min(self):.3g}-{max(self):.3g})"
+
+
+def alternate(
+    contestants: Mapping[str, Callable[[Stage], Any]], turns: int, device: torch.device
+) -> dict[str, dict[str, Times]]:
+    """Times of each contestant's stages, after a warm-up of one turn.
+
+    Args:
+        contestants: by name; each is called with what it marks its stages by.
+        device: on CUDA, times are the GPU's own, between events.
+    """
+    times: dict[str, dict[str, Times]] = {name: {} for name in contestants}
+    for turn in range(turns + 1):
+        for name, contestant in contestants.items():
+            spent: dict[str, float] = {}
+
+            @contextmanager
+            def stage(label: str, spent: dict[str, float] = spent) -> Iterator[None]:
+                clock = _cuda_clock() if device.type == "cuda" else _cpu_clock()
+                next(clock)
+                yield
+                spent[label] = spent.get(label, 0.0) + next(clock)
+
+            contestant(stage)
+            if turn > 0:
+                for label, milliseconds in spent.items():
+                    times[name].setdefault(label, Times()).append(milliseconds)
+    return times
+
+
+def _cpu_clock() -> Iterator[float]:
+    start = time.perf_counter()
+    yield 0.0
+    yield (time.perf_counter() - start) * 1e3
+
+
+def _cuda_clock() -> Iterator[float]:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    yield 0.0
+    end.record()
+    end.synchronize()
+    yield start.elapsed_time(end)
+
+
+def copy_bandwidth(device: torch.device, megabytes: int = 256) -> float:
+    """Bytes per second read plus written by the best of ten copies, with torch's threads as they are set."""
+    source = torch.ones(megabytes * 250_000, device=device)
+    target = torch.zeros_like(source)
+
+    def copy(stage: Stage) -> None:
+        with stage("copy"):
+            target.copy_(source)
+
+    return 2 * source.nbytes / (min(alternate({"copy": copy}, 10, device)["copy"]["copy"]) / 1e3)
+
+
+def machine(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """What the figures were measured on."""
+    versions: dict[str, str | None] = {}
+    for package in ("torch", "numpy", *packages):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "system": platform.platform(), "python": platform.python_version(), "versions": versions}
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
+    """Print rows as a table; the first row's keys are its columns."""
+    table = Table(title=title, caption=caption)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[str(value) for value in row.values()])
+    Console().print(table)
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf8")

@@ -1,0 +1,193 @@
+"""The plane lookup on CUDA: Triton kernels fused over the three planes and their product. Import late.
+
+One launch per scale; a program has ``BLOCK`` points and all their channels, padded to ``WIDTH``, a power of two. Planes
+and features are stored in float16, bfloat16 or float32, and computed with in float32. The planes' gradient is summed by
+float32 atomics, in no fixed order: like that of PyTorch's ``grid_sample`` on CUDA, it is not exactly repeatable.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+NUMBERS_PER_PROGRAM = 2048
+"""Points times channels."""
+
+
+@triton.jit
+def _locate(coordinate, last):
+    """Cell, share of its upper corner, and derivative of the grid coordinate. The comparisons are such that NaN lies
+    at the lower border."""
+    position = (coordinate.to(tl.float32) + 1.0) * 0.5 * last
+    inside = (position > 0) & (position < last)
+    position = tl.where(position > 0, tl.where(position < last, position, last), 0.0)
+    cell = tl.minimum(position.to(tl.int32), last - 1)
+    return cell, position - cell, tl.where(inside, 0.5 * last, 0.0)
+
+
+@triton.jit
+def _corners(planes, plane: tl.constexpr, column, row, last, channel, mask, CHANNELS: tl.constexpr):
+    """Offsets of a cell's corners [BLOCK, WIDTH] and what is stored there: (row, column) = 00, 01, 10, 11."""
+    size = last + 1
+    cell = (plane * size + row.to(tl.int64)) * size + column
+    at = cell[:, None] * CHANNELS + channel[None, :]
+    below = at + size * CHANNELS
+    a = tl.load(planes + at, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(planes + at + CHANNELS, mask=mask, other=0.0).to(tl.float32)
+    c = tl.load(planes + below, mask=mask, other=0.0).to(tl.float32)
+    d = tl.load(planes + below + CHANNELS, mask=mask, other=0.0).to(tl.float32)
+    return at, below, a, b, c, d
+
+
+@triton.jit
+def _mix(a, b, c, d, column_share, row_share):
+    """Bilinear interpolation between four corners."""
+    s, t = column_share[:, None], row_share[:, None]
+    return (a * (1 - s) + b * s) * (1 - t) + (c * (1 - s) + d * s) * t
+
+
+@triton.jit(do_not_specialize=["count", "last"])
+def _forward(
+    planes, points, out, count, last, stride, offset, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDTH)
+    there = point < count
+    mask = there[:, None] & (channel < CHANNELS)[None, :]
+    x, x_share, _ = _locate(tl.load(points + 3 * point, mask=there, other=0.0), last)
+    y, y_share, _ = _locate(tl.load(points + 3 * point + 1, mask=there, other=0.0), last)
+    z, z_share, _ = _locate(tl.load(points + 3 * point + 2, mask=there, other=0.0), last)
+    _, _, a, b, c, d = _corners(planes, 0, x, y, last, channel, mask, CHANNELS)
+    features = _mix(a, b, c, d, x_share, y_share)
+    _, _, a, b, c, d = _corners(planes, 1, x, z, last, channel, mask, CHANNELS)
+    features *= _mix(a, b, c, d, x_share, z_share)
+    _, _, a, b, c, d = _corners(planes, 2, y, z, last, channel, mask, CHANNELS)
+    features *= _mix(a, b, c, d, y_share, z_share)
+    tl.store(out + point[:, None] * stride + offset + channel[None, :], features, mask=mask)
+
+
+@triton.jit
+def _add_gradient(gradient, at, below, g, column_share, row_share, mask, CHANNELS: tl.constexpr, WANTED: tl.constexpr):
+    if WANTED:
+        s, t = column_share[:, None], row_share[:, None]
+        tl.atomic_add(gradient + at, g * (1 - s) * (1 - t), mask=mask, sem="relaxed")
+        tl.atomic_add(gradient + at + CHANNELS, g * s * (1 - t), mask=mask, sem="relaxed")
+        tl.atomic_add(gradient + below, g * (1 - s) * t, mask=mask, sem="relaxed")
+        tl.atomic_add(gradient + below + CHANNELS, g * s * t, mask=mask, sem="relaxed")
+
+
+@triton.jit
+def _slopes(a, b, c, d, g, column_share, row_share):
+    """Derivative of the sum over channels of ``g`` times the interpolation: in the shares of column and row."""
+    s, t = column_share[:, None], row_share[:, None]
+    along = tl.sum(g * ((b - a) * (1 - t) + (d - c) * t), axis=1)
+    down = tl.sum(g * ((c - a) * (1 - s) + (d - b) * s), axis=1)
+    return along, down
+
+
+@triton.jit(do_not_specialize=["count", "last"])
+def _backward(
+    planes,
+    points,
+    upstream,
+    planes_gradient,
+    points_gradient,
+    count,
+    last,
+    stride,
+    offset,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PLANES: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDTH)
+    there = point < count
+    mask = there[:, None] & (channel < CHANNELS)[None, :]
+    x, x_share, x_slope = _locate(tl.load(points + 3 * point, mask=there, other=0.0), last)
+    y, y_share, y_slope = _locate(tl.load(points + 3 * point + 1, mask=there, other=0.0), last)
+    z, z_share, z_slope = _locate(tl.load(points + 3 * point + 2, mask=there, other=0.0), last)
+    xy_at, xy_below, xy_a, xy_b, xy_c, xy_d = _corners(planes, 0, x, y, last, channel, mask, CHANNELS)
+    xz_at, xz_below, xz_a, xz_b, xz_c, xz_d = _corners(planes, 1, x, z, last, channel, mask, CHANNELS)
+    yz_at, yz_below, yz_a, yz_b, yz_c, yz_d = _corners(planes, 2, y, z, last, channel, mask, CHANNELS)
+    xy = _mix(xy_a, xy_b, xy_c, xy_d, x_share, y_share)
+    xz = _mix(xz_a, xz_b, xz_c, xz_d, x_share, z_share)
+    yz = _mix(yz_a, yz_b, yz_c, yz_d, y_share, z_share)
+    g = tl.load(upstream + point[:, None] * stride + offset + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+    xy_g, xz_g, yz_g = g * xz * yz, g * xy * yz, g * xy * xz
+    _add_gradient(planes_gradient, xy_at, xy_below, xy_g, x_share, y_share, mask, CHANNELS, PLANES)
+    _add_gradient(planes_gradient, xz_at, xz_below, xz_g, x_share, z_share, mask, CHANNELS, PLANES)
+    _add_gradient(planes_gradient, yz_at, yz_below, yz_g, y_share, z_share, mask, CHANNELS, PLANES)
+    if POINTS:
+        xy_along, xy_down = _slopes(xy_a, xy_b, xy_c, xy_d, xy_g, x_share, y_share)
+        xz_along, xz_down = _slopes(xz_a, xz_b, xz_c, xz_d, xz_g, x_share, z_share)
+        yz_along, yz_down = _slopes(yz_a, yz_b, yz_c, yz_d, yz_g, y_share, z_share)
+        # No atomics: a point has one program, and the scales' launches follow each other.
+        target = points_gradient + 3 * point
+        tl.store(target, tl.load(target, mask=there) + (xy_along + xz_along) * x_slope, mask=there)
+        tl.store(target + 1, tl.load(target + 1, mask=there) + (xy_down + yz_along) * y_slope, mask=there)
+        tl.store(target + 2, tl.load(target + 2, mask=there) + (xz_down + yz_down) * z_slope, mask=there)
+
+
+def _tiling(channels: int) -> tuple[int, int]:
+    """Channels with padding, and points per program."""
+    width = triton.next_power_of_2(channels)
+    return width, max(NUMBERS_PER_PROGRAM // width, 1)
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, *scales: Tensor) -> Tensor:
+        points = points.contiguous()
+        ctx.save_for_backward(points, *scales)
+        channels = scales[0].shape[3]
+        width, block = _tiling(channels)
+        out = scales[0].new_empty(len(points), channels * len(scales))
+        programs = triton.cdiv(len(points), block)
+        for number, planes in enumerate(scales if programs else ()):
+            _forward[(programs,)](
+                planes, points, out, len(points), planes.shape[1] - 1, out.shape[1], number * channels,
+                CHANNELS=channels, WIDTH=width, BLOCK=block,
+            )  # fmt: skip
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
+        points, *scales = ctx.saved_tensors
+        points_wanted, *planes_wanted = ctx.needs_input_grad
+        features = upstream[0].contiguous()
+        channels = scales[0].shape[3]
+        width, block = _tiling(channels)
+        points_gradient = torch.zeros_like(points, dtype=torch.float32) if points_wanted else None
+        results: list[Optional[Tensor]] = []
+        programs = triton.cdiv(len(points), block)
+        for number, (planes, wanted) in enumerate(zip(scales, planes_wanted)):
+            gradient = torch.zeros_like(planes, dtype=torch.float32) if wanted else None
+            if programs:
+                _backward[(programs,)](
+                    planes, points, features, gradient, points_gradient,
+                    len(points), planes.shape[1] - 1, features.shape[1], number * channels,
+                    CHANNELS=channels, WIDTH=width, BLOCK=block, PLANES=wanted, POINTS=points_wanted,
+                )  # fmt: skip
+            results.append(None if gradient is None else gradient.to(planes.dtype))
+        return (None if points_gradient is None else points_gradient.to(points.dtype), *results)
+
+
+def lookup(scales: Sequence[Float[Tensor, "3 R R C"]], points: Float[Tensor, "points 3"]) -> Float[Tensor, "points SC"]:
+    """``dac_nerfstudio.kplanes.lookup.lookup`` on CUDA, with R >= 2 and the same C and type in all scales.
+
+    Features have the planes' type.
+    """
+    if not points.is_cuda:  # as in Triton's interpreter
+        return _Lookup.apply(points, *scales)
+    with torch.cuda.device(points.device):
+        return _Lookup.apply(points, *scales)

@@ -1,0 +1,73 @@
+"""The commands that make a scene's runs again, from what the run folders recorded."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from dac_nerfstudio.report.runs import Run, SceneRuns
+from dac_nerfstudio.report.scores import METHODS
+from dac_nerfstudio.run.presets import PRESETS
+
+
+def commands(scene: SceneRuns) -> List[str]:
+    """What to type for the same runs, as far as it was recorded; then how to score and to look at the student."""
+    runs = [run for method in METHODS for run in scene.runs.get(method, [])]
+    recorded = {run.folder: read_config(run.folder / "config.yml") for run in runs}
+    first = next((config for config in recorded.values() if config.get("data")), {})
+    lines = []
+    named = re.fullmatch(r"(.+)-seed(\d+)", scene.name)
+    if named and named[1] in PRESETS and first:
+        lines.append(_run_command(scene, named[1], named[2], first, runs[0]))
+    student = next((run for run in reversed(runs) if recorded[run.folder] and run.stage.complete), None)
+    if student is not None:
+        config = _place(scene, recorded[student.folder], student) / "config.yml"
+        lines += [shlex.join((command, "--load-config", str(config))) for command in ("ns-eval", "ns-viewer")]
+    return lines
+
+
+def _run_command(scene: SceneRuns, preset: str, seed: str, config: Dict[str, Any], run: Run) -> str:
+    asked = {**scene.partition.settings, **scene.partition.asked}
+    words = ["dac", "run", "--data", str(config["data"]), "--preset", preset, "--seed", seed]
+    for name in ("groups", "strategy", "similarity", "overlap", "softness"):
+        # What is not set for this division; overlap and softness exclude each other.
+        if asked.get(name) not in (None, 0, 0.0):
+            words += [f"--{name}", str(asked[name])]
+    downscale = run.stage.settings.get("data", {}).get("downscale_factor")
+    if downscale is not None:
+        words += ["--downscale", str(downscale)]
+    words += ["--output-dir", str(config.get("output_dir", "outputs")), "--scene", run.stage.scene]
+    return shlex.join(words)
+
+
+def _place(scene: SceneRuns, config: Dict[str, Any], run: Run) -> Path:
+    """A run folder as its own record has it: where it lay when it was made."""
+    return Path(str(config.get("output_dir", "outputs")), run.stage.scene, run.folder.relative_to(scene.folder))
+
+
+def read_config(path: Path) -> Dict[str, Any]:
+    """What nerfstudio recorded of a run, as plain data: its classes are not needed, and nothing of it is run.
+
+    Empty where there is no such file or it cannot be read.
+    """
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        """Takes Python's objects for what they are made of."""
+
+    def plain(loader: Plain, kind: str, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            parts = loader.construct_sequence(node, deep=True)
+            return str(Path(*map(str, parts))) if "pathlib" in kind else parts
+        return loader.construct_scalar(node)  # type: ignore[arg-type]
+
+    Plain.add_multi_constructor("tag:yaml.org,2002:python/", plain)
+    try:
+        content: Optional[Any] = yaml.load(path.read_text("utf8"), Loader=Plain)  # noqa: S506 - a safe one
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,140 @@
+"""Learning curves, from the tensorboard files in run folders."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+
+from dac_nerfstudio.report.runs import SceneRuns
+
+TAGS = {
+    "Train Metrics Dict/psnr": "train_psnr",
+    "Eval Metrics Dict/psnr": "eval_psnr",
+    "Train Loss": "train_loss",
+}
+"""What nerfstudio calls the curves that are drawn, and what they are called here."""
+POINTS = 250
+"""A curve of more is drawn by the means of so many parts."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity in the course of a training."""
+
+    steps: np.ndarray
+    """[points]."""
+    seconds: np.ndarray
+    """[points] since the training's first step; time between interrupted trainings does not count."""
+    values: np.ndarray
+    """[points]."""
+
+    def after(self, steps: float, seconds: float) -> Curve:
+        """The same, as what follows a training of so many steps and seconds."""
+        return Curve(self.steps + steps, self.seconds + seconds, self.values)
+
+    def smoothed(self) -> Curve:
+        """Running means over a twelfth of the points, fewer at both ends; the same where points are few."""
+        window = np.ones(max(1, len(self.steps) // 12))
+        sums, counts = (np.convolve(values, window, "same") for values in (self.values, np.ones(len(self.values))))
+        return Curve(self.steps, self.seconds, sums / counts)
+
+    def thinned(self, points: int = POINTS) -> Curve:
+        """Means over equal parts, where there are more points than asked for."""
+        if len(self.steps) <= points:
+            return self
+        parts = np.array_split(np.arange(len(self.steps)), points)
+        return Curve(*(np.array([column[part].mean() for part in parts]) for column in vars(self).values()))
+
+
+Curves = Dict[str, Curve]
+"""By the names in ``TAGS``."""
+
+
+def read_curves(run_dir: Path) -> Curves:
+    """The curves of a run; empty where it has none, or in no readable file."""
+    pieces: Dict[str, List[Tuple[np.ndarray, ...]]] = defaultdict(list)
+    # Their names begin with the time at which they were begun: one for every time that the run was gone on with.
+    for path in sorted(run_dir.glob("events.out.tfevents.*")):
+        begun, found = _read_events(path)
+        for name, points in found.items():
+            steps, times, values = np.array(points, dtype=np.float64).T
+            pieces[name].append((steps, times - begun, values))
+    return {name: _joined(parts) for name, parts in sorted(pieces.items())}
+
+
+def _read_events(path: Path) -> Tuple[float, Dict[str, List[Tuple[float, float, float]]]]:
+    """When the first step was recorded, and (step, time, value) of each curve."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    wanted = [tag.encode() for tag in TAGS]
+    begun, found = None, defaultdict(list)
+    try:
+        for record in RawEventFileLoader(str(path)).Load():
+            # nerfstudio writes several rates at every step, which are most of the file.
+            if begun is not None and not any(tag in record for tag in wanted):
+                continue
+            event = Event.FromString(record)
+            for value in event.summary.value:
+                if begun is None and value.HasField("simple_value"):
+                    begun = event.wall_time
+                if value.tag in TAGS and np.isfinite(value.simple_value):
+                    found[TAGS[value.tag]].append((event.step, event.wall_time, value.simple_value))
+    except Exception:  # a file that breaks off, or of another kind, is told in whatever way its reader likes
+        pass
+    return begun or 0.0, found
+
+
+def _joined(parts: List[Tuple[np.ndarray, ...]]) -> Curve:
+    """One curve of those of a run that was interrupted; what was done twice counts once."""
+    whole = Curve(*parts[0])
+    for steps, seconds, values in parts[1:]:
+        kept = whole.steps < steps[0]
+        before = whole.seconds[kept][-1] if kept.any() else 0.0
+        columns = zip((whole.steps, whole.seconds, whole.values), (steps, seconds + before, values))
+        whole = Curve(*(np.concatenate([old[kept], new]) for old, new in columns))
+    return whole
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training to be drawn: the student's is distillation followed by fine-tuning."""
+
+    title: str
+    group: int
+    """Of an expert; otherwise 0."""
+    parts: Tuple[Curves, ...]
+    changes: Tuple[float, float] | None = None
+    """Step and second at which distillation ended, if fine-tuning follows it."""
+
+
+def courses(scene: SceneRuns) -> Tuple[List[Course], List[str]]:
+    """All trainings that have curves, and a remark on each that has none."""
+    found, remarks = [], []
+    alone = [(f"expert {run.stage.group}", int(run.stage.group or 0), run) for run in scene.runs["dac-expert"]]
+    alone += [("baseline", 0, run) for run in scene.runs["dac-baseline"]]
+    for title, group, run in alone:
+        curves = read_curves(run.folder)
+        if curves:
+            found.append(Course(title, group, (curves,)))
+        else:
+            remarks.append(f"There are no curves of {title}: its run folder has no tensorboard file.")
+    parts: List[Curves] = []
+    changes = None
+    distilled, tuned = scene.only("dac-distill"), scene.only("dac-finetune")
+    for title, one in (("distillation", distilled), ("fine-tuning", tuned)):
+        curves = read_curves(one.folder) if one is not None else {}
+        if one is not None and not curves:
+            remarks.append(f"There are no curves of {title}: its run folder has no tensorboard file.")
+        if curves and one is tuned and distilled is not None:
+            changes = (float(distilled.stage.steps), distilled.stage.seconds)
+            curves = {name: curve.after(*changes) for name, curve in curves.items()}
+        if curves:
+            parts.append(curves)
+    if parts:
+        found.append(Course("student", 0, tuple(parts), changes))
+    return found, remarks

@@ -1,0 +1,84 @@
+"""The figures as Markdown, to paste where a page cannot go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from dac_nerfstudio.partition.files import atomic_write
+from dac_nerfstudio.report.scores import SCORES
+from dac_nerfstudio.report.tables import (
+    Grid,
+    cost_grid,
+    gain_grid,
+    group_grid,
+    headline,
+    remarks,
+    score_grid,
+    view_grid,
+)
+
+
+def markdown(results: Dict[str, Any]) -> str:
+    """A scene's figures."""
+    parts = [f"# {plain(results['scene'])}: {plain(results['run'])}", headline(results), table(score_grid(results))]
+    parts.append(
+        "Steps and time of the fine-tuned student include its distillation. "
+        "Best of the models of one size in bold; experts are several models."
+    )
+    if remarks(results):
+        parts.append(bullets(remarks(results)))
+    parts.append("## Per group")
+    for score in results["scores"]:
+        parts += [f"{SCORES[score].heading}, on the test views of each group:", table(group_grid(results, score))]
+    parts.append("## Gain per view")
+    if results["gain"] is None:
+        parts.append("There is none without both baseline and fine-tuned student.")
+    else:
+        parts += ["PSNR of the fine-tuned student less that of the baseline:", table(gain_grid(results))]
+    parts += ["## Costs", table(cost_grid(results))]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    parts.append(
+        f"Made with {plain(versions)}; seed {results['seed']}, partition {plain(results['partition'])}."
+    )  # fmt: skip
+    if results["commands"]:
+        parts += ["## To repeat it", "```bash\n" + "\n".join(results["commands"]) + "\n```"]
+    parts.append("## Per view")
+    for score in results["scores"]:
+        parts += [f"{SCORES[score].heading}:", table(view_grid(results, score))]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(grid: Grid) -> str:
+    """A table of GitHub's Markdown; what stands out is bold."""
+    lines = [_row(grid.headings), "|" + " --- |" + " ---: |" * (len(grid.headings) - 1)]
+    for number, row in enumerate(grid.rows):
+        marks = [False, *(grid.best[number] if grid.best else [False] * (len(row) - 1))]
+        lines.append(_row(row, marks))
+    return "\n".join(lines)
+
+
+def _row(cells: List[str], marks: Sequence[bool] = ()) -> str:
+    shown = [plain(cell) for cell in cells]
+    for number, mark in enumerate(marks):
+        if mark:
+            shown[number] = f"**{shown[number]}**"
+    return "| " + " | ".join(shown) + " |"
+
+
+def plain(text: str) -> str:
+    """Text that stays text in Markdown."""
+    for mark in ("\\", "|", "*", "_", "`", "<", "[", "#"):
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("\n", " ")
+
+
+def bullets(lines: List[str]) -> str:
+    return "\n".join(f"- {plain(line)}" for line in lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write as a whole or not at all."""
+    with atomic_write(path) as temporary:
+        # A file name may be no valid Unicode.
+        temporary.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))

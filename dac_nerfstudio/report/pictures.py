@@ -1,0 +1,136 @@
+"""Pictures for the page: views where the student gains and loses most, and what wraps any picture into the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from dac_nerfstudio.report.runs import Run
+
+VIEWS = 3
+"""So many of the largest gains, and as many of the largest losses."""
+SMALLEST_CROP, LARGEST_CROP = 48, 224
+"""Sides of the squares, in pixels; in between two fifths of the shorter side."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One view: photo, baseline and student, all [height, width, 3] bytes, and where to look."""
+
+    name: str
+    group: int
+    gain: float
+    photo: np.ndarray
+    baseline: np.ndarray
+    student: np.ndarray
+    box: Tuple[int, int, int]
+    """Top, left and side of the square in which the two differ most in how right they are."""
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        top, left, side = self.box
+        return image[top : top + side, left : left + side]
+
+    def error(self, image: np.ndarray) -> np.ndarray:
+        """[height, width] mean absolute difference from the photo, in [0, 1]."""
+        return np.abs(image.astype(np.float64) - self.photo).mean(axis=2) / 255
+
+
+def extremes(views: List[Dict[str, Any]]) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]]]:
+    """The views of largest gain and of largest loss, the most extreme first; views as ``results`` sorts them."""
+    gains = [view for view in views if view["gain"] > 0][:VIEWS]
+    losses = [view for view in reversed(views) if view["gain"] < 0][:VIEWS]
+    return gains, losses
+
+
+def compare(view: Dict[str, Any], baseline: Run, student: Run) -> Optional[Comparison]:
+    """A view with its pictures, or None where they were not kept."""
+    one, other = (_pair(run, view["name"]) for run in (baseline, student))
+    if one is None or other is None or one[1].shape != other[1].shape:
+        return None
+    photo, before, after = one[0], one[1], other[1]
+    return Comparison(
+        view["name"], view["group"], view["gain"], photo, before, after, _where(photo, before, after, view["gain"])
+    )
+
+
+def _pair(run: Run, name: str) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+    """Photo and rendering."""
+    from PIL import Image
+
+    views = (run.evaluation or {}).get("views", [])
+    pair = next((view.get("pair") for view in views if view["name"] == name), None)
+    if not isinstance(pair, str):
+        return None
+    # A name alone: a record that came from elsewhere reaches nothing but its own folder.
+    path = run.folder / "test" / Path(pair).name
+    try:
+        with Image.open(path) as file:
+            both = np.asarray(file.convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+    half = both.shape[1] // 2
+    return both[:, :half], both[:, half : 2 * half]
+
+
+def _where(photo: np.ndarray, baseline: np.ndarray, student: np.ndarray, gain: float) -> Tuple[int, int, int]:
+    """The square that gains, or loses, most squared error."""
+    height, width = photo.shape[:2]
+    side = min(height, width, max(SMALLEST_CROP, min(LARGEST_CROP, 2 * min(height, width) // 5)))
+    before, after = (((image.astype(np.float64) - photo) ** 2).sum(axis=2) for image in (baseline, student))
+    better = (before - after) if gain > 0 else (after - before)
+    table = np.zeros((height + 1, width + 1))
+    table[1:, 1:] = better.cumsum(axis=0).cumsum(axis=1)
+    sums = table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side]
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return int(top), int(left), side
+
+
+def coloured(values: np.ndarray, low: float, high: float, scheme: str) -> np.ndarray:
+    """Numbers [height, width] in one of matplotlib's colour schemes, as bytes [height, width, 3]."""
+    from matplotlib import colormaps
+
+    return colormaps[scheme](np.clip((values - low) / (high - low), 0, 1), bytes=True)[..., :3]
+
+
+def png(image: np.ndarray) -> str:
+    """An image [height, width, 3] of bytes, exactly, as an address that holds it."""
+    return _address(image, "PNG", "png", optimize=True)
+
+
+def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
+    """An image as a JPEG of at most ``side`` pixels a side, with a square drawn into it."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(image)
+    factor = min(1.0, side / max(picture.size))
+    if factor < 1:
+        picture = picture.resize((round(picture.width * factor), round(picture.height * factor)))
+    top, left, length = (round(value * factor) for value in box)
+    draw = ImageDraw.Draw(picture)
+    for inset, ink in ((0, "white"), (1, "#D55E00")):
+        draw.rectangle((left + inset, top + inset, left + length - 1 - inset, top + length - 1 - inset), outline=ink)
+    return _address(np.asarray(picture), "JPEG", "jpeg", quality=85)
+
+
+def partition_picture(path: Path) -> Optional[str]:
+    """The picture of a partition, in a format that needs a fraction of the space; None where there is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            return _address(np.asarray(file.convert("RGB")), "WEBP", "webp", quality=88, method=4)
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _address(image: np.ndarray, kind: str, mime: str, **options: Any) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, kind, **options)
+    return f"data:image/{mime};base64,{base64.b64encode(file.getvalue()).decode()}"

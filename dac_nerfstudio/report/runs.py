@@ -1,0 +1,150 @@
+"""The run folders of a scene: which belong together, and why one does not count."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from dac_nerfstudio.partition import Partition
+from dac_nerfstudio.report.scores import METHODS
+from dac_nerfstudio.stage import Stage, StageError
+
+SUFFIXES = ("", "-360")
+"""Of methods, for the kinds of scenes."""
+NAMES = {
+    "dac-baseline": "baseline",
+    "dac-expert": "expert",
+    "dac-ensemble": "ensemble",
+    "dac-distill": "distilled student",
+    "dac-finetune": "fine-tuned student",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    folder: Path
+    stage: Stage
+    evaluation: Optional[Dict[str, Any]]
+    """Scores of its views, if they are of this very run."""
+    problem: str
+    """Why its scores do not count; empty where they do."""
+
+
+@dataclass(frozen=True)
+class SceneRuns:
+    """The runs of one name in a scene's folder of results, by method without a suffix."""
+
+    folder: Path
+    name: str
+    partition: Partition
+    runs: Dict[str, List[Run]]
+    """All that there are; several for the experts."""
+    missing: Dict[str, str]
+    """Per method that cannot be compared: why, in a sentence or two."""
+
+    def scored(self, method: str) -> List[Run]:
+        """The runs of a method that can be compared with other methods: none if it is missing."""
+        return [] if method in self.missing else self.runs.get(method, [])
+
+    def only(self, method: str) -> Optional[Run]:
+        """The run of a method that has one, scored or not."""
+        runs = self.runs.get(method, [])
+        return runs[0] if runs else None
+
+
+def latest_run(scene_dir: Path) -> str:
+    """Name of the runs of a scene that were worked on last.
+
+    Raises:
+        StageError: there are none.
+    """
+    return _latest(scene_dir).parent.name
+
+
+def _latest(scene_dir: Path, run: str = "*") -> Path:
+    """The record that was written last, of all or of those of one name."""
+    records = [path for method in METHODS for path in _records(scene_dir, method, run)]
+    if not records:
+        raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data …")
+    return max(records, key=lambda path: path.stat().st_mtime)
+
+
+def _records(scene_dir: Path, method: str, run: str, suffixes: tuple[str, ...] = SUFFIXES) -> List[Path]:
+    folders = [scene_dir / f"{method}{suffix}" for suffix in suffixes]
+    found = [path for folder in folders for path in folder.glob("*/stage.json")]
+    found += [path for folder in folders for path in folder.glob("group-*/*/stage.json")]
+    # Not as a pattern: a name may hold brackets.
+    return sorted(path for path in found if run in ("*", path.parent.name))
+
+
+def read_scene(scene_dir: Path, run: str) -> SceneRuns:
+    """The runs named ``run`` of a scene, seen from its current partition.
+
+    Raises:
+        StageError: the folder holds no results, or none of these can be compared.
+    """
+    if not (scene_dir / "partition.json").exists():
+        raise StageError(f"{scene_dir} is no folder of results: it holds no partition.json. Make one: dac run --data …")
+    partition = Partition.load(scene_dir / "partition.json")
+    names = {path.parent.name for method in METHODS for path in _records(scene_dir, method, "*")}
+    if run not in names:
+        others = f" It has {', '.join(sorted(names))}." if names else ""
+        raise StageError(f"{scene_dir} holds no run named {run}.{others} Make one: dac run --data …")
+    # Of both kinds only if somebody changed the data under the same name: then the kind worked on last.
+    suffix = next(s for s in reversed(SUFFIXES) if _latest(scene_dir, run).relative_to(scene_dir).parts[0].endswith(s))
+    runs = {
+        method: [_read(path.parent, partition) for path in _records(scene_dir, method, run, (suffix,))]
+        for method in METHODS
+    }
+    missing = {method: why for method in METHODS if (why := _why_missing(method, runs[method], run, partition))}
+    if not any(method not in missing for method in METHODS):
+        raise StageError(
+            f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
+            "dac run --data …"
+        )
+    if not runs["dac-ensemble"] or all(one.evaluation is None for one in runs["dac-ensemble"]):
+        # It answers as its experts do, and is scored only where somebody asks for it.
+        missing.pop("dac-ensemble", None)
+        runs["dac-ensemble"] = []
+    return SceneRuns(scene_dir, run, partition, runs, missing)
+
+
+def _read(folder: Path, partition: Partition) -> Run:
+    stage, path = Stage.load(folder), folder / "evaluation.json"
+    evaluation, problem = None, ""
+    if not stage.complete:
+        problem = f"stopped at step {stage.steps} of {stage.total_steps}"
+    elif not path.exists():
+        problem = "is trained, but not scored"
+    else:
+        try:
+            evaluation = json.loads(path.read_text("utf8"))
+            views = [(view["name"], view["group"], view["psnr"]) for view in evaluation["views"]]
+            if not all(isinstance(name, str) and isinstance(psnr, float) for name, _, psnr in views):
+                raise TypeError
+            if evaluation["stage"] != stage.fingerprint:
+                evaluation, problem = None, "has been trained again since it was scored"
+            elif evaluation["partition"] != partition.fingerprint:
+                evaluation, problem = None, "was scored by the groups of another partition than the current one"
+        except (ValueError, KeyError, TypeError):
+            evaluation, problem = None, "has scores that cannot be read"
+    return Run(folder, stage, evaluation, problem)
+
+
+def _why_missing(method: str, runs: List[Run], run: str, partition: Partition) -> str:
+    """Why a method cannot be compared, or nothing."""
+    name = NAMES[method]
+    if not runs:
+        return f"There is no {name} named {run}."
+    if method != "dac-expert":
+        return f"The {name} {runs[0].problem}." if runs[0].problem else ""
+    groups = set(range(1, partition.num_groups + 1))
+    absent = sorted(groups - {one.stage.group or 0 for one in runs})
+    lines = [f"The {name} of group {one.stage.group} {one.problem}." for one in runs if one.problem]
+    lines += [f"There is no {name} of group {group} named {run}." for group in absent]
+    # Some of the experts would be scored on some of the views, beside methods scored on all of them.
+    return " ".join([*lines, "Experts are compared only where all of them are there."]) if lines else ""

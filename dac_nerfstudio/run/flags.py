@@ -1,0 +1,59 @@
+"""Flags of `ns-train` from a file: one table per method."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, Tuple
+
+from dac_nerfstudio.stage import StageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TABLES = ("all", "dac-baseline", "dac-expert", "dac-distill", "dac-finetune")
+"""What a file may set flags for; the methods' names without -360."""
+
+
+def read_flags(path: Path) -> Dict[str, Tuple[str, ...]]:
+    """Flags per table of a TOML file such as
+
+        [all]
+        pipeline.model.num-samples = 64
+
+        [dac-expert]
+        max-num-iterations = 3000
+
+    Names are those that `ns-train METHOD --help` lists, without the dashes in front. `all` comes before a method's own.
+
+    Raises:
+        StageError: the file is missing or is not of this form.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf8"))
+    except FileNotFoundError:
+        raise StageError(f"There is no file {path}. --config wants a TOML file with tables {_tables()}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StageError(f"{path} is not valid TOML: {error}.") from None
+    for name, table in content.items():
+        if name not in TABLES or not isinstance(table, dict):
+            raise StageError(f"{path}: unknown entry '{name}'; expected tables {_tables()}.")
+    return {name: tuple(_flags(table, "", path)) for name, table in content.items()}
+
+
+def _tables() -> str:
+    return ", ".join(f"[{name}]" for name in TABLES)
+
+
+def _flags(table: Dict[str, Any], prefix: str, path: Path) -> Iterator[str]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flags(value, f"{prefix}{name}.", path)
+            continue
+        words = value if isinstance(value, list) else [value]
+        if not all(isinstance(word, (str, int, float)) for word in words):
+            raise StageError(f"{path}: {prefix}{name} is {value!r}; expected text, a number, true or false, or a list.")
+        yield f"--{prefix}{name}"
+        yield from map(str, words)

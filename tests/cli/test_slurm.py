@@ -1,0 +1,469 @@
+"""``dac run --executor slurm``: what it submits, what it refuses, and a whole run on a cluster of one node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import GROUPS, TEST_VIEWS, Shell
+from rich.console import Console
+from slurm_cluster import cluster, lacking
+
+from dac_nerfstudio.cli import main
+from dac_nerfstudio.run import slurm
+from dac_nerfstudio.run.messages import Report
+from dac_nerfstudio.run.plan import Plan, make_plan
+from dac_nerfstudio.run.slurm import RECORD, check_executor, follow, refuse_queued, run_on_slurm, submit
+from dac_nerfstudio.run.slurm_options import DEFAULTS, SlurmOptions, minutes
+from dac_nerfstudio.run.slurm_stage import StageJob, Status, _end_or_requeue, _interrupting
+from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.stage import Stage, StageError
+
+FAKE = {
+    # Keeps each script under the number it gives the job; does not take the one whose number is in the file `refuse`.
+    "sbatch": """
+        number=$(( $(ls *.sh 2>/dev/null | wc -l) + 1 ))
+        if [ -e refuse ] && [ "$(cat refuse)" = $number ]; then
+            echo "sbatch: error: invalid partition specified: nowhere" >&2
+            echo "sbatch: error: Batch job submission failed: Invalid partition name specified" >&2
+            exit 1
+        fi
+        cp "$1" $number.sh
+        echo "Submitted batch job $number"
+    """,
+    "squeue": """
+        [ -e queue ] || { echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }
+        cat queue
+    """,
+    "scancel": "echo $@ >> cancelled",
+    "scontrol": "exit 0",
+    "srun": "exit 0",
+}
+
+
+class FakeSlurm:
+    """Commands of Slurm's that only write down what they are told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir()
+        for name, body in FAKE.items():
+            path = folder / "bin" / name
+            path.write_text(f"#!/bin/bash\ncd {folder}\n{body}\n")
+            path.chmod(0o755)
+
+    def script(self, number: str) -> str:
+        return (self.folder / f"{number}.sh").read_text()
+
+    def options(self, number: str) -> dict[str, str]:
+        """What a job's script asks for."""
+        words = [word for line in re.findall("^#SBATCH (.*)$", self.script(number), re.M) for word in shlex.split(line)]
+        return {name: value for name, _, value in (word.lstrip("-").partition("=") for word in words)}
+
+    def queue(self, **states: str) -> None:
+        """What squeue says: states by the jobs' ids, written _1 or _1_0 here."""
+        lines = [f"{number[1:]}|{state}|None|node" for number, state in states.items()]
+        (self.folder / "queue").write_text("\n".join(lines) + "\n")
+
+    @property
+    def cancelled(self) -> str:
+        path = self.folder / "cancelled"
+        return path.read_text().strip() if path.exists() else ""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    (tmp_path / "slurm").mkdir()
+    fake = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{fake.folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return fake
+
+
+@pytest.fixture
+def planned(shell: Shell, tmp_path: Path) -> Callable[..., Plan]:
+    """What ``dac run`` plans for the scene by default, in two groups."""
+
+    def plan(**changes: Any) -> Plan:
+        settings: dict[str, Any] = {
+            "data": shell.folder / "demo",
+            "output_dir": tmp_path / "outputs",
+            "scene": "demo",
+            "preset": "demo",
+            "divide": {"groups": GROUPS},
+            "downscale": None,
+            "baseline": True,
+            "video": True,
+            "device": "cuda",
+            "seed": 7,
+            "only": None,
+            "experts": (),
+        }
+        return make_plan(**{**settings, **changes})
+
+    return plan
+
+
+def test_experts_are_an_array_and_each_stage_waits_for_what_it_needs(
+    fake: FakeSlurm, planned: Callable[..., Plan]
+) -> None:
+    (submitted,) = submit([planned()], DEFAULTS)
+    assert submitted.jobs == {
+        **{"expert 1": "1_0", "expert 2": "1_1", "ensemble": "2", "distill": "3", "finetune": "4"},
+        **{"baseline": "5", "video": "6", "report": "7"},
+    }
+    assert fake.options("1")["array"] == "0-1%2"
+    waits = {number: fake.options(number).get("dependency", "") for number in submitted.ids}
+    assert waits == {
+        **{"1": "", "2": "afterok:1", "3": "afterok:1", "4": "afterok:3", "5": "", "6": "afterok:4"},
+        **{"7": "afterany:1:2:3:4:5:6"},
+    }
+    # One that can never start does not stay in the queue.
+    assert {fake.options(number)["kill-on-invalid-dep"] for number in submitted.ids} == {"yes"}
+
+
+def test_stages_alone_wait_for_nothing(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+    (submitted,) = submit([planned(only="finetune", baseline=False, video=False)], DEFAULTS)
+    assert submitted.jobs == {"finetune": "1", "report": "2"}
+    assert "dependency" not in fake.options("1")
+    (divided,) = submit([planned(only="split", scene="other")], DEFAULTS)
+    assert divided.jobs == {}
+
+
+def test_defaults_name_nothing_that_a_plain_cluster_lacks(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+    submit([planned()], DEFAULTS)
+    assert set(fake.options("4")) == {
+        *("cpus-per-task", "dependency", "gpus-per-node", "job-name", "kill-on-invalid-dep", "nodes"),
+        *("ntasks-per-node", "open-mode", "output", "requeue", "signal", "time"),
+    }
+    assert fake.options("4")["signal"] == "USR2@90"
+
+
+def test_options_reach_sbatch(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+    options = SlurmOptions(
+        partition="gpu", account="vision", time="1-00:00:30", gpus=0, cpus=3, mem="16G",
+        setup=("module load cuda", "export A=1"), extra=("qos=high", "exclusive"),
+    )  # fmt: skip
+    (submitted,) = submit([planned()], options)
+    for number in submitted.ids:
+        asked = fake.options(number)
+        found = {name: asked[name] for name in ("partition", "account", "time", "cpus-per-task", "mem", "qos")}
+        assert found == {
+            **{"partition": "gpu", "account": "vision", "time": "1441", "cpus-per-task": "3", "mem": "16G"},
+            **{"qos": "high"},
+        }
+        assert "exclusive" in asked and "gpus-per-node" not in asked
+        lines = fake.script(number).splitlines()
+        (run,) = (line for line in lines if line.startswith("srun"))
+        assert "--cpus-per-task=3" in run
+        assert lines.index("module load cuda") < lines.index("export A=1") < lines.index(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5", 5), ("90", 90), ("90:30", 91), ("04:00:00", 240), ("1-12", 2160), ("1-00:01", 1441), ("2-00:00:00", 2880)],
+)
+def test_time_limits_are_written_as_slurm_writes_them(text: str, expected: int) -> None:
+    assert minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "4:59", "four", "1:2:3:4", "4h"])
+def test_other_time_limits_are_refused(text: str) -> None:
+    with pytest.raises(StageError, match=re.escape(f"--slurm.time {text}: expected at least 5 minutes, as minutes,")):
+        minutes(text)
+
+
+def test_submitted_stages_are_those_of_the_plan(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+    from submitit.core.utils import DelayedSubmission
+
+    plan = planned()
+    (submitted,) = submit([plan], DEFAULTS)
+    folder = plan.scene_dir / "logs" / "slurm"
+    for job in plan.jobs:
+        if job.kind == "split":
+            continue
+        pickled = DelayedSubmission.load(folder / f"{submitted.jobs[job.name]}_submitted.pkl")
+        assert pickled.function == StageJob(job, plan)
+        # What submitit calls before it requeues: the same once more.
+        assert pickled._checkpoint_function().function == StageJob(job, plan)
+
+
+def test_all_or_nothing_is_submitted(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+    (fake.folder / "refuse").write_text("3")
+    plan = planned()
+    with pytest.raises(StageError) as refused:
+        submit([plan], DEFAULTS)
+    assert "Slurm refuses a job, so none is submitted: Batch job submission failed: Invalid partition" in str(
+        refused.value
+    )
+    assert "--slurm.partition" in str(refused.value)
+    assert fake.cancelled == "1 2"
+    assert not (plan.scene_dir / RECORD).exists()
+
+
+def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+    plan = planned()
+    refuse_queued(plan.scene_dir)
+    submit([plan], DEFAULTS)
+    fake.queue(_1_0="COMPLETED", _1_1="RUNNING", _3="PENDING", _7="PENDING")
+    with pytest.raises(StageError) as refused:
+        submit([plan], DEFAULTS)
+    assert f"Jobs submitted earlier for {plan.scene_dir} are queued or running: expert 2, distill, report." in str(
+        refused.value
+    )
+    assert "scancel 1 3 7" in str(refused.value)
+    assert not (fake.folder / "8.sh").exists()
+
+    fake.queue(_1_0="COMPLETED", _1_1="CANCELLED", _3="CANCELLED", _7="FAILED")
+    submit([plan], DEFAULTS)
+    assert json.loads((plan.scene_dir / RECORD).read_text())["jobs"]["report"] == "14"
+    (fake.folder / "bin" / "squeue").write_text("#!/bin/bash\necho 'squeue: error: timed out' >&2\nexit 1\n")
+    with pytest.raises(StageError) as unknown:
+        refuse_queued(plan.scene_dir)
+    assert str(unknown.value) == (
+        "squeue does not answer: squeue: error: timed out\n"
+        f"If no job of this scene is queued any more, delete {plan.scene_dir / RECORD}."
+    )
+
+
+def test_scene_whose_jobs_slurm_has_forgotten_is_free(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+    plan = planned()
+    submit([plan], DEFAULTS)
+    assert (plan.scene_dir / RECORD).exists()
+    refuse_queued(plan.scene_dir)
+
+
+def test_followed_jobs_tell_why_they_did_not_succeed(
+    fake: FakeSlurm, planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plan = planned(video=False)
+    (submitted,) = submit([plan], DEFAULTS)
+    reports = {"expert 1": Report("failed", text="no such group"), "expert 2": Report("done"), "report": Report("done")}
+    for name, report in reports.items():
+        Status(plan.scene_dir, name, submitted.jobs[name]).tell(report)
+    Status(plan.scene_dir, "baseline", "an earlier job").tell(Report("done"))
+    fake.queue(
+        _1_0="FAILED", _1_1="COMPLETED", _2="CANCELLED", _3="CANCELLED", _4="CANCELLED", _5="NODE_FAIL", _6="COMPLETED"
+    )
+    with (tmp_path / "told").open("w") as file:
+        console = Console(file=file, width=200, record=True)
+        assert not follow([submitted], console, patience=0)
+    told = dict(line.split(": ", 1) for line in console.export_text().splitlines() if ": " in line)
+    assert told == {
+        "expert 1": "no such group",
+        "ensemble": "left out, because expert 1 failed",
+        "distill": "left out, because expert 1 failed",
+        "finetune": "left out, because distill failed",
+        "baseline": f"job 5 is NODE_FAIL. See {plan.scene_dir}/logs/slurm/5_0_log.out",
+    }
+
+
+def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
+    fake: FakeSlurm, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dac_nerfstudio.run.local.run_plans", lambda *arguments, **named: True)
+    monkeypatch.setattr(slurm.time, "sleep", interrupted)
+    plan = planned(video=False)
+    with (tmp_path / "told").open("w") as file:
+        console = Console(file=file, width=200, record=True)
+        with pytest.raises(SystemExit) as ended:
+            run_on_slurm([plan], DEFAULTS, True, console)
+    assert ended.value.code == 130
+    assert console.export_text().rstrip().endswith("The jobs go on. To cancel them: scancel 1 2 3 4 5 6")
+    assert fake.cancelled == ""
+
+
+def test_slurm_without_submitit_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slurm, "find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["dac", "run", "--executor", "slurm", "--data", "demo"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.strip() == (
+        "Error: --executor slurm needs submitit, which is not installed: pip install 'submitit>=1.5,<2', or in a clone "
+        "of this repository: pip install '.[slurm]'"
+    )
+
+
+def test_slurm_where_there_is_none_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StageError, match=r"finds no sbatch on PATH. Run it on a login node of the cluster"):
+        check_executor("slurm", DEFAULTS, "auto")
+
+
+def test_options_that_would_be_ignored_are_refused(fake: FakeSlurm) -> None:
+    with pytest.raises(StageError, match=r"--devices is about this machine. On the cluster: --slurm.gpus 1"):
+        check_executor("slurm", DEFAULTS, "0,1")
+    with pytest.raises(StageError, match=r"are for --executor slurm, which was not asked for"):
+        check_executor("local", SlurmOptions(partition="gpu"), "auto")
+    with pytest.raises(StageError, match=r"--slurm.gpus -1 --slurm.cpus 4: expected 0 or more"):
+        check_executor("slurm", SlurmOptions(gpus=-1), "auto")
+    check_executor("slurm", DEFAULTS, "auto")
+    check_executor("local", DEFAULTS, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "outcome"),
+    [
+        (signal.SIGUSR2, "RUNNING", "requeued"),
+        (signal.SIGTERM, "RUNNING", "requeued"),  # grace time before a preemption
+        (signal.SIGTERM, "COMPLETING", "143"),  # cancelled, or requeued by hand
+    ],
+)
+def test_interrupted_stage_comes_back_unless_slurm_has_decided(
+    number: int, state: str, outcome: str, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from dac_nerfstudio.conquer.interruption import Interrupted
+
+    def submitits(received: int, frame: object) -> None:
+        raise SystemExit("requeued")
+
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    (fake.folder / "queue").write_text(state)
+    before = signal.signal(signal.SIGUSR2, submitits)
+    try:
+        with pytest.raises(Interrupted), _interrupting():
+            signal.raise_signal(number)
+        with pytest.raises(SystemExit) as ended:
+            _end_or_requeue(number, Status(tmp_path, "distill", "1"))
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert str(ended.value) == outcome
+
+
+TINY = """
+[all]
+steps-per-save = 20
+max-num-iterations = 8
+pipeline.datamanager.train-num-rays-per-batch = 64
+pipeline.model.grid-base-resolution = 16
+pipeline.model.grid-feature-dim = 8
+pipeline.model.linear-decoder-layers = 1
+pipeline.model.proposal-resolutions = 32
+pipeline.model.num-proposal-samples = 24
+pipeline.model.num-samples = 12
+
+[dac-expert]
+max-num-iterations = 400
+
+[dac-baseline]
+max-num-iterations = 400
+"""
+ON_SLURM = (
+    *("dac", "run", "--executor", "slurm", "--data", "demo", "--preset", "demo", "--groups", str(GROUPS), "--no-video"),
+    *("--slurm.gpus", "0", "--slurm.cpus", "1"),
+)
+
+
+class ClusterShell(Shell):
+    """Runs commands on a login node, so to speak."""
+
+    def until(self, condition: Callable[[], Any], what: str, patience: float = 240) -> Any:
+        deadline = time.monotonic() + patience
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.1)
+        return found
+
+    def slurm(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    def process_of(self, job: str) -> int:
+        """The process of a running job's step, as the kernel knows it."""
+        (raw,) = self.slurm("squeue", "--noheader", "--jobs", job, "--format", "%A").split()
+        rows = [line.split() for line in self.slurm("scontrol", "listpids", raw).splitlines()]
+        return next(int(row[0]) for row in rows if row[2] == "0" and row[3] == "0")
+
+
+@pytest.fixture(scope="module")
+def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterShell]:
+    """A shell in a folder with the scene ``demo``, and a cluster of one node with two cores."""
+    if lacking():
+        pytest.skip(lacking())
+    shell = ClusterShell(tmp_path_factory.mktemp("cluster"))
+    make_demo_scene(shell.folder / "demo", size=32, train=16, val=2, test=TEST_VIEWS)
+    (shell.folder / "tiny.toml").write_text(TINY)
+    (shell.folder / "broken.toml").write_text(TINY + "\n[dac-distill]\ngroups = 9\n")
+    with cluster() as environment:
+        shell.environment.update(environment)
+        yield shell
+
+
+def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: ClusterShell) -> None:
+    scene_dir = login.folder / "outputs" / "demo"
+    command = (*ON_SLURM, "--config", "tiny.toml")
+    with login.start(*command, "--wait") as process:
+        login.until((scene_dir / RECORD).exists, "jobs to be submitted")
+        jobs = json.loads((scene_dir / RECORD).read_text())["jobs"]
+        assert list(jobs) == ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline", "report"]
+
+        def trained(name: str, steps: int) -> bool:
+            told = Status(scene_dir, name, jobs[name]).read()
+            return told is not None and told.state == "training" and told.done >= steps
+
+        login.until(lambda: trained("expert 1", 40), "expert 1 to have saved something")
+        os.kill(login.process_of(jobs["expert 1"]), signal.SIGKILL)
+        login.until(lambda: trained("expert 2", 1), "expert 2")
+        login.slurm("scontrol", "requeue", jobs["expert 2"])
+        second = login(*command, succeed=False)
+        login.until(lambda: trained("baseline", 1), "the baseline")
+        login.slurm("scancel", "--signal=USR2", jobs["baseline"])
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert second.code == 1 and "are queued or running: expert 1" in second.output
+
+    results = json.loads((scene_dir / "report" / "results.json").read_text())
+    assert set(results["methods"]) == {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"}
+    assert results["missing"] in ({}, [])
+    for name, folder in (
+        ("expert-1", "dac-expert/group-1"), ("expert-2", "dac-expert/group-2"), ("baseline", "dac-baseline"),
+    ):  # fmt: skip
+        (stage,) = (Stage.load(path) for path in (scene_dir / folder).iterdir())
+        assert stage.complete and stage.steps == 400
+        (step,) = re.findall(r"^done resumed at step (\d+)$", (scene_dir / "logs" / f"{name}.log").read_text(), re.M)
+        assert 0 < int(step) < 400, name
+    # The one that was killed goes on from a checkpoint; those that were asked to stop, from where they were.
+    log = (scene_dir / "logs" / "expert-1.log").read_text()
+    assert int(re.findall(r"resumed at step (\d+)", log)[0]) % 20 == 1
+    for name in ("expert-2", "baseline"):
+        log = (scene_dir / "logs" / f"{name}.log").read_text()
+        assert re.findall(r"Stopped at step (\d+) of 400", log) == re.findall(r"resumed at step (\d+)", log)
+
+
+def test_failed_stage_is_named_and_what_needs_it_is_not_started(
+    login: ClusterShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the run before, whose experts are kept."""
+    found = login(*ON_SLURM, "--config", "broken.toml", "--no-baseline", "--wait", succeed=False)
+    assert found.code == 1
+    told = dict(line.split(": ", 1) for line in found.output.splitlines() if ": " in line)
+    assert told["distill"].startswith("--groups 9, but")
+    assert told["finetune"] == "left out, because distill failed"
+    scene_dir = login.folder / "outputs" / "demo"
+    jobs = json.loads((scene_dir / RECORD).read_text())["jobs"]
+    assert list(jobs) == ["expert 1", "expert 2", "ensemble", "distill", "finetune", "report"]
+    states = dict(
+        line.split() for line in login.slurm("squeue", "-h", "-r", "-t", "all", "--format", "%i %T").splitlines()
+    )
+    expected = ["COMPLETED", "COMPLETED", "COMPLETED", "FAILED", "CANCELLED", "COMPLETED"]
+    assert [states[number] for number in jobs.values()] == expected
+    for name in ("expert 1", "expert 2", "ensemble"):
+        told_by_job = Status(scene_dir, name, jobs[name]).read()
+        assert told_by_job is not None and told_by_job.state == "kept"
+    # All have ended: the scene is free for the next run.
+    monkeypatch.setenv("SLURM_CONF", login.environment["SLURM_CONF"])
+    refuse_queued(scene_dir)

@@ -1,0 +1,137 @@
+"""A run that is stopped, politely or not, ends where an undisturbed one does."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pytest
+from conftest import TINY_MODEL, Shell
+
+from dac_nerfstudio.stage import Stage
+
+STEPS = 600
+
+
+@pytest.fixture(scope="module")
+def run_baseline(shell: Shell) -> Callable[..., Popen[str]]:
+    """Starts `dac run` for a baseline in a folder of its own, with a checkpoint every so many steps."""
+    flags = dict(zip(TINY_MODEL[::2], TINY_MODEL[1::2]))
+    rows = [f"{name.lstrip('-')} = {value}" for name, value in flags.items()]
+    rows += [f"max-num-iterations = {STEPS}", "pipeline.datamanager.train-num-rays-per-batch = 64"]
+
+    def start(folder: str, every: int) -> Popen[str]:
+        config = shell.folder / f"{folder}.toml"
+        config.write_text("\n".join(["[all]", *rows, f"steps-per-save = {every}"]))
+        return shell.start(
+            *("dac", "run", "--data", "demo", "--preset", "demo", "--groups", "2", "--only", "baseline"),
+            *("--output-dir", folder, "--config", config.name, "--devices", "cpu", "--no-video"),
+        )
+
+    return start
+
+
+def run_dir(shell: Shell, folder: str) -> Path:
+    return shell.folder / folder / "demo" / "dac-baseline" / "demo-seed42"
+
+
+def wait_for(steps: int, folder: Path, process: Popen[str]) -> None:
+    """Until the run has got so far, by what it prints to its log."""
+    log = folder / "logs" / "baseline.log"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        done = [line.split()[0] for line in (log.read_text().splitlines() if log.exists() else []) if "%)" in line]
+        if any(word.isdecimal() and int(word) >= steps for word in done):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run does not get on")
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    import torch
+
+    checkpoint = torch.load(folder / "nerfstudio_models" / f"step-{STEPS - 1:09d}.ckpt", weights_only=True)
+    return checkpoint["pipeline"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shell: Shell, run_baseline: Callable[..., Popen[str]]) -> dict[str, Any]:
+    process = run_baseline("undisturbed", 10000)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return weights(run_dir(shell, "undisturbed"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_asked_to_stop_saves_and_goes_on(
+    number: signal.Signals, shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
+) -> None:
+    import torch
+
+    folder = f"stopped-{int(number)}"
+    process = run_baseline(folder, 10000)
+    wait_for(100, shell.folder / folder / "demo", process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "The same command goes on from here" in output and "Traceback" not in output
+    stopped = Stage.load(run_dir(shell, folder))
+    assert 100 <= stopped.steps < STEPS  # no checkpoint was due: this one was made for the occasion
+
+    process = run_baseline(folder, 10000)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 and f"resumed at step {stopped.steps}" in output, output
+    torch.testing.assert_close(weights(run_dir(shell, folder)), undisturbed, rtol=0, atol=1e-6)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
+) -> None:
+    import torch
+
+    process = run_baseline("killed", 100)
+    wait_for(250, shell.folder / "killed" / "demo", process)
+    process.kill()
+    process.communicate()
+    # At once: its stage may still be saving.
+    process = run_baseline("killed", 100)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 and "resumed at step" in output, output
+    torch.testing.assert_close(weights(run_dir(shell, "killed")), undisturbed, rtol=0, atol=1e-6)
+
+
+def test_ns_train_asked_to_stop_saves_as_well(shell: Shell, undisturbed: dict[str, Any]) -> None:
+    flags = (*TINY_MODEL, "--pipeline.datamanager.train-num-rays-per-batch", "64", "--vis", "tensorboard")
+    process = shell.start(
+        *("ns-train", "dac-baseline", "--data", "demo", "--output-dir", "by-hand", "--timestamp", "run", *flags),
+        *("--max-num-iterations", "5000", "--logging.steps-per-log", "1"),
+    )
+    events = shell.folder / "by-hand" / "demo" / "dac-baseline" / "run"
+    deadline = time.monotonic() + 240
+    while not list(events.glob("events.out.*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(1)
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    stopped = Stage.load(events)
+    assert 0 < stopped.steps < 5000 and "which is saved" in output
+
+
+def test_two_runs_in_one_folder_are_kept_apart(shell: Shell, run_baseline: Callable[..., Popen[str]]) -> None:
+    first = run_baseline("shared", 10000)
+    lock = shell.folder / "shared" / "demo" / ".dac-run.lock"
+    while not (lock.exists() and lock.read_text()):
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = run_baseline("shared", 10000)
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 1 and f"another dac run: process {first.pid} on" in output
+    first.terminate()
+    first.communicate(timeout=120)

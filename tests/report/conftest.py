@@ -1,0 +1,71 @@
+"""Folders of results, and what lies in them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_folders import Maker
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Callable[..., Maker]:
+    """Makes an empty folder of results."""
+
+    def make(scene: str = "lego", **settings: Any) -> Maker:
+        return Maker(tmp_path / "outputs" / scene, **settings)
+
+    return make
+
+
+@pytest.fixture
+def log_curves() -> Callable[..., None]:
+    """Writes a tensorboard file: (step, second, PSNR of training rays) per point."""
+
+    def write(
+        run_dir: Path, points: Sequence[tuple[int, float, float]], begun: float = 1000.0, suffix: str = ""
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        run_dir.mkdir(parents=True, exist_ok=True)
+        writer = SummaryWriter(str(run_dir), filename_suffix=suffix)
+        for step, second, value in points:
+            writer.add_scalar("Train Iter (time)", 0.1, step, walltime=begun + second)
+            writer.add_scalar("Train Metrics Dict/psnr", value, step, walltime=begun + second)
+            writer.add_scalar("Train Loss", 10 ** (-value / 10), step, walltime=begun + second)
+        writer.close()
+
+    return write
+
+
+@pytest.fixture
+def save_planes() -> Callable[[Path, int], np.ndarray]:
+    """Writes a checkpoint with two scales of planes; lengths of the features of the finer one."""
+
+    def write(run_dir: Path, seed: int) -> np.ndarray:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        prefix = "_model.field.planes.scales."
+        scales = [torch.rand(3, side, side, 4, generator=generator) for side in (4, 8)]
+        folder = run_dir / "nerfstudio_models"
+        folder.mkdir(parents=True)
+        state = {f"{prefix}{number}": planes for number, planes in enumerate(scales)}
+        torch.save({"step": 9, "pipeline": {"_model.other": torch.zeros(3), **state}}, folder / "step-000000009.ckpt")
+        return np.sqrt((scales[1].numpy() ** 2).sum(axis=-1))
+
+    return write
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a folder of results elsewhere, under the same name."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / "elsewhere" / folder.name))
+
+    return copy

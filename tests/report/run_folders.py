@@ -1,0 +1,139 @@
+"""Run folders as training and scoring leave them, made without either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dac_nerfstudio.partition import Partition, Views, divide, publish
+from dac_nerfstudio.stage import Stage, write_json
+
+RUN = "quick-seed7"
+SIZE = 24
+"""Pixels a side of the photos."""
+VIEWS = {"test/a.png": 1, "test/b.png": 1, "test/c.png": 2, "test/d.png": 2}
+"""Test views and their groups."""
+PSNR = {
+    "dac-baseline": [20.0, 24.0, 30.0, 28.0],
+    "dac-expert": [21.0, 25.0, 29.0, 27.0],
+    "dac-distill": [18.0, 20.0, 22.0, 24.0],
+    "dac-finetune": [21.5, 24.5, 29.0, 28.0],
+}
+"""Of the test views."""
+STEPS = {"dac-baseline": 150, "dac-expert": 100, "dac-distill": 50, "dac-finetune": 100}
+SECONDS = {"dac-baseline": 30.0, "dac-expert": 20.0, "dac-distill": 12.0, "dac-finetune": 25.0}
+LEFT_OUT = {"lpips": "no weights."}
+
+
+def ring(count: int) -> Views:
+    """Cameras round the origin."""
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False) + 0.1
+    back = np.stack([np.cos(angles), np.sin(angles), np.full(count, 0.3)], axis=1)
+    back /= np.linalg.norm(back, axis=1, keepdims=True)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    poses = np.stack([right, np.cross(back, right), back, 4 * back], axis=2)
+    intrinsics = np.tile([30.0, 30.0, 12.0, 12.0, 24.0, 24.0], (count, 1))
+    return Views(tuple(f"train/{i}.png" for i in range(count)), poses, intrinsics, upright=True)
+
+
+def picture(seed: int) -> np.ndarray:
+    """Something to look at, [SIZE, SIZE, 3] bytes."""
+    return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@dataclass
+class Maker:
+    """Writes a scene's folder of results."""
+
+    folder: Path
+    names: Sequence[str] = tuple(VIEWS)
+    """Of the test views, in the order of ``PSNR``."""
+    partition: Partition = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.partition = divide(ring(8), groups=2, strategy="azimuth")
+        publish(self.partition, self.folder)
+
+    def run_dir(self, method: str, group: int | None = None, run: str = RUN) -> Path:
+        return self.folder / method / (f"group-{group}" if group else "") / run
+
+    def stage(self, method: str, group: int | None = None, **changes: Any) -> Stage:
+        record: dict[str, Any] = {
+            "method": method,
+            "scene": self.folder.name,
+            "settings": {"data": {}},
+            "seed": 7,
+            "total_steps": STEPS[method],
+            "partition": self.partition.fingerprint,
+            "group": group,
+            "steps": STEPS[method],
+            "seconds": SECONDS[method],
+            "parameters": 1000,
+            "versions": {"torch": "2.0"},
+            "peak_memory": {"process": 500_000_000},
+        }
+        return Stage(**{**record, **changes})
+
+    def train(self, method: str, group: int | None = None, run: str = RUN, **changes: Any) -> Path:
+        """A trained run; keyword arguments are fields of its record."""
+        folder, stage = self.run_dir(method, group, run), self.stage(method, group, **changes)
+        stage.save(folder)
+        # A record tells what the process that saved it held, which is another number every time.
+        write_json(folder / "stage.json", {**vars(stage), "peak_memory": {"process": 500_000_000}})
+        return folder
+
+    def score(self, run_dir: Path, scores: Sequence[str] = ("psnr", "ssim", "flip"), **changes: Any) -> None:
+        """Scores of a run's views: SSIM is a hundredth of PSNR, FLIP a thousandth."""
+        stage = Stage.load(run_dir)
+        factors = {"psnr": 1.0, "ssim": 0.01, "ms_ssim": 0.011, "lpips": 0.002, "flip": 0.001}
+        views = [
+            {
+                "name": name,
+                "group": group,
+                **{score: factors[score] * psnr for score in scores},
+                "num_rays_per_sec": 1000.0,
+                "fps": 4.0,
+            }
+            for name, group, psnr in zip(self.names, VIEWS.values(), PSNR[stage.method], strict=True)
+            if stage.group in (None, group)
+        ]
+        content = {
+            "format": 2,
+            "stage": stage.fingerprint,
+            "partition": self.partition.fingerprint,
+            "split": "test",
+            "most": 40,
+            "left_out": LEFT_OUT,
+            "views": views,
+        }
+        write_json(run_dir / "evaluation.json", {**content, **changes})
+
+    def keep_pairs(self, run_dir: Path, change: Callable[[int, np.ndarray], np.ndarray]) -> None:
+        """Pictures of a scored run: what ``change`` makes of the number and the photo of each view."""
+        content = json.loads((run_dir / "evaluation.json").read_text())
+        (run_dir / "test").mkdir()
+        for number, view in enumerate(content["views"]):
+            view["pair"] = f"{number:04d}.png"
+            photo = picture(number)
+            pair = np.concatenate([photo, change(number, photo)], axis=1)
+            Image.fromarray(pair).save(run_dir / "test" / view["pair"])
+        write_json(run_dir / "evaluation.json", content)
+
+    def everything(self) -> Maker:
+        """All methods, trained and scored."""
+        for method in PSNR:
+            for group in (1, 2) if method == "dac-expert" else (None,):
+                self.score(self.train(method, group))
+        return self
+
+    def only(self, *methods: str) -> Maker:
+        for method in methods:
+            self.score(self.train(method))
+        return self

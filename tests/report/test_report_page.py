@@ -1,0 +1,209 @@
+"""The page and the Markdown: whole, self-contained, the same every time, and honest about what is missing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from run_folders import VIEWS, Maker
+
+from dac_nerfstudio.report.writing import page_path, write_report
+
+RUN = "quick-seed7"
+VOID = {"meta", "img", "br", "hr", "use", "path"}
+EVIL = "</style><script>alert('1')</script>&amp;\"><img src=x onerror=alert(2)>|`*_$x^$"
+
+
+class Elements(HTMLParser):
+    """All elements of a page, and whether they are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture
+def whole(maker: Callable, log_curves: Callable, save_planes: Callable) -> Maker:
+    """A scene that has everything that a report can show."""
+    made = maker().everything()
+    for seed, method in enumerate(("dac-baseline", "dac-finetune")):
+        made.keep_pairs(made.run_dir(method), lambda number, photo, seed=seed: photo // (2 + (seed + number) % 2))
+        save_planes(made.run_dir(method), seed)
+    for method in ("dac-baseline", "dac-distill", "dac-finetune"):
+        log_curves(made.run_dir(method), [(0, 0.0, 10.0), (40, 8.0, 12.0)])
+    Image.new("RGB", (40, 20), "red").save(made.folder / "partition.png")
+    return made
+
+
+def written(folder: Path) -> str:
+    write_report(folder, RUN)
+    return page_path(folder).read_text("utf8")
+
+
+def text_of(page: str) -> str:
+    page = re.sub(r"<(style|svg).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_the_page_shows_the_figures(whole: Maker) -> None:
+    text = text_of(written(whole.folder))
+    assert (
+        "On 4 test views the fine-tuned student is 0.25 dB better than the baseline (PSNR 25.75 against 25.50" in text
+    )
+    assert "It is better on 2 of them." in text
+    assert "experts, own views 25.50 0.255 0.026 4 2x100 0:40" in text
+    assert "student, fine-tuned 23.00 28.50" in text
+    assert "+0.25 dB on average (group 1 +1.00 dB, group 2 −0.50 dB)" in text
+    assert "test/c.png 2 −1.00" in text
+    # Gains and losses in order: a, b, then c; d has neither.
+    assert re.findall(r"test/(\w)\.png · group", text) == ["a", "b", "c"]
+    assert "500 MB" in text and "LPIPS is left out: no weights." in text
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(whole: Maker) -> None:
+    page = written(whole.folder)
+    elements = Elements(page).found
+    tags = [tag for tag, _ in elements]
+    assert tags.count("svg") == 2
+    # The partition, six pictures of each of three views, three planes of both models.
+    assert tags.count("img") == 1 + 3 * 6 + 6
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(tags)
+    for tag, attributes in elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href", "srcset", "action"):
+                assert str(value).startswith(("data:image/", "#")), (tag, name, str(value)[:50])
+    assert not re.findall(r"url\((?!#)|@import", page)
+    addresses = set(re.findall(r"https?://[^\s\"'<>)]+", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "default-src 'none'" in page
+
+
+def test_no_two_elements_have_one_id(whole: Maker) -> None:
+    page = written(whole.folder)
+    names = re.findall(r'\bid="([^"]+)"', page)
+    assert len(names) == len(set(names)) > 10
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page))
+    assert {a or b for a, b in used} <= set(names)
+
+
+def test_reports_of_the_same_folders_are_the_same(whole: Maker, copied: Callable) -> None:
+    def files(folder: Path) -> dict[str, bytes]:
+        write_report(folder, RUN)
+        return {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
+
+    first = files(whole.folder)
+    assert set(first) == {"report.html", "results.json", "results.md"}
+    assert first == files(whole.folder) == files(copied(whole.folder))
+
+
+def test_names_are_text_and_nothing_else(maker: Callable) -> None:
+    made = maker(names=[f"test/{EVIL}{name[5]}" for name in VIEWS])
+    for method in ("dac-baseline", "dac-finetune"):
+        made.score(made.train(method, scene=EVIL, versions={"torch": EVIL}), left_out={"lpips": EVIL})
+    page = written(made.folder)
+    tags = {tag for tag, _ in Elements(page).found}
+    assert "script" not in tags and "img" not in tags
+    assert page.count("</style>") == page.count("<style") and "<script" not in page
+    assert EVIL in text_of(page)
+    markdown = (made.folder / "report" / "results.md").read_text()
+    assert "<script" not in markdown.replace("\\<", "")
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    # As many cells as headings in every row: no name parts a cell in two.
+    cells = {len(re.findall(r"(?<!\\)\|", line)) for line in tables if "test/" in line}
+    assert cells == {4, 5}
+
+
+@pytest.mark.parametrize(
+    ("methods", "sentences"),
+    [
+        (
+            ("dac-baseline",),
+            (
+                f"There is no fine-tuned student named {RUN}.",
+                "Without both baseline and fine-tuned student there is no comparison.",
+                "There is no gain to show",
+                "There is no student, so there are no planes of it.",
+            ),
+        ),
+        (
+            ("dac-distill", "dac-finetune"),
+            (f"There is no baseline named {RUN}.", "Pictures are compared only with both", "There is no gain to show"),
+        ),
+        (
+            ("dac-baseline", "dac-finetune"),
+            (
+                f"There is no expert named {RUN}.",
+                "There are no learning curves",
+                "There is no picture of the partition",
+                "Pictures are missing: these runs were scored before pictures were kept.",
+                "Baseline: ",
+                "has no checkpoint",
+                "What to type was not recorded",
+            ),
+        ),
+    ],
+)
+def test_what_is_missing_is_said(methods: tuple[str, ...], sentences: tuple[str, ...], maker: Callable) -> None:
+    made = maker().only(*methods)
+    page = written(made.folder)
+    Elements(page)
+    for sentence in sentences:
+        assert sentence in text_of(page), sentence
+
+
+def test_many_views_are_charted_without_their_names(maker: Callable) -> None:
+    from dac_nerfstudio.report.charts import gain_chart
+
+    def results(count: int) -> dict:
+        views = [{"name": f"v{i}.png", "group": 1 + i % 2, "gain": float(-i)} for i in range(count)]
+        per_view = {view["name"]: {"psnr": 20.0} for view in views}
+        return {"gain": {"views": views, "mean": -1.0}, "methods": {"dac-baseline": {"per_view": per_view}}}
+
+    few, many = gain_chart(results(10)), gain_chart(results(100))
+    assert ">v7<" in few and ">v7<" not in many
+    assert "100 test views" in many
+
+
+def test_the_table_in_markdown_has_the_figures(whole: Maker) -> None:
+    write_report(whole.folder, RUN)
+    lines = (whole.folder / "report" / "results.md").read_text().splitlines()
+    assert "|  | PSNR ↑ | SSIM ↑ | FLIP ↓ | views | steps | time |" in lines
+    assert "| student, fine-tuned | **25.75** | **0.258** | 0.026 | 4 | 150 | 0:37 |" in lines
+    assert "| test/a.png | 1 | +1.50 |" in lines
+    assert any(line.startswith("- LPIPS is left out") for line in lines)
+
+
+def test_reporting_needs_neither_torch_nor_nerfstudio(maker: Callable) -> None:
+    made = maker().everything()
+    program = (
+        "import sys; from pathlib import Path; from dac_nerfstudio.report.writing import write_report\n"
+        "assert 'matplotlib' not in sys.modules and 'PIL' not in sys.modules\n"
+        f"write_report(Path({str(made.folder)!r}), {RUN!r})\n"
+        "print(sorted({'torch', 'nerfstudio', 'sklearn', 'plotly'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]", ran.stdout + ran.stderr

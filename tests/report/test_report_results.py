@@ -1,0 +1,210 @@
+"""The figures of a scene's runs, checked against means taken by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from dac_nerfstudio.report.results import gather, latest_run, save, table
+from dac_nerfstudio.stage import StageError
+
+RUN = "quick-seed7"
+
+
+def test_means_over_views_and_groups(maker: Callable) -> None:
+    methods = gather(maker().everything().folder, RUN)["methods"]
+    # (20 + 24 + 30 + 28) / 4, and (20 + 24) / 2, (30 + 28) / 2.
+    assert methods["dac-baseline"]["scores"] == pytest.approx({"psnr": 25.5, "ssim": 0.255, "flip": 0.0255})
+    assert methods["dac-baseline"]["per_group"]["psnr"] == [22.0, 29.0]
+    # Each expert on its own views: (21 + 25) / 2 and (29 + 27) / 2.
+    assert methods["dac-expert"]["scores"]["psnr"] == 25.5
+    assert methods["dac-expert"]["per_group"]["psnr"] == [23.0, 28.0]
+    assert methods["dac-finetune"]["per_view"]["test/c.png"] == pytest.approx(
+        {"group": 2, "psnr": 29.0, "ssim": 0.29, "flip": 0.029}
+    )
+
+
+def test_gains_are_sorted_and_counted(maker: Callable) -> None:
+    gain = gather(maker().everything().folder, RUN)["gain"]
+    # Fine-tuned less baseline: a 1.5, b 0.5, c -1, d 0.
+    assert [(view["name"], view["gain"]) for view in gain["views"]] == [
+        ("test/a.png", 1.5), ("test/b.png", 0.5), ("test/d.png", 0.0), ("test/c.png", -1.0),
+    ]  # fmt: skip
+    assert (gain["mean"], gain["better"], gain["per_group"]) == (0.25, 2, [1.0, -0.5])
+
+
+def test_costs_of_experts_and_student_are_those_of_all_that_they_took(maker: Callable) -> None:
+    results = gather(maker().everything().folder, RUN)
+    methods, costs = results["methods"], results["costs"]
+    assert [methods[name]["steps"] for name in ("dac-baseline", "dac-expert", "dac-finetune")] == [150, 100, 150]
+    assert (methods["dac-expert"]["parameters"], methods["dac-finetune"]["parameters"]) == (2000, 1000)
+    assert (costs["dac-expert"]["seconds"], costs["dac-expert"]["seconds_of_runs"]) == (40.0, [20.0, 20.0])
+    assert costs["dac-finetune"]["seconds"] == 12.0 + 25.0
+    assert costs["dac-baseline"]["peak_memory"] == {"process": 500_000_000}
+    assert costs["dac-baseline"]["seconds_per_view"] == 0.25
+
+
+def test_two_runs_that_took_different_time_differ_in_costs_alone(maker: Callable) -> None:
+    one, other = maker().everything(), maker("other/lego").everything()
+    run_dir = other.train("dac-baseline", seconds=99.0)
+    content = json.loads((run_dir / "evaluation.json").read_text())
+    for view in content["views"]:
+        view["fps"] = 1.0
+    (run_dir / "evaluation.json").write_text(json.dumps(content))
+    results, others = gather(one.folder, RUN), gather(other.folder, RUN)
+    assert results.pop("costs") != others.pop("costs")
+    assert results == others
+
+
+def test_the_same_folders_give_the_same_file(maker: Callable, copied: Callable) -> None:
+    folder = maker().everything().folder
+    first, second = save(gather(folder, RUN), folder).read_bytes(), save(gather(folder, RUN), folder).read_bytes()
+    assert first == second == save(gather(copied(folder), RUN), folder).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["dac-baseline", "dac-distill", "dac-finetune"])
+def test_a_method_that_is_not_there_is_named(method: str, maker: Callable) -> None:
+    made = maker()
+    made.only(*({"dac-baseline", "dac-distill", "dac-finetune"} - {method}))
+    results = gather(made.folder, RUN)
+    assert method not in results["methods"]
+    names = {"dac-baseline": "baseline", "dac-distill": "distilled student", "dac-finetune": "fine-tuned student"}
+    assert results["missing"][method] == f"There is no {names[method]} named {RUN}."
+    assert (results["gain"] is None) == (method != "dac-distill")
+
+
+def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
+    made = maker().only("dac-baseline")
+    made.score(made.train("dac-expert", 2))
+    results = gather(made.folder, RUN)
+    assert "dac-expert" not in results["methods"]
+    assert results["missing"]["dac-expert"] == (
+        f"There is no expert of group 1 named {RUN}. Experts are compared only where all of them are there."
+    )
+
+
+def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Callable) -> None:
+    made = maker().everything()
+    assert "dac-ensemble" not in gather(made.folder, RUN)["missing"]
+    stage = made.stage("dac-expert", 1)
+    stage.method, stage.group = "dac-ensemble", None
+    run_dir = made.run_dir("dac-ensemble")
+    stage.save(run_dir)
+    views = json.loads((made.run_dir("dac-baseline") / "evaluation.json").read_text())["views"]
+    evaluation = {"stage": stage.fingerprint, "partition": made.partition.fingerprint, "views": views}
+    (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
+    assert gather(made.folder, RUN)["methods"]["dac-ensemble"]["scores"]["psnr"] == 25.5
+
+
+@pytest.mark.parametrize(
+    ("record", "evaluation", "problem"),
+    [
+        ({"steps": 60}, {}, "stopped at step 60 of 100"),
+        ({}, {"stage": "another"}, "has been trained again since it was scored"),
+        ({}, {"partition": "another"}, "was scored by the groups of another partition than the current one"),
+        ({}, {"views": 3}, "has scores that cannot be read"),
+    ],
+)
+def test_why_a_run_does_not_count(record: dict, evaluation: dict, problem: str, maker: Callable) -> None:
+    made = maker().only("dac-baseline", "dac-distill")
+    made.score(made.train("dac-finetune", **record), **evaluation)
+    assert gather(made.folder, RUN)["missing"]["dac-finetune"] == f"The fine-tuned student {problem}."
+
+
+def test_scores_of_an_earlier_version_are_explained(maker: Callable) -> None:
+    made = maker()
+    for method in ("dac-baseline", "dac-finetune"):
+        run_dir = made.train(method)
+        made.score(run_dir, scores=("psnr", "ssim"))
+        content = json.loads((run_dir / "evaluation.json").read_text())
+        del content["left_out"], content["format"]
+        (run_dir / "evaluation.json").write_text(json.dumps(content))
+    results = gather(made.folder, RUN)
+    assert results["scores"] == ["psnr", "ssim"]
+    assert set(results["left_out"]) == {"ms_ssim", "lpips", "flip"}
+    assert all(why.startswith("not scored when these runs were") for why in results["left_out"].values())
+
+
+def test_left_out_scores_keep_the_reason_that_was_recorded(maker: Callable) -> None:
+    assert gather(maker().everything().folder, RUN)["left_out"]["lpips"] == "no weights."
+
+
+def test_views_of_different_choice_are_noted(maker: Callable) -> None:
+    made = maker().everything()
+    path = made.run_dir("dac-baseline") / "evaluation.json"
+    content = json.loads(path.read_text())
+    del content["views"][0]
+    path.write_text(json.dumps(content))
+    results = gather(made.folder, RUN)
+    assert "not scored on the same views" in results["notes"][0]
+    assert [view["name"] for view in results["gain"]["views"]] == ["test/b.png", "test/d.png", "test/c.png"]
+
+
+def test_a_student_with_more_steps_than_the_baseline_is_noted(maker: Callable) -> None:
+    made = maker().everything()
+    assert gather(made.folder, RUN)["notes"] == []
+    made.score(made.train("dac-baseline", total_steps=120, steps=120))
+    (note,) = gather(made.folder, RUN)["notes"]
+    assert note == "The student was trained for 150 steps in all, the baseline for 120."
+
+
+def test_the_latest_run_is_the_one_worked_on_last(maker: Callable) -> None:
+    made = maker().everything()
+    newer = made.train("dac-baseline", run="quick-seed8")
+    os.utime(newer / "stage.json", (2e9, 2e9))
+    assert latest_run(made.folder) == "quick-seed8"
+    with pytest.raises(StageError, match="no finished run named quick-seed8 that was scored"):
+        gather(made.folder, "quick-seed8")
+    with pytest.raises(StageError, match=r"no run named nonsense\. It has quick-seed7, quick-seed8\."):
+        gather(made.folder, "nonsense")
+
+
+def test_real_scenes_are_found_under_their_methods(maker: Callable) -> None:
+    made = maker()
+    for method in ("dac-baseline", "dac-finetune"):
+        made.only(method)
+        (made.folder / method).rename(made.folder / f"{method}-360")
+    assert set(gather(made.folder, RUN)["methods"]) == {"dac-baseline", "dac-finetune"}
+
+
+def test_a_folder_without_a_partition_is_no_folder_of_results(maker: Callable) -> None:
+    made = maker()
+    (made.folder / "partition.json").unlink()
+    with pytest.raises(StageError, match="it holds no partition.json"):
+        gather(made.folder, RUN)
+
+
+def test_commands_name_data_preset_and_division(maker: Callable) -> None:
+    made = maker().everything()
+    text = (
+        "!!python/object:dac_nerfstudio.conquer.trainer.DaCTrainerConfig\n"
+        "_target: !!python/name:no.such.module.Thing ''\n"
+        "data: &id001 !!python/object/apply:pathlib.PosixPath\n- /\n- data\n- my lego\n"
+        "output_dir: !!python/object/apply:pathlib.PosixPath\n- outputs\n"
+        "pipeline:\n  data: *id001\n  size: !!python/tuple\n  - 1\n  - 2\n"
+    )
+    (made.run_dir("dac-finetune") / "config.yml").write_text(text)
+    first, *others = gather(made.folder, RUN)["commands"]
+    assert first == (
+        "dac run --data '/data/my lego' --preset quick --seed 7 --groups 2 --strategy azimuth --similarity auto "
+        "--output-dir outputs --scene lego"
+    )
+    config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
+    assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
+
+
+def test_there_are_no_commands_where_nothing_was_recorded(maker: Callable) -> None:
+    assert gather(maker().everything().folder, RUN)["commands"] == []
+
+
+def test_the_table_fits_a_terminal(maker: Callable) -> None:
+    with open(os.devnull, "w") as nowhere:
+        console = Console(file=nowhere, record=True, width=80)
+        console.print(table(gather(maker().everything().folder, RUN)))
+    printed = console.export_text()
+    assert "student, fine-tuned  25.75  0.258  23.00  28.50    150  0:37" in printed
+    assert "experts, own views   25.50  0.255  23.00  28.00  2x100  0:40" in printed

@@ -1,0 +1,90 @@
+"""Several scenes in one report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from run_folders import Maker
+
+from dac_nerfstudio import cli
+from dac_nerfstudio.report.results import gather
+from dac_nerfstudio.report.scenes import combine, scene_grid
+from dac_nerfstudio.stage import StageError
+
+RUN = "quick-seed7"
+
+
+@pytest.fixture
+def two(maker: Callable) -> list[Maker]:
+    """A scene, and one of which the baseline is 2 dB better and there are no experts."""
+    first, second = maker("lego").everything(), maker("ship").only("dac-baseline", "dac-distill", "dac-finetune")
+    path = second.run_dir("dac-baseline") / "evaluation.json"
+    content = json.loads(path.read_text())
+    for view in content["views"]:
+        view["psnr"] += 2
+        del view["flip"]
+    path.write_text(json.dumps(content))
+    return [first, second]
+
+
+def test_means_over_scenes_are_of_what_all_have(two: list[Maker]) -> None:
+    combined = combine([gather(made.folder, RUN) for made in two])
+    baseline, experts = (combined["methods"][name] for name in ("dac-baseline", "dac-expert"))
+    assert (baseline["per_scene"]["psnr"], baseline["mean"]["psnr"]) == ([25.5, 27.5], 26.5)
+    assert (experts["per_scene"]["psnr"], experts["mean"]) == ([25.5, None], {})
+    assert baseline["per_scene"]["flip"] == [pytest.approx(0.0255), None] and "flip" not in baseline["mean"]
+    # 0.25, and 0.25 - 2.
+    assert combined["gain"] == {"per_scene": [0.25, -1.75], "mean": -0.75}
+    assert combined["notes"][0] == "ship has no experts, own views, which therefore has no mean."
+    assert combined["notes"][1] == "ship has no FLIP of every method: not all views have it."
+    assert combined["costs"]["seconds"]["dac-expert"] == [40.0, None]
+
+
+def test_the_table_of_scenes(two: list[Maker]) -> None:
+    grid = scene_grid(combine([gather(made.folder, RUN) for made in two]), "psnr")
+    assert grid.headings == ["", "lego", "ship", "mean"]
+    assert grid.rows[0] == ["baseline", "25.50", "27.50", "26.50"]
+    assert grid.rows[1] == ["experts, own views", "25.50", "–", "–"]
+    assert grid.rows[-1] == ["gain over the baseline", "+0.25", "−1.75", "−0.75"]
+
+
+def test_the_command_reports_each_scene_and_all(two: list[Maker], capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [made.folder for made in two]
+    cli.report(folders[0], (folders[1],))
+    printed = capsys.readouterr().out
+    assert "lego: test views, seed 7" in printed and "gain over the baseline" in printed
+    assert f"There is no expert named {RUN}." in printed
+    outputs = folders[0].parent
+    for folder in folders:
+        assert {path.name for path in (folder / "report").iterdir()} == {"report.html", "results.json", "results.md"}
+    assert {path.name for path in outputs.iterdir()} == {"lego", "ship", "report.html", "results.json", "results.md"}
+    page = (outputs / "report.html").read_text()
+    assert 'href="lego/report/report.html"' in page and 'href="ship/report/report.html"' in page
+    assert "<td>27.50</td>" in page
+    assert "| gain over the baseline | +0.25 | −1.75 | −0.75 |" in (outputs / "results.md").read_text()
+    before = {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
+    cli.report(folders[0], (folders[1],), run=RUN)
+    assert {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()} == before
+
+
+def test_scenes_of_different_folders_are_combined_on_the_terminal_alone(
+    maker: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = maker("a/lego").everything(), maker("b/ship").everything()
+    cli.report(one.folder, (other.folder,))
+    assert "not written, as these scenes lie in different folders" in capsys.readouterr().out
+    assert not list(one.folder.parent.glob("*.*"))
+
+
+def test_one_scene_has_no_table_of_scenes(maker: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    made = maker().everything()
+    cli.report(made.folder)
+    assert "gain over" not in capsys.readouterr().out
+    assert [path.name for path in made.folder.parent.iterdir()] == ["lego"]
+
+
+def test_an_unknown_run_is_an_error(maker: Callable) -> None:
+    with pytest.raises(StageError, match="no run named quick-seed9. It has quick-seed7"):
+        cli.report(maker().everything().folder, run="quick-seed9")
