@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,10 @@ class Finished:
     """stdout and stderr together."""
 
 
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Shell:
     """Runs the scripts that were installed with this Python, in a folder, with neither a GPU nor an ffmpeg in sight."""
 
@@ -80,6 +85,8 @@ class Shell:
             [str(Path(sys.executable).parent / script), *arguments],
             cwd=self.folder,
             env=self.environment,
+            # What runs in the background of a script ignores Ctrl-C, and so would all that it starts.
+            preexec_fn=_hear_interrupts,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

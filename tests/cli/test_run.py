@@ -135,7 +135,9 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
 
 def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shell.folder)
-    printed = shell("dac", "run", "--data", "demo", "--preset", "quick", "--groups", "2", "--dry-run").output
+    printed = shell(
+        "dac", "run", "--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run"
+    ).output
     fates, commands = {}, {}
     for line in printed.splitlines():
         if line.startswith("    ns-train "):
@@ -145,12 +147,12 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
     assert list(fates) == ["split", *TRAINED, "video"]
     assert fates["split"] == "runs, the views are not divided yet"
     assert fates["expert 1"] == "runs, split comes first"
-    plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("outputs"), seed=42, device="cpu")
+    plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu")
     for job in plan.jobs:
         if job.kind == "train":
             words = shlex.split(commands[job.name])
             assert words == ["ns-train", job.method, *job.flags]
-    assert not list((shell.folder / "outputs" / "demo").rglob("*-seed42"))
+    assert not list((shell.folder / "planned").rglob("*-seed42"))
 
 
 def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:

@@ -113,6 +113,8 @@ def test_a_killed_run_is_waited_for_until_its_stages_are_gone(tmp_path: Path) ->
 
 STOP = """
 import os, signal, sys, time
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and len(sys.argv) < 4:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the background of a script
 from dac_nerfstudio.conquer.interruption import stop_requests
 with stop_requests() as request:
     os.kill(os.getpid(), int(sys.argv[1]))
@@ -138,7 +140,8 @@ def test_a_second_signal_is_no_request() -> None:
 
 def test_an_ignored_signal_stays_ignored() -> None:
     script = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + STOP
-    done = subprocess.run([sys.executable, "-c", script, "2", "2"], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", script, "2", "2", "ignored"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "None\n")
 
 
