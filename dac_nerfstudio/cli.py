@@ -169,9 +169,14 @@ def run(
         for plan in plans:
             refuse_queued(plan.scene_dir)
         succeeded = run_plans(plans, places, console)
+    scored = [
+        plan.scene_dir
+        for plan in plans
+        if any(job.score_most for job in plan.jobs) and any(plan.scene_dir.rglob("evaluation.json"))
+    ]
+    if scored:
+        report(scored[0], tuple(scored[1:]), run=f"{preset}-seed{seed}")
     for plan in plans:
-        if any(job.score_most for job in plan.jobs) and any((plan.scene_dir).rglob("evaluation.json")):
-            report(plan.scene_dir, run=f"{preset}-seed{seed}")
         console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
         if any(job.kind == "video" for job in plan.jobs):
             console.print(f"Video:   {plan.scene_dir / 'report' / 'video.mp4'}", highlight=False, soft_wrap=True)
