@@ -26,7 +26,7 @@ MIN_WORK = 1 << 16
 PIECES = 4
 """Per thread, that a range is cut into: a thread that another program keeps from its core leaves some to the rest."""
 BAND_ROWS = 4
-"""Of a plane, that one thread adds to after another's."""
+"""Rows of a band; where several threads share a plane, its bands are theirs in turn."""
 BLOCK_BYTES = 1 << 22
 """Of intermediate gradients per thread, few enough to stay in the processor's cache."""
 

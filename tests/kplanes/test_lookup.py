@@ -57,7 +57,7 @@ def test_cpu_equals_the_reference_in_values_and_gradients(channels: int, small_b
 def test_results_do_not_depend_on_threads(small_blocks: None) -> None:
     scales, points = make_scales(8), make_points()
     results = []
-    for threads in (1, 2, 3, 7):
+    for threads in (1, 2, 7, 20):  # with 20 there are more than planes
         torch.set_num_threads(threads)
         results.append(values_and_gradients(scales, points, "cpu"))
     for other in results[1:]:
