@@ -23,6 +23,8 @@ MARKERS = ("o", "s", "^", "D")
 INK, FAINT = "#333333", "#BBBBBB"
 SHADES = ("#FFFFFF", "#D5DDE4", "#7C92A5", "#31485C", "#0D1B26")
 """Of similarities, from the lowest to the highest; no group's colour is among them."""
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+"""Of pages: whatever the reader's system has."""
 
 
 def colour(group: int) -> str:
@@ -33,6 +35,11 @@ def colour(group: int) -> str:
 def marker(group: int) -> str:
     """matplotlib's name of a group's marker."""
     return MARKERS[(group - 1) // len(COLOURS) % len(MARKERS)]
+
+
+def swatch(group: int) -> str:
+    """HTML of the dot that stands before a group's name; its size and shape are the page's."""
+    return f'<i class="swatch" style="background:{colour(group)}"></i>'
 
 
 def counted(number: int, noun: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from dac_nerfstudio.partition.contacts import (
     FAINT,
+    FONT,
     INK,
     SHADES,
     border_views,
@@ -30,6 +31,7 @@ from dac_nerfstudio.partition.contacts import (
     pyramid_length,
     reach,
     small_photo,
+    swatch,
     upright_cameras,
 )
 from dac_nerfstudio.partition.divide import LEAST_EXCESS
@@ -128,7 +130,7 @@ def _quality(partition: Partition) -> str:
     rows = [f"<tr><th></th>{head}</tr>"]
     for group in groups:
         cells = "".join(f"<td>{_cell(values[group - 1])}</td>" for _, values in columns)
-        rows.append(f"<tr><th>{_swatch(group)}group {group}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{swatch(group)}group {group}</th>{cells}</tr>")
     parts = ["<h2>Quality</h2>", f'<div class="wide"><table>{"".join(rows)}</table></div>']
     if partition.num_groups > 1:
         parts.append(f"<p>{_verdict(partition, quality)}</p>")
@@ -163,10 +165,6 @@ def _cell(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _swatch(group: int) -> str:
-    return f'<i class="swatch" style="background:{colour(group)}"></i>'
-
-
 def _figure(title: str, name: str, hint: str, partition: Partition) -> str:
     """The place of one of plotly's figures, and beside it that of photos of what is pointed at, if any are known."""
     photos = f'<div class="picked" id="{name}-photos"><p>{hint}</p></div>' * (partition.views.photos is not None)
@@ -180,7 +178,7 @@ def _photos(partition: Partition, border: np.ndarray) -> str:
     order, lost, parts = in_order(partition), 0, []
     for group in range(1, partition.num_groups + 1):
         members = [index for index in order if partition.homes[index] == group]
-        parts.append(f"<h3>{_swatch(group)}group {group} · {counted(len(members), 'view')}</h3>")
+        parts.append(f"<h3>{swatch(group)}group {group} · {counted(len(members), 'view')}</h3>")
         parts.append('<div class="sheet">')
         for index in members:
             photo = _data_url(views.photos[index])
@@ -393,8 +391,6 @@ def similarity_figure(partition: Partition, similarity: Similarity) -> dict[str,
     }
     return {"data": [heatmap], "layout": layout}
 
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 STYLE = f"""
 body {{ margin: 0 auto; max-width: 1080px; padding: 1.5rem 1rem 4rem; background: white; color: {INK};

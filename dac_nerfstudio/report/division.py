@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dac_nerfstudio.partition import LEAST_EXCESS, Partition
+from dac_nerfstudio.partition.contacts import counted
 
 
 def division_table(partition: Partition) -> List[Table | Text]:
@@ -15,7 +16,7 @@ def division_table(partition: Partition) -> List[Table | Text]:
     quality = partition.about["quality"]
     test, borders = quality["test"], set(quality["border"])
     strategy, similarity = partition.settings["strategy"], quality["similarity"]
-    title = f"{_counted(len(partition.views), 'view')} in {_counted(partition.num_groups, 'group')} by {strategy}"
+    title = f"{counted(len(partition.views), 'view')} in {counted(partition.num_groups, 'group')} by {strategy}"
     table = Table(title=title, box=None)
     table.add_column("group")
     for heading in ("views", "on the border", "alike within", "to the others"):
@@ -48,10 +49,6 @@ def division_table(partition: Partition) -> List[Table | Text]:
             Text("Distances of test views to the nearest view of their group: 1 is the cameras' spread.", "dim")
         )
     return lines + [Text(note, "yellow") for note in partition.notes]
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" + "s" * (number != 1)
 
 
 def _figure(value: Optional[float]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from dac_nerfstudio.partition import PAGE, PICTURE
-from dac_nerfstudio.partition.contacts import FAINT, INK, colour, counted, heading
+from dac_nerfstudio.partition.contacts import FAINT, FONT, INK, counted, heading, swatch
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
 from dac_nerfstudio.report.pictures import Comparison, coloured, compare, extremes, partition_picture, png, small
@@ -81,10 +81,6 @@ def grid_html(grid: Grid, group_column: Optional[int] = None) -> str:
 def _heading(text: str) -> str:
     named = re.fullmatch(r"group (\d+)", text)
     return f"{swatch(int(named[1])) if named else ''}{escape(text)}"
-
-
-def swatch(group: int) -> str:
-    return f'<i class="swatch" style="background:{colour(group)}"></i>'
 
 
 def paragraph(text: str) -> str:
@@ -305,8 +301,6 @@ def _views(results: Dict[str, Any]) -> str:
     remark = f"Not among them: {', '.join(missing)}." if missing else ""
     return section("Every test view", paragraph(remark) if remark else "", *parts)
 
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 STYLE = f"""
 :root {{ color-scheme: light; }}

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
-from pathlib import Path
 from types import FrameType
 from typing import Iterator, List, Optional, Sequence
 
@@ -21,7 +20,7 @@ from rich.markup import escape
 
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan
+from dac_nerfstudio.run.plan import Job, Plan, log_path
 from dac_nerfstudio.run.process import PRELOAD, Place, start
 from dac_nerfstudio.run.table import Row, draw
 from dac_nerfstudio.stage import StageError
@@ -94,9 +93,8 @@ def run_plans(
                     running.append(_start(task, free.pop(0), context, locks[task.plan.scene_dir]))
                 if not running:
                     break
-                for worker in [
-                    worker for worker in running if worker.messages in wait([w.messages for w in running], 1.0)
-                ]:
+                spoken = wait([worker.messages for worker in running], timeout=1.0)
+                for worker in [worker for worker in running if worker.messages in spoken]:
                     if not _hear(worker, live.console):
                         running.remove(worker)
                         free.append(worker.place)
@@ -115,7 +113,7 @@ def explain_plan(plan: Plan, console: Console) -> None:
     """Print what each job of a plan would do, and why, and the command that does the same. Nothing is done."""
     context = _context()
     ours, theirs = context.Pipe()
-    log = plan.scene_dir / "logs" / "dry-run.log"
+    log = log_path(plan.scene_dir, "dry run")
     job = Job("dry run", "examine", plan.scene_dir)
     with open(os.devnull) as nothing:
         process = context.Process(target=start, args=(job, plan, Place("cpu"), log, theirs, DupFd(nothing.fileno())))
@@ -165,18 +163,17 @@ def _settle(tasks: Sequence[Task]) -> None:
 def _start(task: Task, place: Place, context: multiprocessing.context.ForkServerContext, lock: int) -> Worker:
     # A pipe for both directions, though nothing is sent to the worker: it notices at its end when this process is gone.
     ours, theirs = context.Pipe()
+    log = log_path(task.plan.scene_dir, task.job.name)
     process = context.Process(
-        target=start, args=(task.job, task.plan, place, _log(task), theirs, DupFd(lock)), name=task.row.name
+        target=start,
+        args=(task.job, task.plan, place, log, theirs, DupFd(lock)),
+        name=task.row.name,
     )
     process.start()
     theirs.close()
     task.state, task.row.state, task.row.device = "running", "starting", place.device
     task.row.started = time.monotonic()
     return Worker(task, process, ours, place=place)
-
-
-def _log(task: Task) -> Path:
-    return task.plan.scene_dir / "logs" / f"{task.job.name.replace(' ', '-')}.log"
 
 
 def _hear(worker: Worker, console: Console) -> bool:
@@ -203,10 +200,11 @@ def _hear(worker: Worker, console: Console) -> bool:
     elif last is not None and last.state == "stopped":
         task.problem = last.text
     else:
-        lines = _log(task).read_text("utf8", errors="replace").splitlines() if _log(task).exists() else []
+        log = log_path(task.plan.scene_dir, task.job.name)
+        lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
         task.problem = "\n".join(
             [
-                f"ended without a word (exit code {worker.process.exitcode}). The end of {_log(task)}:",
+                f"ended without a word (exit code {worker.process.exitcode}). The end of {log}:",
                 *lines[-END_OF_LOG:],
             ]
         )

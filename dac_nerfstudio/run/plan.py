@@ -49,6 +49,11 @@ class Plan:
     jobs: Tuple[Job, ...]
 
 
+def log_path(scene_dir: Path, stage: str) -> Path:
+    """Where what a stage prints goes, wherever it runs."""
+    return scene_dir / "logs" / f"{stage.replace(' ', '-')}.log"
+
+
 def scene_suffix(data: Path) -> str:
     """Which kind of methods a data folder wants: '' for bounded scenes, '-360' for real ones.
 

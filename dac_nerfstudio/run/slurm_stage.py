@@ -21,13 +21,8 @@ from typing import Any, Iterator, Optional
 
 from dac_nerfstudio.conquer.interruption import Interrupted
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan
+from dac_nerfstudio.run.plan import Job, Plan, log_path
 from dac_nerfstudio.stage import StageError, write_json
-
-
-def log_path(scene_dir: Path, stage: str) -> Path:
-    """Where a stage's output goes, as in a local run."""
-    return scene_dir / "logs" / f"{stage.replace(' ', '-')}.log"
 
 
 def slurm_folder(scene_dir: Path) -> Path:
