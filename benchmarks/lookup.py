@@ -148,11 +148,7 @@ def main() -> None:
         {**entry, "roofline": " / ".join(f"{share:.0%}" for share in entry["roofline"].values())} for entry in entries
     ]
     timing.show(f"Plane lookup on {options.device}, ms", rows)
-    if options.json is not None:
-        for entry in entries:
-            entry.update({name: entry[name].summary() for name in ("forward", "backward", "ratio")})
-        about = {**timing.machine(torch.device(options.device), ("numba", "triton")), "points": options.points}
-        timing.write_json(options.json, {"machine": about, "results": entries})
+    timing.write_results(options.json, options, entries)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from rich.console import Console
@@ -69,6 +70,23 @@ def alternate(
     return times
 
 
+def total(parts: Iterable[Times]) -> Times:
+    """Of parts of the same turns."""
+    return Times(map(sum, zip(*parts, strict=True)))
+
+
+def profile(title: str, contestant: Callable[[Stage], Any], device: torch.device, rows: int = 15) -> None:
+    """Print the operations that a contestant spends most of its own time on, after a warm-up."""
+    contestant(lambda label: nullcontext())
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        contestant(lambda label: nullcontext())
+    print(title)
+    print(profiler.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=rows))
+
+
 def _cpu_clock() -> Iterator[float]:
     start = time.perf_counter()
     yield 0.0
@@ -115,9 +133,21 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], caption: str = "") -> No
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*[str(value) for value in row.values()])
-    Console().print(table)
+    Console(width=max(Console().width, 140)).print(table)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_results(path: Optional[Path], options: Any, entries: Sequence[Mapping[str, Any]]) -> None:
+    """The figures as JSON, with what was asked for and what they were measured on, if a file is asked for.
+
+    Args:
+        path: the file, or None.
+        options: the script's, a dataclass with ``device``.
+        entries: as ``show`` takes them; of times the summary is written.
+    """
+    if path is None:
+        return
+    plain = [{k: v.summary() if isinstance(v, Times) else v for k, v in entry.items()} for entry in entries]
+    about = machine(torch.device(options.device), ("nerfstudio", "numba", "triton"))
+    content = {"machine": about, "options": asdict(options), "results": plain}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", "utf8")
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n", "utf8")

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Optional, Tuple, Union
 
@@ -24,6 +26,16 @@ from dac_nerfstudio.stage import StageError
 def _scene_name(data: Path, scene: Optional[str]) -> str:
     folder = data.parent if data.suffix == ".json" else data
     return scene or folder.resolve().stem
+
+
+@contextmanager
+def _showing_warnings(console: Console) -> Iterator[None]:
+    """Print what is warned of once, as a sentence."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
 
 def split(
@@ -55,22 +67,24 @@ def split(
         scene: Folder of the scene below it; by default the data folder's name.
     """
     from dac_nerfstudio import partition as dividing
+    from dac_nerfstudio.run.lock import scene_lock
+    from dac_nerfstudio.run.slurm import refuse_queued
 
     console, scene_dir = Console(), output_dir / _scene_name(data, scene)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _showing_warnings(console):
         views, test = dividing.read_views(data), dividing.read_test_views(data)
-    for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
-        console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
-    with console.status(f"Dividing {len(views)} views …"):
-        partition, path = dividing.split(
-            views, scene_dir, test, similarity=similarity, groups=groups, strategy=strategy, overlap=overlap,
-            softness=softness,
-        )  # fmt: skip
+    # A run that is under way must not find its views divided otherwise.
+    with scene_lock(scene_dir, console.print):
+        refuse_queued(scene_dir)
+        with _showing_warnings(console), console.status(f"Dividing {len(views)} views …"):
+            partition, path = dividing.split(
+                views, scene_dir, test, similarity=similarity, groups=groups, strategy=strategy, overlap=overlap,
+                softness=softness,
+            )  # fmt: skip
     for part in division_table(partition):
         console.print(part)
     console.print(
-        f"Partition: {path}\nPictures:  {scene_dir / dividing.PICTURE}, {scene_dir / dividing.PAGE}",
+        f"Partition: {path}\nPictures:  {scene_dir / dividing.PICTURE}, {scene_dir / dividing.INTERACTIVE}",
         highlight=False,
         soft_wrap=True,
     )
@@ -112,7 +126,8 @@ def run(
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
         similarity: What to divide by, see dac split; by default as the scene is divided, or auto.
         overlap: Every group also takes this share of its size in nearest views of other groups.
-        softness: Share of an expert's rays that come from other groups' views; by default the preset's.
+        softness: Share of an expert's rays that come from other groups' views; by default as the scene is divided, or
+            the preset's.
         downscale: Take real photos from images_<number> beside images, made smaller by this number.
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
@@ -151,6 +166,8 @@ def run(
     names = [_scene_name(path, scene) for path in data]
     if len(set(names)) < len(names):
         raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
+    if experts and len(data) > 1:
+        raise StageError(f"--experts are of one scene, and --data names {len(data)}. Run them one by one.")
     plans = [
         make_plan(
             path, output_dir, name, preset, asked, downscale, baseline, video, kind, seed, only, experts, flags
@@ -189,7 +206,8 @@ def report(
 ) -> None:
     """Page, table and figures of a scene's finished runs: report.html, results.md and results.json.
 
-    Of several scenes also one table of all, with means over them, in the folder that they share.
+    Of several scenes also one table of all, with means over them, in the folder that they share. Those that cannot be
+    reported are left out, and named in the end.
 
     Args:
         scene_dir: Results of the scene, such as outputs/lego.
@@ -200,21 +218,27 @@ def report(
     from dac_nerfstudio.report.results import table
     from dac_nerfstudio.report.tables import remarks
 
-    console, folders, all_results = Console(), [scene_dir, *more], []
-    for folder in folders:
-        with console.status(f"Reporting {escape(str(folder))} …"):
-            results = writing.write_report(folder, run)
+    console, reported, problems = Console(), {}, []
+    for folder in (scene_dir, *more):
+        try:
+            with console.status(f"Reporting {escape(str(folder))} …"):
+                results = writing.write_report(folder, run)
+        except (PartitionError, StageError) as error:
+            problems.append(str(error))
+            continue
         console.print(table(results))
         for remark in remarks(results):
             console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
         console.print(f"Report:  {escape(str(writing.page_path(folder)))}", highlight=False, soft_wrap=True)
-        all_results.append(results)
-    if more:
-        combined = scenes.combine(all_results)
+        reported[folder] = results
+    if len(reported) > 1:
+        combined = scenes.combine(list(reported.values()))
         console.print(scenes.terminal_table(combined))
-        path = writing.write_combined(folders, combined)
+        path = writing.write_combined(list(reported), combined)
         where = "not written, as these scenes lie in different folders" if path is None else escape(str(path))
         console.print(f"All:     {where}", highlight=False, soft_wrap=True)
+    if problems:
+        raise StageError("\n".join(problems))
 
 
 def check() -> None:

@@ -98,7 +98,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
         return {"datamanager": manager, "model": model}
 
     def model(config: type) -> KPlanesModelConfig:
-        return config(eval_num_rays_per_chunk=1 << 12, **kind.model)
+        return config(**kind.model)
 
     configs = {
         "baseline": (

@@ -108,6 +108,18 @@ KINDS: Dict[str, Tuple[type, ...]] = {
 """Types of a record's fields in JSON."""
 
 
+def run_folder(path: Path) -> Path:
+    """The run folder that a user meant by naming it, its config.yml, its models' folder or a checkpoint.
+
+    Raises:
+        StageError: it is none of them.
+    """
+    for candidate in (path, *path.parents[:2]):
+        if (candidate / FILE_NAME).exists():
+            return candidate
+    raise StageError(f"{path} is not a run folder: neither it nor the two folders above hold a {FILE_NAME}.")
+
+
 def latest_checkpoint(run_dir: Path) -> Path:
     """The checkpoint of a run folder that got furthest.
 

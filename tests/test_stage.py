@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, versions, write_json
+from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, run_folder, versions, write_json
 
 
 @pytest.fixture
@@ -157,6 +157,22 @@ def test_the_checkpoint_that_got_furthest_is_the_latest(tmp_path: Path) -> None:
     for step in (29999, 2000, 100, 4000):
         (folder / f"step-{step:09d}.ckpt").touch()
     assert latest_checkpoint(tmp_path) == folder / "step-000029999.ckpt"
+
+
+def test_a_run_folder_may_be_named_by_what_it_holds(stage: Stage, tmp_path: Path) -> None:
+    stage.save(tmp_path / "run")
+    for part in (".", "config.yml", "nerfstudio_models", "nerfstudio_models/step-000000039.ckpt"):
+        assert run_folder(tmp_path / "run" / part) == tmp_path / "run"
+    with pytest.raises(StageError, match=f"{tmp_path} is not a run folder"):
+        run_folder(tmp_path)
+
+
+def test_peak_memory_is_the_most_of_all_pieces_of_a_run(stage: Stage, tmp_path: Path) -> None:
+    resumed = replace(stage, peak_memory={"process": 10**15, "gpu": 7})
+    resumed.save(tmp_path)
+    assert Stage.load(tmp_path).peak_memory == {"process": 10**15, "gpu": 7}
+    replace(stage, peak_memory={"process": 1}).save(tmp_path)
+    assert Stage.load(tmp_path).peak_memory["process"] > 10**6
 
 
 def test_versions_name_what_a_result_depends_on() -> None:

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Optional
+from typing import Callable, Optional
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-"""USR2 is what Slurm is told to send before a job's time is up, see `dac_nerfstudio.run.slurm`."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
+"""What asks a process to stop; Windows lacks the last two. HUP comes when a terminal is closed, USR2 is what Slurm is
+told to send before a job's time is up, see `dac_nerfstudio.run.slurm`."""
 
 
 class Interrupted(SystemExit):
@@ -28,8 +29,23 @@ class Request:
 
 
 @contextmanager
+def handling(handler: Callable[[int, Optional[FrameType]], None]) -> Iterator[None]:
+    """While in here, a handler hears what asks to stop. A signal that somebody chose to ignore stays ignored."""
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def stop_requests() -> Iterator[Request]:
-    """While in here, the first signal is a request; a second one acts as it always does."""
+    """While in here, signals are requests, but a second Ctrl-C interrupts at once.
+
+    The others may come any number of times: shells and schedulers send them to a process, to its group, and once more.
+    """
     request = Request()
     if threading.current_thread() is not threading.main_thread():
         yield request  # signals are not for other threads
@@ -37,17 +53,8 @@ def stop_requests() -> Iterator[Request]:
 
     def note(number: int, frame: Optional[FrameType]) -> None:
         request.signal = number
-        restore()
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
-    # One that somebody chose to ignore stays ignored.
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in heard}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    try:
+    with handling(note):
         yield request
-    finally:
-        restore()

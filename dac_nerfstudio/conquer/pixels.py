@@ -34,20 +34,21 @@ def key_of(*parts: int) -> int:
 def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     """Where a keyed permutation of 0 .. size-1 takes each number; equal size and key mean the same permutation.
 
-    A Feistel network on twice h bits, h just enough for the size; results outside 0 .. size-1 go round again until they
-    fall inside (cycle walking, at most a few rounds on average), which keeps the map one-to-one.
+    A Feistel network on the cells of a rectangle that is hardly larger than the size: the row is shifted by a hash of
+    the column, then the column by one of the row, and so on. Results outside 0 .. size-1 go round again until they fall
+    inside (cycle walking), which keeps the map one-to-one and happens to few.
     """
-    # frexp's exponent is the bit length of an integer.
-    half = ((torch.frexp((sizes - 1).double()).exponent + 1) // 2).clamp(min=1)
-    low = (1 << half) - 1
+    columns = sizes.double().sqrt().ceil().long()
+    rows = (sizes + columns - 1) // columns
     out = numbers.clone()
     outside = torch.arange(len(numbers), device=numbers.device)
     while len(outside):
-        shift, mask, key = half[outside], low[outside], keys[outside]
-        left, right = out[outside] >> shift, out[outside] & mask
-        for round_number in range(_ROUNDS):
-            left, right = right, left ^ (_mix((right * 0x9E3779B1 + key + round_number) & _MASK) & mask)
-        out[outside] = (left << shift) | right
+        height, width, key = rows[outside], columns[outside], keys[outside]
+        row, column = out[outside] // width, out[outside] % width
+        for round_number in range(0, _ROUNDS, 2):
+            row = (row + _mix((column * 0x9E3779B1 + key + round_number) & _MASK)) % height
+            column = (column + _mix((row * 0x9E3779B1 + key + round_number + 1) & _MASK)) % width
+        out[outside] = row * width + column
         outside = outside[out[outside] >= sizes[outside]]
     return out
 

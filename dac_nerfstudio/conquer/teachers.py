@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
+from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 from dac_nerfstudio.kplanes.proposals import opacity
-from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint
+from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, run_folder
 
 GEOMETRY = ("near_plane", "far_plane", "scene_radius", "is_contracted", "background_color")
 """Settings in which teacher and student must agree to speak of the same rays."""
@@ -65,14 +66,6 @@ def runs_of(scene_dir: Path, method: str, group: int | None = None) -> List[Tupl
         except StageError as error:
             CONSOLE.print(f"[yellow]{error}")
     return found
-
-
-def run_folder(path: Path) -> Path:
-    """The run folder that a user meant by naming it, its config.yml, its models' folder or a checkpoint."""
-    for candidate in (path, *path.parents[:2]):
-        if (candidate / "stage.json").exists():
-            return candidate
-    raise StageError(f"{path} is not a run folder: neither it nor the two folders above hold a stage.json.")
 
 
 def find_experts(
@@ -193,12 +186,17 @@ class ExpertBank:
     A plain object, kept out of the student's module tree: experts are neither trained nor saved with it.
 
     Args:
-        experts: run folder and record of each, in the order of the groups.
-        device: where they are held.
+        models: the experts, frozen, in the order of the groups. On CUDA they answer in half precision, and their
+            planes are kept in it: these are most of the memory that distillation needs beyond an expert's training.
     """
 
-    def __init__(self, experts: Sequence[Tuple[Path, Stage]], device: torch.device | str) -> None:
-        self.models = [load_expert(folder, stage, device) for folder, stage in experts]
+    def __init__(self, models: Sequence[KPlanesModel]) -> None:
+        self.models = models
+        for planes in (
+            module for model in models for module in model.modules() if isinstance(module, MultiScalePlanes)
+        ):
+            if models[0].device.type == "cuda":
+                planes.half()
 
     @torch.no_grad()
     def __call__(self, rays: RayBundle, background: Tensor) -> Answer:
@@ -210,10 +208,12 @@ class ExpertBank:
         """
         counts = torch.bincount(rays.metadata["group"][:, 0], minlength=len(self.models) + 1)[1:].tolist()
         renderings, start = [], 0
-        for model, count in zip(self.models, counts):
-            if count:
-                renderings.append(model.render(rays[start : start + count], background))
-            start += count
+        device = rays.origins.device.type
+        with torch.autocast(device, torch.float16 if device == "cuda" else None, enabled=device == "cuda"):
+            for model, count in zip(self.models, counts):
+                if count:
+                    renderings.append(model.render(rays[start : start + count], background))
+                start += count
         finals = [rendering.final for rendering in renderings]
         density = torch.cat([final.density for final in finals])
         edges = torch.cat([final.edges for final in finals])

@@ -32,12 +32,11 @@ from dac_nerfstudio.conquer.teachers import (
     model_settings,
     read_checkpoint,
     rebuild_config,
-    run_folder,
     runs_of,
 )
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.partition import Partition, PartitionError, Views, as_recorded, check_views, find_or_divide, listing
-from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, versions
+from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, run_folder, versions
 
 UserError = (StageError, PartitionError)
 """What is the user's to mend: shown as a message, without a traceback."""
@@ -430,7 +429,7 @@ class DaCTrainer(Trainer):
         if file is None and self.config.load_step is None:
             read_checkpoint(latest_checkpoint(source))
         super()._load_checkpoint()
-        self.stage.seconds = earlier.seconds
+        self.stage.seconds, self.stage.peak_memory = earlier.seconds, earlier.peak_memory
 
     def load_start(self) -> None:
         """What a run that is not resumed starts from."""
@@ -464,6 +463,9 @@ class DaCTrainer(Trainer):
 
                 self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], honour))
                 super().train()
+                if request.signal is not None:
+                    # Too late to stop short of the total, which is saved by now; in time for what would come next.
+                    raise Interrupted(request.signal, total)
         finally:
             self.config.max_num_iterations = total
 
@@ -502,8 +504,8 @@ class DistillTrainer(DaCTrainer):
     def prepare_model(self) -> None:
         model = self.pipeline.model
         assert isinstance(model, StudentModel)
-        experts = [(folder, Stage.load(folder)) for folder in self.config.experts]
-        model.teachers = ExpertBank(experts, model.device)
+        experts = self.config.experts
+        model.teachers = ExpertBank([load_expert(folder, Stage.load(folder), model.device) for folder in experts])
 
 
 class FinetuneTrainer(DaCTrainer):

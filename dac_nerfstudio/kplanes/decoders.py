@@ -14,6 +14,8 @@ from nerfstudio.field_components.encodings import SHEncoding
 from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 from torch import Tensor, nn
 
+from dac_nerfstudio.kplanes.mlp import MLP
+
 Implementation = Literal["auto", "tcnn", "torch"]
 
 
@@ -56,14 +58,7 @@ def mlp(
                 "n_hidden_layers": hidden_layers,
             },
         )
-    layers: list[nn.Module] = []
-    for layer in range(hidden_layers):
-        first = layer == 0
-        layers.append(nn.Linear(in_dim if first else width, width, bias=first and in_dim % 16 != 0))
-        if activation == "ReLU":
-            layers.append(nn.ReLU())
-    layers.append(nn.Linear(width, out_dim, bias=False))
-    return nn.Sequential(*layers)
+    return MLP(in_dim, out_dim, width, hidden_layers, in_dim % 16 != 0, activation)
 
 
 class ExplicitDecoder(nn.Module):

@@ -89,10 +89,21 @@ class KPlanesModelConfig(ModelConfig):
     """Decoders by tiny-cuda-nn or PyTorch; 'auto' takes tiny-cuda-nn where it is installed with a CUDA device."""
     regularizers: RegularizerWeights = field(default_factory=RegularizerWeights)
     """Weights of the regularising losses."""
+    eval_num_rays_per_chunk: int = 1 << 17
+    """Most rays to render at once; fewer are, where they would take too much memory."""
     enable_collider: tyro.conf.Suppress[bool] = True
     collider_params: tyro.conf.Suppress[Optional[Dict[str, float]]] = None
     loss_coefficients: tyro.conf.Suppress[Dict[str, float]] = to_immutable_dict({})
     prompt: tyro.conf.Suppress[Optional[str]] = None
+
+
+SHARE_FOR_RENDERING = 0.25
+"""Of a GPU's free memory."""
+ROOM_FOR_RENDERING = 100_000_000
+"""Bytes on the CPU, which gets slower with more: what a chunk computes is then no longer in its caches."""
+
+SAMPLE_NUMBERS = 24
+"""Of each sample of any level: position, bin, density, weight and so on, with what is made on the way."""
 
 
 @dataclass
@@ -189,6 +200,25 @@ class KPlanesModel(Model):
             for number, level in enumerate(rendering.proposals):
                 outputs[f"prop_depth_{number}"] = self.renderer_depth(level.weights, level.samples)
         return outputs
+
+    @torch.no_grad()
+    def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> Dict[str, Tensor]:
+        asked = self.config.eval_num_rays_per_chunk
+        self.config.eval_num_rays_per_chunk = min(asked, self.rays_at_a_time())
+        try:
+            return super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
+        finally:
+            self.config.eval_num_rays_per_chunk = asked
+
+    def rays_at_a_time(self) -> int:
+        """How many rays there is room to render at once, estimated from the numbers that a ray's samples hold."""
+        config = self.config
+        samples = config.num_samples + sum(config.num_proposal_samples)
+        numbers = SAMPLE_NUMBERS * samples + (2 * self.field.planes.out_dim + 64) * config.num_samples
+        room = ROOM_FOR_RENDERING
+        if self.device.type == "cuda":
+            room = int(SHARE_FOR_RENDERING * torch.cuda.mem_get_info(self.device)[0])
+        return max(room // (4 * numbers), 1)
 
     def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
         truth = self.true_colour(outputs, batch)

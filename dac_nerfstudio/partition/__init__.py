@@ -8,17 +8,17 @@ from dac_nerfstudio.partition.divide import LEAST_EXCESS, divide
 from dac_nerfstudio.partition.frames import Axis, Transform, align, find_axis, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.plot import plot_partition
-from dac_nerfstudio.partition.publishing import check_views, find_or_divide, publish
+from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish
 from dac_nerfstudio.partition.quality import assess
 from dac_nerfstudio.partition.reading import as_recorded, read_views
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
-from dac_nerfstudio.partition.split import PAGE, PICTURE, read_test_views, split
+from dac_nerfstudio.partition.split import INTERACTIVE, PICTURE, read_test_views, split
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
 
 __all__ = [
+    "INTERACTIVE",
     "LEAST_EXCESS",
-    "PAGE",
     "PICTURE",
     "SIMILARITIES",
     "STRATEGIES",
@@ -33,6 +33,7 @@ __all__ = [
     "assess",
     "azimuth",
     "check_views",
+    "current_partition",
     "divide",
     "find_axis",
     "find_model",

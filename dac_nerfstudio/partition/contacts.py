@@ -134,7 +134,8 @@ def small_photo(path: Path, width: int, height: int) -> Image | None:
         with Image.open(path) as photo:
             photo.draft("RGB", (2 * width, 2 * height))  # lets JPEG skip most of the decoding
             small = photo.convert("RGBA")
-    except (OSError, SyntaxError, ValueError):  # Pillow raises all three, for damaged files and for odd pixel formats
+    # Pillow raises all of them: for damaged files, for odd pixel formats, and for one that claims to be huge.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     small.thumbnail((width, height))
     white = Image.new("RGBA", small.size, "white")

@@ -79,7 +79,7 @@ def write_page(
     # Nothing in a JSON text can then end the element that holds it.
     data = json.dumps({"figures": figures, "order": in_order(partition).tolist()}, allow_nan=False)
     data = data.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    text = PAGE.format(
+    text = TEMPLATE.format(
         title=escape(heading(partition)),
         style=STYLE,
         body="\n".join(body),
@@ -480,7 +480,7 @@ document.querySelectorAll(".sheet figure").forEach(photo => photo.addEventListen
 }));
 """
 
-PAGE = """<!DOCTYPE html>
+TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">

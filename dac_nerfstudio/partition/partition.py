@@ -18,7 +18,7 @@ import numpy as np
 from dac_nerfstudio.partition.files import atomic_write
 from dac_nerfstudio.partition.frames import Axis, spread, view_distances
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth
-from dac_nerfstudio.partition.views import PartitionError, Views, listing
+from dac_nerfstudio.partition.views import PartitionError, UnreadablePartition, Views, listing
 
 FORMAT = "dac-partition"
 VERSION = 2
@@ -160,13 +160,14 @@ class Partition:
             source: its name, for error messages.
 
         Raises:
+            UnreadablePartition: it is no partition, or one of another version of the format.
             PartitionError: anything is missing, misspelt, of the wrong type or out of range, or the content does not
                 fit its fingerprint.
         """
         try:
             partition = cls._parse(content)
         except PartitionError as error:
-            raise PartitionError(f"{source}: {error}") from None
+            raise type(error)(f"{source}: {error}") from None
         recorded = content.get("fingerprint")
         if recorded is not None and recorded != partition.fingerprint:
             raise PartitionError(
@@ -178,11 +179,11 @@ class Partition:
     @classmethod
     def _parse(cls, content: Any) -> Partition:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise PartitionError(f'not a partition; expected a JSON object with "format": "{FORMAT}".')
+            raise UnreadablePartition(f'not a partition; expected a JSON object with "format": "{FORMAT}".')
         if content.get("version") != VERSION:
-            raise PartitionError(
+            raise UnreadablePartition(
                 f"version {content.get('version')!r} of the format, but this program reads version {VERSION}; "
-                "update dac-nerfstudio or divide the views again."
+                "update dac-nerfstudio or divide the views again: dac split"
             )
         _check_keys({**dict.fromkeys(NOT_CONTENT), **content}, FILE_KEYS, "the file")
         settings = checked_settings(content["settings"])
@@ -230,6 +231,7 @@ class Partition:
         """Reads a file that `save` wrote.
 
         Raises:
+            UnreadablePartition: it is not JSON, or `from_json` cannot read it.
             PartitionError: there is no such file, or `from_json` rejects it.
         """
         try:
@@ -237,7 +239,9 @@ class Partition:
         except FileNotFoundError:
             raise PartitionError(f"There is no partition {path}. Make one: dac split --data <folder>.") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PartitionError(f"{path} is not valid JSON ({error}). Delete it and divide the views again.") from None
+            raise UnreadablePartition(
+                f"{path} is not valid JSON ({error}). Divide the views again: dac split"
+            ) from None
         return cls.from_json(content, str(path))
 
     def _text(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +12,41 @@ from dac_nerfstudio.partition.divide import divide
 from dac_nerfstudio.partition.files import temporary_beside
 from dac_nerfstudio.partition.frames import difference
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.views import PartitionError, Views
+from dac_nerfstudio.partition.views import PartitionError, UnreadablePartition, Views
+
+
+def current_partition(scene_dir: Path) -> Partition | None:
+    """The current partition of a scene; None where there is none, or only one that no division can go by.
+
+    Raises:
+        PartitionError: it was edited, and the edit has a mistake.
+    """
+    path = Path(scene_dir) / "partition.json"
+    try:
+        return Partition.load(path) if path.exists() else None
+    except UnreadablePartition:
+        return None
 
 
 def publish(partition: Partition, scene_dir: Path) -> Path:
     """Makes a partition the current one of a scene.
 
     Writes `partitions/<fingerprint>.json`, which stays, and `partition.json`, a copy that replaces an earlier one (of
-    which a copy stays in turn).
+    which a copy stays in turn). An earlier one that cannot be read is moved aside, with a warning.
 
     Returns:
         The path of the former.
     """
     path, current = _published_path(partition, scene_dir), Path(scene_dir) / "partition.json"
     if current.exists():
-        # One that was edited by hand may have no copy yet.
-        earlier = Partition.load(current)
-        earlier.save(_published_path(earlier, scene_dir))
+        try:
+            # One that was edited by hand may have no copy yet.
+            earlier = Partition.load(current)
+            earlier.save(_published_path(earlier, scene_dir))
+        except UnreadablePartition as error:
+            aside = current.with_name(f"partition-before-{time.strftime('%Y-%m-%d_%H%M%S')}.json")
+            current.rename(aside)
+            warnings.warn(f"An earlier division cannot be read and is now {aside.name}: {error}", stacklevel=2)
     partition.save(path)
     partition.save(current)
     return path

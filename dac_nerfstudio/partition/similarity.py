@@ -85,6 +85,8 @@ PLACES, FACINGS = 48, 4
 """Surface elements that `frustum_overlap` puts in front of every camera: points times normals."""
 NEAREST, FARTHEST = 0.5, 2.0
 """Between these multiples of the scene's size."""
+BLOCK = 2**24
+"""So many pairs of a view and a surface element are looked at together: memory grows with neither's number."""
 
 
 def frustum_overlap(views: Views) -> np.ndarray:
@@ -111,16 +113,20 @@ def frustum_overlap(views: Views) -> np.ndarray:
     points = (points @ rotations.transpose(0, 2, 1) + centres[:, None]).reshape(-1, 3)
     points = np.repeat(points, FACINGS, axis=0)  # [elements, 3]
     normals = (normals @ rotations.transpose(0, 2, 1)).reshape(-1, 3)
-    seen = np.empty((len(views), len(points)), dtype=np.float32)
-    for view in range(len(views)):
-        away = points - centres[view]
-        x, y, z = (away @ rotations[view]).T
-        ahead = np.maximum(-z, 1e-9)
-        column, row = fx[view] * x / ahead + cx[view], cy[view] - fy[view] * y / ahead
-        inside = (column >= 0) & (column <= width[view]) & (row >= 0) & (row <= height[view])
-        in_reach = (-z > 0) & (-z <= FARTHEST * size * (1 + 1e-6))
-        seen[view] = inside & in_reach & ((away * normals).sum(axis=1) < 0)
-    return _normalised((seen @ seen.T).astype(np.float64))
+    shared = np.zeros((len(views), len(views)))
+    blocks = -(-len(views) * len(points) // BLOCK)
+    for some_points, some_normals in zip(np.array_split(points, blocks), np.array_split(normals, blocks)):
+        seen = np.empty((len(views), len(some_points)), dtype=np.float32)
+        for view in range(len(views)):
+            away = some_points - centres[view]
+            x, y, z = (away @ rotations[view]).T
+            ahead = np.maximum(-z, 1e-9)
+            column, row = fx[view] * x / ahead + cx[view], cy[view] - fy[view] * y / ahead
+            inside = (column >= 0) & (column <= width[view]) & (row >= 0) & (row <= height[view])
+            in_reach = (-z > 0) & (-z <= FARTHEST * size * (1 + 1e-6))
+            seen[view] = inside & in_reach & ((away * some_normals).sum(axis=1) < 0)
+        shared += seen @ seen.T
+    return _normalised(shared)
 
 
 def _normalised(shared: np.ndarray) -> np.ndarray:

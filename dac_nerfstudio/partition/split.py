@@ -16,7 +16,8 @@ from dac_nerfstudio.partition.reading import read_views
 from dac_nerfstudio.partition.similarity import measure
 from dac_nerfstudio.partition.views import PartitionError, Views
 
-PICTURE, PAGE = "partition.png", "partition.html"
+PICTURE, INTERACTIVE = "partition.png", "partition.html"
+"""A partition to look at, and to turn and click."""
 
 
 def split(
@@ -44,7 +45,7 @@ def split(
     partition = replace(partition, about=about)
     path = publish(partition, scene_dir)
     plot_partition(partition, scene_dir / PICTURE, measured, test)
-    write_page(partition, scene_dir / PAGE, measured, test)
+    write_page(partition, scene_dir / INTERACTIVE, measured, test)
     return partition, path
 
 

@@ -20,6 +20,10 @@ class PartitionError(ValueError):
     """The data, the settings or a partition file cannot be used; the message tells the user why and what to do."""
 
 
+class UnreadablePartition(PartitionError):
+    """A partition file of another version, or something else altogether: there is nothing in it to go by."""
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """The named cameras of one split.

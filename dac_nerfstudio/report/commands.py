@@ -31,10 +31,10 @@ def commands(scene: SceneRuns) -> List[str]:
 def _run_command(scene: SceneRuns, preset: str, seed: str, config: Dict[str, Any], run: Run) -> str:
     asked = {**scene.partition.settings, **scene.partition.asked}
     words = ["dac", "run", "--data", str(config["data"]), "--preset", preset, "--seed", seed]
-    for name in ("groups", "strategy", "similarity", "overlap", "softness"):
-        # What is not set for this division; overlap and softness exclude each other.
-        if asked.get(name) not in (None, 0, 0.0):
-            words += [f"--{name}", str(asked[name])]
+    # Overlap and softness exclude each other; no softness has to be said, as a preset may have some.
+    for name in ("groups", "strategy", "similarity", "overlap" if asked["overlap"] else "softness"):
+        if asked[name] is not None:
+            words += [f"--{name}", f"{asked[name]:g}" if isinstance(asked[name], float) else str(asked[name])]
     downscale = run.stage.settings.get("data", {}).get("downscale_factor")
     if downscale is not None:
         words += ["--downscale", str(downscale)]

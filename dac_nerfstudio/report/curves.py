@@ -125,7 +125,8 @@ def courses(scene: SceneRuns) -> Tuple[List[Course], List[str]]:
             remarks.append(f"There are no curves of {title}: its run folder has no tensorboard file.")
     parts: List[Curves] = []
     changes = None
-    distilled, tuned = scene.only("dac-distill"), scene.only("dac-finetune")
+    tuned = scene.only("dac-finetune")
+    distilled = scene.distillation if tuned is not None else scene.only("dac-distill")
     for title, one in (("distillation", distilled), ("fine-tuning", tuned)):
         curves = read_curves(one.folder) if one is not None else {}
         if one is not None and not curves:

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from dac_nerfstudio.partition import PAGE, PICTURE
+from dac_nerfstudio.partition import INTERACTIVE, PICTURE
 from dac_nerfstudio.partition.contacts import FAINT, FONT, INK, counted, heading, swatch
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
@@ -57,7 +57,7 @@ def page(results: Dict[str, Any], scene: SceneRuns) -> str:
 
 def document(title: str, body: Sequence[str]) -> str:
     """A whole page of these parts."""
-    return PAGE_TEXT.format(title=escape(title), style=STYLE, body="\n".join(body))
+    return TEMPLATE.format(title=escape(title), style=STYLE, body="\n".join(body))
 
 
 def grid_html(grid: Grid, group_column: Optional[int] = None) -> str:
@@ -125,8 +125,10 @@ def _groups(results: Dict[str, Any], scene: SceneRuns) -> str:
     else:
         image = f'<img class="partition" alt="The partition: cameras and photos by group" src="{picture}">'
         parts.append(f'<div class="wide">{image}</div>')
-        if (scene.folder / PAGE).exists():
-            parts.append(paragraph(f"{PAGE}, beside the folder of this report, has it to turn and to look up views."))
+        if (scene.folder / INTERACTIVE).exists():
+            parts.append(
+                paragraph(f"{INTERACTIVE}, beside the folder of this report, has it to turn and to look up views.")
+            )
     parts.append("<h3>Scores per group</h3>")
     grids = [
         f"<div><h4>{escape(SCORES[score].heading)}</h4>{grid_html(group_grid(results, score))}</div>"
@@ -347,7 +349,7 @@ pre {{ background: #F6F6F4; padding: .8rem 1rem; white-space: pre-wrap; overflow
 @media print {{ .wide {{ overflow: visible; }} section {{ break-inside: avoid-page; }} }}
 """
 
-PAGE_TEXT = """<!DOCTYPE html>
+TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">

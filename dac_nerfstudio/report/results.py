@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 from rich import box
 from rich.table import Table
 
+from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
 from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
 from dac_nerfstudio.report.scores import METHODS, SCORES, TITLES, clock
@@ -35,15 +36,15 @@ def figures(scene: SceneRuns) -> Dict[str, Any]:
 
     Experts count as one method: each test view is scored by its group's expert, steps are those of one expert, seconds
     and parameters those of all together. Steps and seconds of a fine-tuned student include its distillation. What
-    differs between two runs that are otherwise equal (time, memory) is under ``costs`` alone.
+    differs between two runs that are otherwise equal (time, memory) is under ``costs`` alone. PSNR is infinite where
+    a rendering equals its photo, which JSON cannot say: it is None then, left out of means and gains, and noted.
     """
     groups = scene.partition.num_groups
     methods = {method: _figures(runs, groups) for method in METHODS if (runs := scene.scored(method))}
     costs = {method: _costs(scene.scored(method)) for method in methods}
-    if STUDENT in methods and scene.runs["dac-distill"]:
-        distilled = scene.runs["dac-distill"][0].stage
-        methods[STUDENT]["steps"] += distilled.steps
-        costs[STUDENT]["seconds"] += distilled.seconds
+    if STUDENT in methods and scene.distillation is not None:
+        methods[STUDENT]["steps"] += scene.distillation.stage.steps
+        costs[STUDENT]["seconds"] += scene.distillation.stage.seconds
     runs = [run for method in methods for run in scene.scored(method)]
     stage = runs[0].stage
     return {
@@ -57,7 +58,7 @@ def figures(scene: SceneRuns) -> Dict[str, Any]:
         "scores": [score for score in SCORES if any(score in entry["scores"] for entry in methods.values())],
         "left_out": _left_out(runs, methods),
         "missing": scene.missing,
-        "notes": _notes(methods),
+        "notes": _notes(methods, scene),
         "methods": methods,
         "gain": _gain(methods, groups),
         "commands": commands(scene),
@@ -69,21 +70,24 @@ def _figures(runs: List[Run], groups: int) -> Dict[str, Any]:
     """One method's entry, from its runs: several for experts, else one."""
     views = _views(runs)
     scores = [score for score in SCORES if views and all(score in view for view in views)]
+
+    def average(score: str, group: Optional[int] = None) -> Optional[float]:
+        values = [view[score] for view in views if group in (None, view["group"])]
+        return mean([value for value in values if isfinite(value)])
+
     return {
         "steps": runs[0].stage.steps,
         "parameters": sum(run.stage.parameters for run in runs),
-        "scores": {score: fmean(view[score] for view in views) for score in scores},
-        "per_group": {
-            score: [
-                mean([view[score] for view in views if view["group"] == group]) for group in range(1, groups + 1)
-            ]
-            for score in scores
-        },
+        "scores": {score: average(score) for score in scores},
+        "per_group": {score: [average(score, group) for group in range(1, groups + 1)] for score in scores},
         "per_view": {
-            view["name"]: {"group": view["group"], **{score: view[score] for score in scores}}
+            view["name"]: {
+                "group": view["group"],
+                **{score: view[score] if isfinite(view[score]) else None for score in scores},
+            }
             for view in sorted(views, key=lambda view: view["name"])
         },
-    }  # fmt: skip
+    }
 
 
 def _costs(runs: List[Run]) -> Dict[str, Any]:
@@ -117,8 +121,7 @@ def _gain(methods: Dict[str, Any], groups: int) -> Optional[Dict[str, Any]]:
     views = [
         {"name": name, "group": view["group"], "gain": view["psnr"] - before[name]["psnr"]}
         for name, view in after.items()
-        # A blank view that is rendered to the last bit has no finite PSNR.
-        if name in before and isfinite(view["psnr"] - before[name]["psnr"])
+        if name in before and None not in (view["psnr"], before[name]["psnr"])
     ]
     if not views:
         return None
@@ -158,13 +161,30 @@ def _left_out(runs: List[Run], methods: Dict[str, Any]) -> Dict[str, str]:
     return reasons
 
 
-def _notes(methods: Dict[str, Any]) -> List[str]:
+def _notes(methods: Dict[str, Any], scene: SceneRuns) -> List[str]:
     """What a reader should know before comparing."""
     notes = []
+    scored_on = {method: _digests(scene.scored(method)) for method in methods}
+    if len({digest for digests in scored_on.values() for digest in digests}) > 1:
+        notes.append(
+            "The methods were not scored on the same photos: the data or --downscale has changed in between. The same "
+            "dac run again scores those anew that it has to."
+        )
+    exact = {TITLES[m]: [n for n, v in e["per_view"].items() if v["psnr"] is None] for m, e in methods.items()}
+    notes += [
+        f"{title}: PSNR of {listing(names)} is infinite, as the rendering equals the photo; means are without it."
+        for title, names in exact.items()
+        if names
+    ]
     seen = {method: set(entry["per_view"]) for method, entry in methods.items()}
     if len({frozenset(names) for names in seen.values()}) > 1:
         counts = ", ".join(f"{TITLES[method]}: {len(names)}" for method, names in seen.items())
         notes.append(f"The methods were not scored on the same views ({counts}); gains are over those they share.")
+    if STUDENT in methods and scene.distillation is None:
+        notes.append(
+            "The distilled student that the fine-tuned one started from is not here: steps and time of the fine-tuned "
+            "student are without its distillation."
+        )
     if BASELINE in methods and STUDENT in methods:
         steps, others = methods[STUDENT]["steps"], methods[BASELINE]["steps"]
         if steps != others:
@@ -172,6 +192,11 @@ def _notes(methods: Dict[str, Any]) -> List[str]:
         if methods[STUDENT]["parameters"] != methods[BASELINE]["parameters"]:
             notes.append("Baseline and student are not of one size.")
     return notes
+
+
+def _digests(runs: List[Run]) -> List[str]:
+    """Of the photos that runs were scored on, as far as recorded."""
+    return [run.evaluation["views_of"] for run in runs if run.evaluation and "views_of" in run.evaluation]
 
 
 def save(results: Dict[str, Any], scene_dir: Path) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.report.scores import METHODS
+from dac_nerfstudio.report.scores import METHODS, SCORES
 from dac_nerfstudio.stage import Stage, StageError
 
 SUFFIXES = ("", "-360")
@@ -49,6 +50,13 @@ class SceneRuns:
     def scored(self, method: str) -> List[Run]:
         """The runs of a method that can be compared with other methods: none if it is missing."""
         return [] if method in self.missing else self.runs.get(method, [])
+
+    @property
+    def distillation(self) -> Optional[Run]:
+        """The run that the fine-tuned student started from, if it is still there."""
+        distilled, tuned = self.only("dac-distill"), self.only("dac-finetune")
+        started = distilled and tuned and tuned.stage.inputs.get("student") == distilled.stage.fingerprint
+        return distilled if started else None
 
     def only(self, method: str) -> Optional[Run]:
         """The run of a method that has one, scored or not."""
@@ -118,21 +126,37 @@ def _read(folder: Path, partition: Partition) -> Run:
     evaluation, problem = None, ""
     if not stage.complete:
         problem = f"stopped at step {stage.steps} of {stage.total_steps}"
+    elif stage.group is not None and stage.partition != partition.fingerprint:
+        # Its views are not those of the group that has its number now.
+        problem = "was trained for another partition than the current one"
     elif not path.exists():
         problem = "is trained, but not scored"
     else:
         try:
             evaluation = json.loads(path.read_text("utf8"))
-            views = [(view["name"], view["group"], view["psnr"]) for view in evaluation["views"]]
-            if not all(isinstance(name, str) and isinstance(psnr, float) for name, _, psnr in views):
-                raise TypeError
+            for view in evaluation["views"]:
+                _check_view(view, partition.num_groups)
             if evaluation["stage"] != stage.fingerprint:
                 evaluation, problem = None, "has been trained again since it was scored"
             elif evaluation["partition"] != partition.fingerprint:
                 evaluation, problem = None, "was scored by the groups of another partition than the current one"
+            elif any(isnan(view[score]) for view in evaluation["views"] for score in SCORES if score in view):
+                evaluation, problem = None, "renders what are no colours: its training has diverged"
         except (ValueError, KeyError, TypeError):
             evaluation, problem = None, "has scores that cannot be read"
     return Run(folder, stage, evaluation, problem)
+
+
+def _check_view(view: Dict[str, Any], groups: int) -> None:
+    """Make sure that scores of a view can be reported. It may be of no group.
+
+    Raises:
+        KeyError, TypeError: they cannot.
+    """
+    group, numbers = view["group"], [view["psnr"], *(view[score] for score in SCORES if score in view)]
+    grouped = group is None or (isinstance(group, int) and 1 <= group <= groups)
+    if not (grouped and isinstance(view["name"], str) and all(isinstance(number, (int, float)) for number in numbers)):
+        raise TypeError
 
 
 def _why_missing(method: str, runs: List[Run], run: str, partition: Partition) -> str:

@@ -12,7 +12,7 @@ from dac_nerfstudio.report.runs import latest_run, read_scene
 from dac_nerfstudio.report.scenes import combine, common_folder, markdown_of, page_of
 from dac_nerfstudio.stage import write_json
 
-PAGE, TEXT = "report.html", "results.md"
+REPORT, TEXT = "report.html", "results.md"
 
 
 def write_report(scene_dir: Path, run: Optional[str] = None) -> Dict[str, Any]:
@@ -35,7 +35,7 @@ def write_report(scene_dir: Path, run: Optional[str] = None) -> Dict[str, Any]:
 
 def page_path(scene_dir: Path) -> Path:
     """Where the page of a scene lies."""
-    return scene_dir / "report" / PAGE
+    return scene_dir / "report" / REPORT
 
 
 def write_combined(scene_dirs: List[Path], combined: Dict[str, Any]) -> Optional[Path]:
@@ -45,8 +45,8 @@ def write_combined(scene_dirs: List[Path], combined: Dict[str, Any]) -> Optional
         return None
     write_json(folder / "results.json", combined)
     write_text(folder / TEXT, markdown_of(combined))
-    write_text(folder / PAGE, page_of(combined, [page_path(scene_dir) for scene_dir in scene_dirs], folder))
-    return folder / PAGE
+    write_text(folder / REPORT, page_of(combined, [page_path(scene_dir) for scene_dir in scene_dirs], folder))
+    return folder / REPORT
 
 
-__all__ = ["PAGE", "TEXT", "combine", "page_path", "write_combined", "write_report"]
+__all__ = ["REPORT", "TEXT", "combine", "page_path", "write_combined", "write_report"]

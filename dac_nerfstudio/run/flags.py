@@ -15,6 +15,20 @@ else:
 
 TABLES = ("all", "dac-baseline", "dac-expert", "dac-distill", "dac-finetune")
 """What a file may set flags for; the methods' names without -360."""
+OWNED = {
+    "data": "Say it with --data",
+    "output-dir": "Say it with --output-dir",
+    "experiment-name": "Say it with --scene",
+    "timestamp": "Runs are named by --preset and --seed",
+    "machine.seed": "Say it with --seed",
+    "machine.device-type": "Say it with --devices",
+    "partition": "dac run takes the partition.json in the scene's folder of results: copy the file there",
+    "group": "There is an expert of every group",
+    "experts": "Say it with --experts",
+    "student": "Fine-tuning starts from the student of the same run",
+    "load-dir": "What was interrupted goes on by itself",
+}
+"""Flags that tell stages apart or tie them together, and what to do about them instead."""
 
 
 def read_flags(path: Path) -> Dict[str, Tuple[str, ...]]:
@@ -29,7 +43,7 @@ def read_flags(path: Path) -> Dict[str, Tuple[str, ...]]:
     Names are those that `ns-train METHOD --help` lists, without the dashes in front. `all` comes before a method's own.
 
     Raises:
-        StageError: the file is missing or is not of this form.
+        StageError: the file is missing, is not of this form, or sets what is dac run's to decide.
     """
     try:
         content = tomllib.loads(path.read_text("utf8"))
@@ -52,6 +66,9 @@ def _flags(table: Dict[str, Any], prefix: str, path: Path) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _flags(value, f"{prefix}{name}.", path)
             continue
+        flag = f"{prefix}{name}".replace("_", "-")  # ns-train takes either
+        if flag in OWNED:
+            raise StageError(f"{path}: {prefix}{name} cannot be set in a file. {OWNED[flag]}.")
         words = value if isinstance(value, list) else [value]
         if not all(isinstance(word, (str, int, float)) for word in words):
             raise StageError(f"{path}: {prefix}{name} is {value!r}; expected text, a number, true or false, or a list.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import DupFd
+from pathlib import Path
 from types import FrameType
 from typing import Iterator, List, Optional, Sequence
 
@@ -18,6 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
+from dac_nerfstudio.conquer.interruption import SIGNALS, handling
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, log_path
@@ -83,7 +86,7 @@ def run_plans(
     running: List[Worker] = []
     with ExitStack() as stack:
         locks = {plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, console.print)) for plan in plans}
-        stack.enter_context(_terminated_like_interrupted())
+        stack.enter_context(_signals_interrupt())
         live = Live(get_renderable=lambda: draw([task.row for task in tasks]), console=console, refresh_per_second=4)
         stack.enter_context(live)
         try:
@@ -113,11 +116,14 @@ def explain_plan(plan: Plan, console: Console) -> None:
     """Print what each job of a plan would do, and why, and the command that does the same. Nothing is done."""
     context = _context()
     ours, theirs = context.Pipe()
-    log = log_path(plan.scene_dir, "dry run")
     job = Job("dry run", "examine", plan.scene_dir)
-    with open(os.devnull) as nothing:
-        process = context.Process(target=start, args=(job, plan, Place("cpu"), log, theirs, DupFd(nothing.fileno())))
-        process.start()
+    # Not in the scene's folder, where a dry run leaves nothing behind; there for the messages of one that fails.
+    descriptor, name = tempfile.mkstemp(prefix="dac-dry-run-", suffix=".log")
+    log = Path(name)
+    # It takes no lock of the scene's: any file does.
+    process = context.Process(target=start, args=(job, plan, Place("cpu"), log, theirs, reduction.DupFd(descriptor)))
+    process.start()
+    os.close(descriptor)
     theirs.close()
     for job in plan.jobs:
         try:
@@ -132,14 +138,23 @@ def explain_plan(plan: Plan, console: Console) -> None:
         if job.kind == "train" and report.state != "kept":
             console.print(f"    {escape(job.command)}", highlight=False, soft_wrap=True)
     process.join()
+    log.unlink()
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
-    """nerfstudio takes seconds to import: once, in a server from which every job is forked."""
+    """nerfstudio takes seconds to import: once, in a server from which every job is forked.
+
+    Raises:
+        StageError: nothing can be forked here.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        raise StageError(
+            "dac run works on Linux, on macOS and in WSL. On Windows itself train stage by stage, with ns-train."
+        )
     # Its dependencies' notes on what will be deprecated are nothing that the user of a plan could act on.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD])
+    context.set_forkserver_preload(PRELOAD)
     return context
 
 
@@ -166,7 +181,7 @@ def _start(task: Task, place: Place, context: multiprocessing.context.ForkServer
     log = log_path(task.plan.scene_dir, task.job.name)
     process = context.Process(
         target=start,
-        args=(task.job, task.plan, place, log, theirs, DupFd(lock)),
+        args=(task.job, task.plan, place, log, theirs, reduction.DupFd(lock)),
         name=task.row.name,
     )
     process.start()
@@ -213,13 +228,14 @@ def _hear(worker: Worker, console: Console) -> bool:
 
 def _stop(running: Sequence[Worker], console: Console) -> None:
     """Ask all jobs to save and end; those that do not in time are killed."""
-    console.print("Stopping: stages save what they have reached. Once more to stop at once.", highlight=False)
-    for worker in running:
-        worker.task.row.state = "stopping"
-        if worker.process.is_alive():
-            worker.process.terminate()
     deadline = time.monotonic() + PATIENCE
     try:
+        for worker in running:
+            worker.task.row.state = "stopping"
+            if worker.process.is_alive():
+                worker.process.terminate()
+        with suppress(OSError, SystemExit):  # nobody listens: the terminal was closed, or Ctrl-C has ended `| tee`
+            console.print("Stopping: stages save what they have reached. Ctrl-C to stop at once.", highlight=False)
         for worker in running:
             worker.process.join(max(0.0, deadline - time.monotonic()))
     finally:
@@ -231,14 +247,15 @@ def _stop(running: Sequence[Worker], console: Console) -> None:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
+def _signals_interrupt() -> Iterator[None]:
+    """Whatever asks to stop ends a run as Ctrl-C does. After that only Ctrl-C counts, from somebody impatient: other
+    signals come in numbers, as of `timeout`, which signals its command and then the command's group."""
 
     def interrupt(number: int, frame: Optional[FrameType]) -> None:
+        for other in SIGNALS:
+            if other != signal.SIGINT:
+                signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with handling(interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import socket
@@ -17,50 +17,72 @@ from dac_nerfstudio.stage import StageError
 FILE_NAME = ".dac-run.lock"
 PATIENCE = 120.0
 """Seconds for the stages of a killed run to notice that, save, and end."""
+WITHOUT_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What locking comes to on file systems that know no locks, as many of clusters and networks do."""
 
 
 @contextmanager
-def scene_lock(scene_dir: Path, wait_told: Callable[[str], None] = lambda text: None) -> Iterator[int]:
+def scene_lock(scene_dir: Path, tell: Callable[[str], None] = lambda text: None) -> Iterator[int]:
     """Holds a scene's folder for this process, and for every other that inherits the file descriptor it yields.
 
     A stage holds it along with the run that started it: where that was killed, the next one waits for its stages.
 
     Args:
         scene_dir: made if it is not there.
-        wait_told: told once what is being waited for.
+        tell: told what is being waited for, or that nothing can be held.
 
     Raises:
-        StageError: another run holds it; the message says who.
+        StageError: another run holds it, and the message says who; or nothing can be written there.
     """
-    scene_dir.mkdir(parents=True, exist_ok=True)
-    path = scene_dir / FILE_NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        deadline = None
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = _holder(path)
-                if _alive(holder) or (deadline is not None and time.monotonic() > deadline):
-                    raise StageError(
-                        f"{scene_dir} is being worked on by another dac run: process {holder.get('pid')} on "
-                        f"{holder.get('host')}, since {holder.get('since')}. Wait for it, stop it (kill "
-                        f"{holder.get('pid')}; what it has reached is saved), or use another --output-dir."
-                    ) from None
-                if deadline is None:
-                    deadline = time.monotonic() + PATIENCE
-                    wait_told(f"Waiting for the stages of an earlier run of {scene_dir} to save what they have …")
-                time.sleep(0.2)
-        os.ftruncate(descriptor, 0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.pwrite(
-            descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode(), 0
-        )
+        scene_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(scene_dir / FILE_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _unusable(scene_dir, error) from None
+    try:
+        try:
+            _hold(descriptor, scene_dir, tell)
+        except OSError as error:
+            raise _unusable(scene_dir, error) from None
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None:
+    """Lock the file as soon as it is free, and write into it who did."""
+    path, deadline = scene_dir / FILE_NAME, None
+    while True:
+        try:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = _holder(path)
+            if _alive(holder) or (deadline is not None and time.monotonic() > deadline):
+                raise StageError(
+                    f"{scene_dir} is being worked on by another dac run: process {holder.get('pid')} on "
+                    f"{holder.get('host')}, since {holder.get('since')}. Wait for it, stop it (kill "
+                    f"{holder.get('pid')}; what it has reached is saved), or use another --output-dir."
+                ) from None
+            if deadline is None:
+                deadline = time.monotonic() + PATIENCE
+                tell(f"Waiting for the stages of an earlier run of {scene_dir} to save what they have …")
+            time.sleep(0.2)
+        except (ImportError, OSError) as error:  # Windows has no fcntl
+            if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+                raise
+            tell(f"There are no locks for {scene_dir} here: see that no other dac run works there meanwhile.")
+            break
+    os.ftruncate(descriptor, 0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+
+
+def _unusable(scene_dir: Path, error: OSError) -> StageError:
+    return StageError(f"{scene_dir} cannot be worked in: {error}. Mend that, or use another --output-dir.")
 
 
 def _holder(path: Path) -> Dict[str, Any]:

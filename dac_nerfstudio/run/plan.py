@@ -6,11 +6,12 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
-from dac_nerfstudio.partition import Partition, divide, find_model, read_views
+from dac_nerfstudio.partition import Partition, current_partition, divide, find_model, read_views
+from dac_nerfstudio.partition.reading import IMAGE_SUFFIXES
 from dac_nerfstudio.run.presets import PRESETS, Preset
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.stage import StageError, run_folder
 
 Only = Literal["split", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 
@@ -47,6 +48,8 @@ class Plan:
     softness: float
     """Of a first partition, if none was asked for."""
     jobs: Tuple[Job, ...]
+    partition: Optional[Path] = None
+    """Of ready experts: the scene's first partition, if it has none yet."""
 
 
 def log_path(scene_dir: Path, stage: str) -> Path:
@@ -98,7 +101,40 @@ def data_parser(data: Path, suffix: str, downscale: Optional[int]) -> Tuple[str,
         return ("nerfstudio-data", *flags) if flags else ()
     model = find_model(data)
     assert model is not None
+    if downscale is None:
+        _refuse_large_photos(folder)
     return ("colmap", "--colmap-path", str(model.relative_to(data)), *flags)
+
+
+LARGEST_SIDE = 1600
+"""Pixels. Of a COLMAP model's photos with a longer side nerfstudio takes smaller ones, by a power of two."""
+
+
+def _refuse_large_photos(folder: Path) -> None:
+    """Find out before anything long that nerfstudio would ask on the console whether to make smaller photos.
+
+    Raises:
+        StageError: the photos are large and smaller ones are not there.
+    """
+    from PIL import Image
+
+    images = folder / "images"
+    first = next((path for path in sorted(images.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES), None)
+    try:
+        with Image.open(first or images) as photo:
+            side = max(photo.size)
+    except OSError:
+        return  # reading the views will say what is wrong with the photos
+    factor = 1
+    while side / factor > LARGEST_SIDE:
+        factor *= 2
+    if factor > 1 and not (folder / f"images_{factor}").is_dir():
+        raise StageError(
+            f"The photos in {images} have {side} pixels on their longer side. nerfstudio takes smaller ones where that "
+            f"is more than {LARGEST_SIDE}, here from images_{factor}, which is not there. To take them as they are, "
+            f"which wants more memory and more steps: --downscale 1. To take smaller ones: put them, 1/{factor} of the "
+            f"size and of the same names, into {folder / f'images_{factor}'}."
+        )
 
 
 def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness: float) -> Dict[str, Any]:
@@ -123,11 +159,34 @@ def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness
 
 def count_groups(data: Path, scene_dir: Path, asked: Dict[str, Any]) -> int:
     """How many experts there will be: a question of the views where the number is to be found out or cannot be met."""
-    path = scene_dir / "partition.json"
-    before = Partition.load(path) if path.exists() else None
+    before = current_partition(scene_dir)
     if before is not None and before.satisfies(asked):
         return before.num_groups
     return divide(read_views(data), **divide_settings(before, asked, 0.0)).num_groups
+
+
+def partition_of(experts: Sequence[Path], asked: Dict[str, Any]) -> Path:
+    """The file of the partition that ready experts were trained for, each of which keeps a copy.
+
+    Args:
+        experts: their run folders.
+        asked: settings of a division that were asked for.
+
+    Raises:
+        StageError: they were trained for several, or for one with other settings.
+        PartitionError: a copy is gone or damaged.
+    """
+    paths = [run_folder(path) / "partition.json" for path in experts]
+    partitions = [Partition.load(path) for path in paths]
+    for path, partition in zip(paths, partitions):
+        if partition.fingerprint != partitions[0].fingerprint:
+            raise StageError(f"The experts were trained for different partitions: {paths[0]} and {path}.")
+    if not partitions[0].satisfies(asked):
+        raise StageError(
+            f"The experts' partition, {paths[0]}, was not made with what was asked for: "
+            f"{', '.join(f'{name} {value}' for name, value in asked.items())}. Leave it out, or train other experts."
+        )
+    return paths[0]
 
 
 def make_plan(
@@ -149,14 +208,17 @@ def make_plan(
     what was not asked for, ``flags`` those of `read_flags`.
 
     Raises:
-        StageError: the data is of no known layout.
+        StageError: the data is of no known layout, its photos are not of a usable size, or the experts do not belong
+            together.
         PartitionError: the number of groups is to be found out, and the views cannot be read.
     """
     recipe = PRESETS[preset]
     suffix, scene_dir, run = scene_suffix(data), output_dir / scene, f"{preset}-seed{seed}"
     asked = {name: value for name, value in divide.items() if value is not None}
     parser = data_parser(data, suffix, downscale)
-    count = count_groups(data, scene_dir, asked)
+    # Where nothing is divided yet, ready experts say how it was.
+    undivided = only != "evaluate" and current_partition(scene_dir) is None
+    partition = partition_of(experts, asked) if experts and undivided else None
     common = (
         *("--data", str(data), "--output-dir", str(output_dir), "--experiment-name", scene, "--timestamp", run),
         *("--vis", "tensorboard", "--machine.device-type", device, "--machine.seed", str(seed)),
@@ -175,7 +237,7 @@ def make_plan(
 
     jobs: List[Job] = [Job("split", "split", scene_dir, f"dac-baseline{suffix}", (*common, *parser))]
     if not experts:
-        numbers = range(1, count + 1)
+        numbers = range(1, count_groups(data, scene_dir, asked) + 1)
         jobs += [job(f"expert {group}", "expert", ("--group", str(group)), ("split",), group) for group in numbers]
     teachers = tuple(job.name for job in jobs if job.name != "split")
     # This run's own experts, not whichever are the latest.
@@ -202,7 +264,7 @@ def make_plan(
         wanted = [job for job in jobs if job.name == only or (only == "experts" and job.name.startswith("expert "))]
         kept = {job.name for job in wanted} | {"split"}
         jobs = [replace(job, needs=tuple(n for n in job.needs if n in kept)) for job in jobs if job.name in kept]
-    return Plan(scene_dir, asked, recipe.softness, tuple(jobs))
+    return Plan(scene_dir, asked, recipe.softness, tuple(jobs), partition)
 
 
 def _steps(recipe: Preset, stage: str) -> Tuple[str, ...]:

@@ -45,11 +45,14 @@ DEFAULTS = SlurmOptions()
 
 RESTART = f"""\
 code=$?
+# Of a task of an array, SLURM_JOB_ID may be that of the array, and so mean all of its tasks.
+job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+job=${{job:-$SLURM_JOB_ID}}
 # A process that was killed (128 + signal) goes on from its last checkpoint, unless Slurm itself has ended the job.
 if [ $code -gt 128 ] && [ $code -lt 160 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ] \\
-    && [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then
+    && [ "$(squeue --noheader --jobs "$job" --format %T)" = RUNNING ]; then
     echo "Killed by signal $((code - 128)): started again."
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "$job"
 fi
 exit $code"""
 """Ends the script of every job."""

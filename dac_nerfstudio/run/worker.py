@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
 import traceback
+import warnings
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,9 +27,18 @@ from dac_nerfstudio.conquer.interruption import Interrupted
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
 from dac_nerfstudio.conquer.trainer import DaCTrainer, DaCTrainerConfig, UserError, flattened
 from dac_nerfstudio.kplanes.model import lpips_weights
-from dac_nerfstudio.kplanes.scores import left_out
-from dac_nerfstudio.partition import PICTURE, Partition, plot_partition, read_test_views
+from dac_nerfstudio.kplanes.scores import can_flip, left_out
+from dac_nerfstudio.partition import (
+    PICTURE,
+    Partition,
+    check_views,
+    current_partition,
+    plot_partition,
+    publish,
+    read_test_views,
+)
 from dac_nerfstudio.partition import split as divide_scene
+from dac_nerfstudio.partition.files import atomic_write
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, divide_settings
 from dac_nerfstudio.stage import Stage, StageError, write_json
@@ -114,20 +125,27 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
         if other.kind == "train":
             check_flags(other)
     config = with_data(parse(job))
-    current = plan.scene_dir / "partition.json"
-    before = Partition.load(current) if current.exists() else None
+    before = current_partition(plan.scene_dir)
     kept = before is not None and before.satisfies(plan.divide)
-    if kept:
-        partition = config.find_partition()
-        if not (plan.scene_dir / PICTURE).exists():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if before is None and plan.partition is not None:
+            partition = Partition.load(plan.partition)
+            check_views(partition, config.views_to_divide(), plan.partition)
+            publish(partition, plan.scene_dir)
             plot_partition(partition, plan.scene_dir / PICTURE)
-    else:
-        settings = divide_settings(before, plan.divide, plan.softness)
-        partition, _ = divide_scene(
-            config.views_to_divide(), plan.scene_dir, read_test_views(config.data_path), **settings
-        )
+        elif kept:
+            partition = config.find_partition()
+            if not (plan.scene_dir / PICTURE).exists():
+                plot_partition(partition, plan.scene_dir / PICTURE)
+        else:
+            settings = divide_settings(before, plan.divide, plan.softness)
+            partition, _ = divide_scene(
+                config.views_to_divide(), plan.scene_dir, read_test_views(config.data_path), **settings
+            )
+    told = dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning)
     text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PICTURE}"
-    tell(Report("kept" if kept else "done", text="\n".join([*partition.notes, text])))
+    tell(Report("kept" if kept else "done", text="\n".join([*told, *partition.notes, text])))
 
 
 def train(job: Job, plan: Plan, tell: Tell) -> None:
@@ -149,7 +167,7 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         del trainer
     if job.score_most:
         try:
-            evaluate(job, plan, tell)
+            evaluate(job, config, plan, tell)
         except FileNotFoundError as error:
             text = f"trained, but not scored: there are no test views ({error})"
     tell(Report("kept" if state == "kept" else "done", text=text))
@@ -214,13 +232,31 @@ def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[State, str]:
     assert config.stage is not None
     state, why = decide(run_dir, config.stage)
     if state == "changed":
-        aside = run_dir.with_name(f"{run_dir.name}-before-{time.strftime('%Y-%m-%d_%H%M%S')}")
-        run_dir.rename(aside)
+        aside = move_aside(run_dir)
         return state, f"made anew ({why}); the earlier run is now {aside.name}"
     if state == "resumed":
         config.load_dir = run_dir / "nerfstudio_models"
         return state, f"resumed at step {Stage.load(run_dir).steps}"
     return state, ""
+
+
+def move_aside(run_dir: Path) -> Path:
+    """Keep a run under another name; its new folder.
+
+    nerfstudio's tools find weights and partition by the names in config.yml, which would be those of the run that takes
+    the place of this one.
+    """
+    aside = run_dir.with_name(f"{run_dir.name}-before-{time.strftime('%Y-%m-%d_%H%M%S')}")
+    run_dir.rename(aside)
+    path = aside / "config.yml"
+    if path.exists():
+        # As text: to read it is to run what it names.
+        text = re.sub(r"^timestamp: .*$", f"timestamp: {aside.name}", path.read_text("utf8"), flags=re.MULTILINE)
+        named = rf"^( *- ){re.escape(run_dir.name)}(\n *- partition\.json)$"
+        text = re.sub(named, rf"\g<1>{aside.name}\g<2>", text, flags=re.MULTILINE)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, "utf8")
+    return aside
 
 
 def examine(job: Job, plan: Plan, tell: Tell) -> None:
@@ -243,17 +279,18 @@ def examine(job: Job, plan: Plan, tell: Tell) -> None:
         elif other.kind == "evaluate":
             state, why = "new", f"scores {other.run_dir}, unless that was done"
         else:
-            kept = _video_is_of(other, plan)
+            kept = _has_video(other, plan)
             state, why = ("kept", "made from this student") if kept else ("new", "not made yet")
         fates[other.name] = state
         tell(Report("kept" if state == "kept" else "done", text=why))
 
 
 def _examine_split(plan: Plan) -> Tuple[State, str]:
-    current = plan.scene_dir / "partition.json"
-    if not current.exists():
+    settings = current_partition(plan.scene_dir)
+    if settings is None and plan.partition is not None:
+        return "new", f"takes the experts' division, {plan.partition}"
+    if settings is None:
         return "new", "the views are not divided yet"
-    settings = Partition.load(current)
     if settings.satisfies(plan.divide):
         return "kept", f"divided by {settings.settings['strategy']} into {settings.num_groups} groups"
     other = [f"{name} {value}" for name, value in plan.divide.items() if not settings.satisfies({name: value})]
@@ -264,23 +301,45 @@ def score(job: Job, plan: Plan, tell: Tell) -> None:
     """Score a run that is there."""
     if not Stage.load(job.run_dir).complete:
         raise StageError(f"The run in {job.run_dir} is not finished, so there is nothing to score.")
-    scored = evaluate(job, plan, tell)
+    scored = evaluate(job, with_data(parse(job)), plan, tell)
     tell(Report("done" if scored else "kept", text=str(job.run_dir / EVALUATION)))
 
 
-def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
-    """Score the test views (an expert: its own) from the files alone; False if that was done before."""
+def evaluate(job: Job, config: DaCTrainerConfig, plan: Plan, tell: Tell) -> bool:
+    """Score the test views (an expert: its own) from the files alone; False if that was done before.
+
+    Args:
+        job: whose run is scored.
+        config: what its flags make, to find the test views by.
+        plan: whose scene's current partition the views are told apart by.
+        tell: told of the progress.
+
+    Raises:
+        StageError: an expert of another partition, whose group's number means other views now.
+    """
     path, current, stage = job.run_dir / EVALUATION, plan.scene_dir / "partition.json", Stage.load(job.run_dir)
+    partition = Partition.load(current).fingerprint
+    if stage.group is not None and stage.partition != partition:
+        raise StageError(
+            f"{job.run_dir} holds an expert of group {stage.group} of partition {stage.partition}; {current} is "
+            f"{partition}. Train the experts of the current partition (dac run), or make theirs the current one again: "
+            f"cp {job.run_dir / 'partition.json'} {current}"
+        )
     made_from = {
         "format": EVALUATION_FORMAT,
         "stage": stage.fingerprint,
-        "partition": Partition.load(current).fingerprint,
+        "partition": partition,
         "split": "test",
-        "views_of": with_data(parse(job)).test_digest(),
+        "views_of": config.test_digest(),
         "most": job.score_most,
     }
-    if path.exists() and made_from.items() <= json.loads(path.read_text("utf8")).items():
-        return False
+    if path.exists():
+        earlier = json.loads(path.read_text("utf8"))
+        # What a score lacked may have been installed since.
+        installed = {"lpips": lpips_weights().exists(), "flip": can_flip()}
+        gained = [score for score in earlier.get("left_out", {}) if installed.get(score)]
+        if made_from.items() <= earlier.items() and not gained:
+            return False
 
     def with_partition(recorded: TrainerConfig) -> TrainerConfig:
         # A baseline outlives partitions; its views are scored by the groups of the current one.
@@ -308,25 +367,29 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     """A flight along the test cameras."""
     from nerfstudio.scripts.render import RenderInterpolated
 
-    path = plan.scene_dir / "report" / "video.mp4"
-    if path.exists() and _video_is_of(job, plan):
+    path = _video_path(plan)
+    if _has_video(job, plan):
         tell(Report("kept", text=str(path)))
         return
     tell(Report("rendering"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    RenderInterpolated(
-        load_config=job.run_dir / "config.yml", output_path=path, interpolation_steps=3, frame_rate=15
-    ).main()
+    with atomic_write(path) as temporary:
+        RenderInterpolated(
+            load_config=job.run_dir / "config.yml", output_path=temporary, interpolation_steps=3, frame_rate=15
+        ).main()
     write_json(_video_record(plan), {"stage": Stage.load(job.run_dir).fingerprint})
     tell(Report("done", text=str(path)))
+
+
+def _video_path(plan: Plan) -> Path:
+    return plan.scene_dir / "report" / "video.mp4"
 
 
 def _video_record(plan: Plan) -> Path:
     return plan.scene_dir / "report" / "video.json"
 
 
-def _video_is_of(job: Job, plan: Plan) -> bool:
-    """Whether the video was made from the run as it is now."""
+def _has_video(job: Job, plan: Plan) -> bool:
+    """Whether there is a video, made from the run as it is now."""
     record = _video_record(plan)
     made_from = json.loads(record.read_text("utf8")) if record.exists() else {}
-    return bool(made_from == {"stage": Stage.load(job.run_dir).fingerprint})
+    return _video_path(plan).exists() and made_from == {"stage": Stage.load(job.run_dir).fingerprint}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
 from PIL import Image
 from rich.console import Console
 
-from dac_nerfstudio.partition import divide, publish, read_views
+from dac_nerfstudio import cli
+from dac_nerfstudio.partition import Partition, divide, publish, read_views
 from dac_nerfstudio.report.results import gather
+from dac_nerfstudio.run.flags import read_flags
 from dac_nerfstudio.run.local import run_plans
+from dac_nerfstudio.run.lock import scene_lock
+from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, make_plan
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.stage import Stage, StageError, write_json
 
 RUN = "demo-seed7"
 TRAINED = ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
@@ -99,14 +105,91 @@ def test_plan_of_an_evaluation_alone(shell: Shell, tmp_path: Path) -> None:
         planned(shell, output_dir=tmp_path, only="evaluate")
 
 
-def test_plan_with_ready_experts_trains_none(shell: Shell) -> None:
-    plan = planned(shell, experts=(Path("a"), Path("b")))
+def test_plan_with_ready_experts_trains_none(shell: Shell, tmp_path: Path) -> None:
+    publish(divide(read_views(shell.folder / "demo"), 2), tmp_path / "demo")
+    plan = planned(shell, output_dir=tmp_path, experts=(Path("a"), Path("b")))
+    assert plan.partition is None, "the scene has its own"
     jobs = {job.name: job for job in plan.jobs}
     assert not any(name.startswith("expert") for name in jobs)
     for name in ("distill", "ensemble"):
         assert jobs[name].needs == ("split",)
         at = jobs[name].flags.index("--experts")
         assert jobs[name].flags[at + 1 : at + 3] == ("a", "b")
+
+
+def expert_of(partition: Partition, run_dir: Path) -> Path:
+    """A run folder of an expert, as far as a plan looks at it."""
+    Stage("dac-expert", "demo", {}, 7, 20, partition.fingerprint, group=1, steps=20).save(run_dir)
+    partition.save(run_dir / "partition.json")
+    return run_dir
+
+
+def test_ready_experts_bring_the_division_of_a_new_folder(shell: Shell, tmp_path: Path) -> None:
+    from dac_nerfstudio.run.worker import split
+
+    views = read_views(shell.folder / "demo")
+    made, other = divide(views, 3, "kmeans"), divide(views, 4, "kmeans")
+    one, two, stranger = (
+        expert_of(partition, tmp_path / name) for partition, name in ((made, "1"), (made, "2"), (other, "3"))
+    )
+    plan = planned(shell, output_dir=tmp_path / "new", only="distill", experts=(one, two), groups=None)
+    split(plan.jobs[0], plan, lambda report: None)
+    assert Partition.load(tmp_path / "new" / "demo" / "partition.json").fingerprint == made.fingerprint
+    assert (tmp_path / "new" / "demo" / "partition.png").exists()
+    with pytest.raises(StageError, match="The experts were trained for different partitions: .*/1/.* and .*/3/"):
+        planned(shell, output_dir=tmp_path, experts=(one, stranger), groups=None)
+    with pytest.raises(StageError, match="was not made with what was asked for: groups 4. Leave it out"):
+        planned(shell, output_dir=tmp_path, experts=(one, two), groups=4)
+
+
+def test_experts_of_several_scenes_are_refused(shell: Shell) -> None:
+    with pytest.raises(StageError, match="--experts are of one scene, and --data names 2"):
+        cli.run((shell.folder / "demo", shell.folder / "real"), preset="demo", experts=(Path("a"),), devices="cpu")
+
+
+def test_a_division_that_cannot_be_read_is_made_again(shell: Shell, tmp_path: Path) -> None:
+    from dac_nerfstudio.run.worker import examine, split
+
+    current = tmp_path / "demo" / "partition.json"
+    current.parent.mkdir()
+    current.write_text('{"format": "dac-partition", "version": 1}')
+    plan = planned(shell, output_dir=tmp_path, only="split")
+    told: list[Report] = []
+    examine(Job("", "examine", tmp_path), plan, told.append)
+    assert told.pop().text == "the views are not divided yet"
+    split(plan.jobs[0], plan, told.append)
+    assert told[0].state == "done" and "cannot be read and is now partition-before-20" in told[0].text
+    assert Partition.load(current).num_groups == GROUPS
+
+
+def test_dividing_waits_for_nobody_who_works_on_the_scene(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scene_lock(tmp_path / "demo"), pytest.raises(StageError, match="is being worked on by another dac run"):
+        cli.split(shell.folder / "demo", output_dir=tmp_path)
+
+    def queued(scene_dir: Path) -> None:
+        raise StageError(f"jobs of {scene_dir.name} are queued")
+
+    monkeypatch.setattr("dac_nerfstudio.run.slurm.refuse_queued", queued)
+    with pytest.raises(StageError, match="jobs of demo are queued"):
+        cli.split(shell.folder / "demo", output_dir=tmp_path)
+    assert not (tmp_path / "demo" / "partition.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[all]\ntimestamp = 'mine'\n", "timestamp cannot be set in a file. Runs are named by --preset and --seed."),
+        ("[all]\noutput_dir = 'x'\n", "output_dir cannot be set in a file. Say it with --output-dir."),
+        ("[dac-expert.machine]\nseed = 3\n", "machine.seed cannot be set in a file. Say it with --seed."),
+        ("[all]\npartition = 'p.json'\n", "partition cannot be set in a file. dac run takes the partition.json in"),
+    ],
+)
+def test_what_dac_run_decides_cannot_be_set_in_a_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "dac.toml").write_text(text)
+    with pytest.raises(StageError, match=message):
+        read_flags(tmp_path / "dac.toml")
 
 
 def test_plan_without_extras(shell: Shell) -> None:
@@ -131,6 +214,19 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
     assert all(job.flags[-3:] == ("colmap", "--colmap-path", "colmap/sparse/0") for job in plan.jobs if job.flags)
     with pytest.raises(ValueError, match="expected transforms_train.json"):
         planned(shell, data=tmp_path.parent)
+
+
+def test_large_photos_are_refused_before_anything_long(shell: Shell, tmp_path: Path) -> None:
+    data = tmp_path / "real"
+    shutil.copytree(shell.folder / "real", data)
+    for path in (data / "images").iterdir():
+        Image.new("RGB", (3300, 20)).save(path)
+    # 3300 / 2 is still more than 1600.
+    with pytest.raises(StageError, match="have 3300 pixels on their longer side.* from images_4.*: --downscale 1"):
+        planned(shell, data=data)
+    assert planned(shell, data=data, downscale=1).jobs
+    (data / "images_4").mkdir()
+    assert planned(shell, data=data).jobs
 
 
 def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +347,105 @@ def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any],
     from dac_nerfstudio.run.worker import take_up
 
     assert take_up(earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))) == ("kept", "")
+
+
+def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
+    from dac_nerfstudio.run.worker import move_aside, parse, with_data
+
+    for job in planned(shell, output_dir=tmp_path).jobs:
+        if job.name in ("expert 1", "baseline"):
+            with_data(parse(job)).save_config()
+            aside = move_aside(job.run_dir)
+            config = yaml.load((aside / "config.yml").read_text(), Loader=yaml.Loader)
+            assert aside == tmp_path / config.get_base_dir()
+            assert config.pipeline.datamanager.partition == aside / "partition.json"
+            assert RUN not in str(config.get_checkpoint_dir()).replace(aside.name, "")
+
+
+@pytest.fixture
+def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
+    """A finished baseline with scores, of a run folder that holds nothing else; its plan and job."""
+    from dac_nerfstudio.run.worker import EVALUATION_FORMAT, parse, with_data
+
+    publish(divide(read_views(shell.folder / "demo"), GROUPS), tmp_path / "demo")
+    plan = planned(shell, output_dir=tmp_path, only="baseline")
+    job = plan.jobs[-1]
+    config = with_data(parse(job))
+    config.prepare()
+    assert config.stage is not None
+    stage = dataclasses.replace(config.stage, steps=config.stage.total_steps)
+    stage.save(job.run_dir)
+    made_from = {
+        "format": EVALUATION_FORMAT,
+        "stage": stage.fingerprint,
+        "partition": stage.partition,
+        "split": "test",
+        "views_of": config.test_digest(),
+        "most": job.score_most,
+    }
+    write_json(job.run_dir / "evaluation.json", {**made_from, "left_out": {"lpips": "no weights"}, "views": []})
+    return plan, job
+
+
+def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
+    scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dac_nerfstudio.run import worker
+
+    class Scored(Exception):
+        pass
+
+    def load(*arguments: Any, **settings: Any) -> None:
+        raise Scored
+
+    plan, job = scored
+    weights = tmp_path / "weights.pth"
+    monkeypatch.setattr(worker, "lpips_weights", lambda: weights)
+    monkeypatch.setattr(worker, "eval_setup", load)
+    told: list[Report] = []
+    worker.score(job, plan, told.append)
+    assert told[0].state == "kept"
+    weights.touch()
+    with pytest.raises(Scored):
+        worker.score(job, plan, told.append)
+
+
+def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tuple[Plan, Job]) -> None:
+    from dac_nerfstudio.run.worker import score
+
+    plan, job = scored
+    stage = Stage.load(job.run_dir)
+    dataclasses.replace(stage, group=1, partition="0123456789abcdef").save(job.run_dir)
+    with pytest.raises(StageError, match="holds an expert of group 1 of partition 0123456789abcdef; .* is "):
+        score(job, plan, lambda report: None)
+
+
+def test_a_video_is_there_as_a_whole_or_not_at_all(
+    shell: Shell, scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nerfstudio.scripts.render import RenderInterpolated
+
+    from dac_nerfstudio.run.worker import examine, video
+
+    def interrupted(render: RenderInterpolated) -> None:
+        render.output_path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    plan, job = scored
+    plan = dataclasses.replace(plan, jobs=(Job("video", "video", job.run_dir),))
+    path, told = plan.scene_dir / "report" / "video.mp4", list[Report]()
+    with monkeypatch.context() as patch:
+        patch.setattr(RenderInterpolated, "main", interrupted)
+        with pytest.raises(OSError, match="disk full"):
+            video(plan.jobs[0], plan, told.append)
+    assert not list(path.parent.iterdir())
+    monkeypatch.setattr(RenderInterpolated, "main", lambda render: render.output_path.write_bytes(b"whole"))
+    video(plan.jobs[0], plan, told.append)
+    assert path.read_bytes() == b"whole"
+    for state in ("kept", "done"):
+        examine(plan.jobs[0], plan, told.append)
+        assert told[-1].state == state
+        path.unlink(missing_ok=True)
 
 
 STEPS = {"expert": 12, "distill": 8, "finetune": 10, "baseline": 18}

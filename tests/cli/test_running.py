@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing.pool
 import os
@@ -10,17 +11,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from conftest import Shell
+from rich.console import Console
 
+from dac_nerfstudio.conquer.interruption import SIGNALS
 from dac_nerfstudio.partition import divide, read_views
 from dac_nerfstudio.run.devices import find_devices
 from dac_nerfstudio.run.flags import read_flags
+from dac_nerfstudio.run.local import Task, Worker, _signals_interrupt, _stop
 from dac_nerfstudio.run.lock import FILE_NAME, scene_lock
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import divide_settings
+from dac_nerfstudio.run.plan import Job, Plan, divide_settings
+from dac_nerfstudio.run.process import visible_device
 from dac_nerfstudio.run.table import Row
 from dac_nerfstudio.stage import StageError
 
@@ -111,10 +118,88 @@ def test_a_killed_run_is_waited_for_until_its_stages_are_gone(tmp_path: Path) ->
     assert len(told) == 1 and "to save what they have" in told[0]
 
 
+def test_a_file_system_without_locks_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> None:
+        def flock(descriptor: int, operation: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("fcntl.flock", flock)
+
+    def held() -> list[str]:
+        told: list[str] = []
+        with scene_lock(tmp_path, told.append):
+            assert json.loads((tmp_path / FILE_NAME).read_text())["pid"] == os.getpid()
+        return told
+
+    warning = [f"There are no locks for {tmp_path} here: see that no other dac run works there meanwhile."]
+    for number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+        refuse(number)
+        assert held() == warning
+    with monkeypatch.context() as windows:
+        windows.setitem(sys.modules, "fcntl", None)
+        assert held() == warning
+    refuse(errno.EIO)
+    with pytest.raises(StageError, match=r"cannot be worked in: .*Input/output error.*use another --output-dir"):
+        with scene_lock(tmp_path):
+            pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file")
+    with pytest.raises(StageError, match=r"outputs/lego cannot be worked in: .*Not a directory"):
+        with scene_lock(tmp_path / "outputs" / "lego"):
+            pass
+
+
+def test_errors_of_the_work_itself_are_not_the_lock_s(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="disk full"), scene_lock(tmp_path):
+        raise OSError("disk full")
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "expected"),
+    [
+        (None, 1, "1"),
+        ("5,7", 1, "7"),
+        ("3", 0, "3"),
+        ("GPU-8932f937, GPU-d37b2c2e", 1, "GPU-d37b2c2e"),
+        ("MIG-1/2/0,MIG-1/3/0", 0, "MIG-1/2/0"),
+    ],
+)
+def test_a_device_is_one_of_those_visible(visible: str | None, number: int, expected: str) -> None:
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert visible_device(number, environment) == expected
+
+
+WINDOWS = """
+import multiprocessing.reduction, signal, sys
+import rich.console  # looks for fcntl where there is a terminal
+del signal.SIGHUP, signal.SIGUSR2, signal.pthread_sigmask, multiprocessing.reduction.DupFd
+sys.modules["fcntl"] = None
+import dac_nerfstudio.conquer.interruption, dac_nerfstudio.run.process, dac_nerfstudio.run.slurm
+from dac_nerfstudio.run.local import run_plans
+print(*map(int, dac_nerfstudio.conquer.interruption.SIGNALS))
+multiprocessing.get_all_start_methods = lambda: ["spawn"]
+try:
+    run_plans([], ["cpu"], rich.console.Console())
+except dac_nerfstudio.stage.StageError as error:
+    print(error)
+"""
+
+
+def test_imports_do_without_what_windows_lacks() -> None:
+    done = subprocess.run([sys.executable, "-c", WINDOWS], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        f"{int(signal.SIGINT)} {int(signal.SIGTERM)}",
+        "dac run works on Linux, on macOS and in WSL. On Windows itself train stage by stage, with ns-train.",
+    ], done.stderr
+
+
 STOP = """
 import os, signal, sys, time
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and len(sys.argv) < 4:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the background of a script
+if len(sys.argv) < 4:  # in the background of a script, or of nohup, these are ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from dac_nerfstudio.conquer.interruption import stop_requests
 with stop_requests() as request:
     os.kill(os.getpid(), int(sys.argv[1]))
@@ -126,16 +211,70 @@ with stop_requests() as request:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_a_request(number: signal.Signals) -> None:
     done = subprocess.run([sys.executable, "-c", STOP, str(int(number))], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{int(number)}\n")
 
 
-def test_a_second_signal_is_no_request() -> None:
-    term = str(int(signal.SIGTERM))
-    done = subprocess.run([sys.executable, "-c", STOP, term, term], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGTERM
+def test_a_second_ctrl_c_is_no_request() -> None:
+    number = str(int(signal.SIGINT))
+    done = subprocess.run([sys.executable, "-c", STOP, number, number], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT
+
+
+def test_other_signals_may_come_again() -> None:
+    """A scheduler's are often followed by another, to the process or its group."""
+    for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGHUP)):
+        command = [sys.executable, "-c", STOP.replace("sleep(5)", "sleep(0.1)"), str(int(first)), str(int(second))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{int(first)}\n")
+
+
+@pytest.fixture
+def in_the_foreground() -> Iterator[None]:
+    """Nothing is ignored, as it is in the background of a script or of nohup."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_run_hears_one_request_and_then_ctrl_c_alone(in_the_foreground: None) -> None:
+    for first in SIGNALS:
+        with _signals_interrupt():
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(first)
+            for number in set(SIGNALS) - {signal.SIGINT}:
+                signal.raise_signal(number)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+
+def stubborn(messages: Connection) -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: messages.send("asked"))
+    messages.send("ready")
+    while True:
+        time.sleep(60)
+
+
+def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: None) -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=stubborn, args=(theirs,))
+    process.start()
+    assert ours.recv() == "ready"
+    job = Job("baseline", "train", Path("run"))
+    worker = Worker(Task(Plan(Path("scene"), {}, 0.0, (job,)), job, Row("baseline")), process, ours)
+
+    def interrupt() -> None:
+        assert ours.recv() == "asked"
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with _signals_interrupt(), multiprocessing.pool.ThreadPool(1) as pool, pytest.raises(KeyboardInterrupt):
+        pool.apply_async(interrupt)
+        _stop([worker], Console(quiet=True))
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -184,3 +323,9 @@ def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> 
     assert before.satisfies({"groups": 3, "strategy": "kmeans"}) and not before.satisfies({"groups": 4})
     by_itself = divide(views, "auto", "auto")
     assert by_itself.satisfies({"groups": "auto"}) and by_itself.satisfies({"strategy": "azimuth"})
+
+
+def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
+    arguments = ("--data", "demo", "--preset", "demo", "--only", "baseline", "--output-dir", "dry", "--dry-run")
+    assert "baseline: runs" in shell("dac", "run", *arguments).output
+    assert not (shell.folder / "dry").exists()

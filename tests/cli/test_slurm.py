@@ -23,7 +23,7 @@ from dac_nerfstudio.run import slurm
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Plan, make_plan
 from dac_nerfstudio.run.slurm import RECORD, check_executor, follow, refuse_queued, run_on_slurm, submit
-from dac_nerfstudio.run.slurm_options import DEFAULTS, SlurmOptions, minutes
+from dac_nerfstudio.run.slurm_options import DEFAULTS, RESTART, SlurmOptions, minutes
 from dac_nerfstudio.run.slurm_stage import StageJob, Status, _end_or_requeue, _interrupting
 from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage, StageError
@@ -344,6 +344,27 @@ def test_interrupted_stage_comes_back_unless_slurm_has_decided(
     assert str(ended.value) == outcome
 
 
+@pytest.mark.parametrize(
+    ("environment", "job"),
+    [
+        ({"SLURM_JOB_ID": "7"}, "7"),
+        # The last task of array 7 to start has the array's own id; as one of all tasks, that would requeue them all.
+        ({"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}, "7_1"),
+        ({"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}, "7_0"),
+    ],
+)
+def test_killed_stage_is_requeued_alone(environment: dict[str, str], job: str, fake: FakeSlurm) -> None:
+    for name in ("squeue", "scontrol"):
+        (fake.folder / "bin" / name).write_text(f'#!/bin/bash\necho {name} "$@" >> {fake.folder}/told\necho RUNNING\n')
+    script = f"(exit 137)\n{RESTART}"
+    done = subprocess.run(["bash", "-c", script], env={"PATH": os.environ["PATH"], **environment}, capture_output=True)
+    assert done.returncode == 137, done.stderr
+    assert (fake.folder / "told").read_text().splitlines() == [
+        f"squeue --noheader --jobs {job} --format %T",
+        f"scontrol requeue {job}",
+    ]
+
+
 TINY = """
 [all]
 steps-per-save = 20
@@ -382,10 +403,16 @@ class ClusterShell(Shell):
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout
 
+    def raw(self, job: str) -> str:
+        """A job's own id; of one task of an array it is that of the array."""
+        return self.slurm("squeue", "--noheader", "--jobs", job, "--format", "%A").strip()
+
+    def restarts(self, job: str) -> int:
+        return int(re.findall(r"Restarts=(\d+)", self.slurm("scontrol", "show", "job", job))[0])
+
     def process_of(self, job: str) -> int:
         """The process of a running job's step, as the kernel knows it."""
-        (raw,) = self.slurm("squeue", "--noheader", "--jobs", job, "--format", "%A").split()
-        rows = [line.split() for line in self.slurm("scontrol", "listpids", raw).splitlines()]
+        rows = [line.split() for line in self.slurm("scontrol", "listpids", self.raw(job)).splitlines()]
         return next(int(row[0]) for row in rows if row[2] == "0" and row[3] == "0")
 
 
@@ -415,15 +442,17 @@ def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: Cluster
             told = Status(scene_dir, name, jobs[name]).read()
             return told is not None and told.state == "training" and told.done >= steps
 
-        login.until(lambda: trained("expert 1", 40), "expert 1 to have saved something")
-        os.kill(login.process_of(jobs["expert 1"]), signal.SIGKILL)
-        login.until(lambda: trained("expert 2", 1), "expert 2")
-        login.slurm("scontrol", "requeue", jobs["expert 2"])
+        login.until(lambda: trained("expert 2", 40), "expert 2 to have saved something")
+        assert login.raw(jobs["expert 2"]) == jobs["expert 2"].partition("_")[0]
+        os.kill(login.process_of(jobs["expert 2"]), signal.SIGKILL)
+        login.until(lambda: trained("expert 1", 1), "expert 1")
+        login.slurm("scontrol", "requeue", jobs["expert 1"])
         second = login(*command, succeed=False)
         login.until(lambda: trained("baseline", 1), "the baseline")
         login.slurm("scancel", "--signal=USR2", jobs["baseline"])
         output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    assert [login.restarts(jobs[name]) for name in ("expert 1", "expert 2", "baseline")] == [1, 1, 1]
     assert second.code == 1 and "are queued or running: expert 1" in second.output
 
     results = json.loads((scene_dir / "report" / "results.json").read_text())
@@ -437,9 +466,9 @@ def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: Cluster
         (step,) = re.findall(r"^done resumed at step (\d+)$", (scene_dir / "logs" / f"{name}.log").read_text(), re.M)
         assert 0 < int(step) < 400, name
     # The one that was killed goes on from a checkpoint; those that were asked to stop, from where they were.
-    log = (scene_dir / "logs" / "expert-1.log").read_text()
+    log = (scene_dir / "logs" / "expert-2.log").read_text()
     assert int(re.findall(r"resumed at step (\d+)", log)[0]) % 20 == 1
-    for name in ("expert-2", "baseline"):
+    for name in ("expert-1", "baseline"):
         log = (scene_dir / "logs" / f"{name}.log").read_text()
         assert re.findall(r"Stopped at step (\d+) of 400", log) == re.findall(r"resumed at step (\d+)", log)
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from subprocess import Popen
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from conftest import TINY_MODEL, Shell
 
 from dac_nerfstudio.stage import Stage
 
 STEPS = 600
+IN_A_GROUP_OF_ITS_OWN = "import os; os.setpgrp(); from dac_nerfstudio.cli import main; main()"
+"""So that it can be signalled with all its processes, as a terminal or a scheduler does."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,20 @@ def run_baseline(shell: Shell) -> Callable[..., Popen[str]]:
         config = shell.folder / f"{folder}.toml"
         config.write_text("\n".join(["[all]", *rows, f"steps-per-save = {every}"]))
         return shell.start(
-            *("dac", "run", "--data", "demo", "--preset", "demo", "--groups", "2", "--only", "baseline"),
+            *(
+                "python",
+                "-c",
+                IN_A_GROUP_OF_ITS_OWN,
+                "run",
+                "--data",
+                "demo",
+                "--preset",
+                "demo",
+                "--groups",
+                "2",
+                "--only",
+                "baseline",
+            ),
             *("--output-dir", folder, "--config", config.name, "--devices", "cpu", "--no-video"),
         )
 
@@ -76,17 +96,20 @@ def test_a_run_asked_to_stop_saves_and_goes_on(
     folder = f"stopped-{int(number)}"
     process = run_baseline(folder, 10000)
     wait_for(100, shell.folder / folder / "demo", process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "The same command goes on from here" in output and "Traceback" not in output
     stopped = Stage.load(run_dir(shell, folder))
     assert 100 <= stopped.steps < STEPS  # no checkpoint was due: this one was made for the occasion
+    stopped.peak_memory["gpu"] = 123
+    stopped.save(run_dir(shell, folder))
 
     process = run_baseline(folder, 10000)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and f"resumed at step {stopped.steps}" in output, output
     torch.testing.assert_close(weights(run_dir(shell, folder)), undisturbed, rtol=0, atol=1e-6)
+    assert Stage.load(run_dir(shell, folder)).peak_memory["gpu"] == 123  # of the process before
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
@@ -94,15 +117,46 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 ) -> None:
     import torch
 
+    scene_dir = shell.folder / "killed" / "demo"
     process = run_baseline("killed", 100)
-    wait_for(250, shell.folder / "killed" / "demo", process)
+    wait_for(120, scene_dir, process)
     process.kill()
     process.communicate()
-    # At once: its stage may still be saving.
+    # At once: its stage, which notices, may still be saving.
+    process = run_baseline("killed", 100)
+    wait_for(320, scene_dir, process)
+    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in processes:
+        one.kill()
+    process.communicate()
+    psutil.wait_procs(processes, timeout=30)
+    assert Stage.load(run_dir(shell, "killed")).steps % 100 == 1  # as a checkpoint was due
+
     process = run_baseline("killed", 100)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0 and "resumed at step" in output, output
+    (step,) = re.findall(r"resumed at step (\d+)", output)
+    assert process.returncode == 0 and int(step) > 300, output
+    (saved,) = re.findall(rf"Stopped at step (\d+) of {STEPS}", (scene_dir / "logs" / "baseline.log").read_text())
+    assert 120 <= int(saved) < 320
     torch.testing.assert_close(weights(run_dir(shell, "killed")), undisturbed, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_asked_to_stop_while_the_last_step_is_saved(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage is finished, but no other begins."""
+    from nerfstudio.engine.trainer import Trainer
+
+    from dac_nerfstudio.conquer.interruption import Interrupted
+    from dac_nerfstudio.conquer.trainer import DaCTrainer
+
+    monkeypatch.setattr(Trainer, "train", lambda self: signal.raise_signal(signal.SIGTERM) if asked else None)
+    trainer = object.__new__(DaCTrainer)
+    trainer.config, trainer.stage = SimpleNamespace(max_num_iterations=STEPS), SimpleNamespace(seconds=0.0)
+    trainer.callbacks, trainer._start_step = [], 0
+    with pytest.raises(Interrupted) if asked else nullcontext() as stop:
+        trainer.train()
+    if asked:
+        assert (stop.value.steps, stop.value.code) == (STEPS, 128 + signal.SIGTERM)
 
 
 def test_ns_train_asked_to_stop_saves_as_well(shell: Shell, undisturbed: dict[str, Any]) -> None:
@@ -127,8 +181,9 @@ def test_ns_train_asked_to_stop_saves_as_well(shell: Shell, undisturbed: dict[st
 def test_two_runs_in_one_folder_are_kept_apart(shell: Shell, run_baseline: Callable[..., Popen[str]]) -> None:
     first = run_baseline("shared", 10000)
     lock = shell.folder / "shared" / "demo" / ".dac-run.lock"
+    deadline = time.monotonic() + 120
     while not (lock.exists() and lock.read_text()):
-        assert first.poll() is None
+        assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     second = run_baseline("shared", 10000)
     output, _ = second.communicate(timeout=120)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses
 from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
-from dac_nerfstudio.conquer.teachers import ExpertBank
+from dac_nerfstudio.conquer.teachers import ExpertBank, load_expert
 from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
 from dac_nerfstudio.kplanes.proposals import Level, opacity
 from dac_nerfstudio.stage import Stage
@@ -91,7 +91,7 @@ def pair(tiny_model: TinyModel, save_run: SaveRun) -> Callable[..., tuple[Studen
         assert isinstance(student, StudentModel)
         if alike:
             student.load_state_dict(teacher.state_dict())
-        bank = ExpertBank([save_run(teacher)], "cpu")
+        bank = ExpertBank([load_expert(*save_run(teacher), "cpu")])
         student.teachers = bank
         return student.train(), bank
 

@@ -20,11 +20,10 @@ from dac_nerfstudio.conquer.teachers import (
     model_settings,
     read_checkpoint,
     rebuild_config,
-    run_folder,
     runs_of,
 )
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.stage import Stage, StageError
+from dac_nerfstudio.stage import Stage, StageError, run_folder
 
 TinyModel = Callable[..., KPlanesModel]
 SaveRun = Callable[..., tuple[Path, Stage]]
@@ -305,7 +304,7 @@ def test_each_ray_is_answered_as_by_its_expert_alone(
     tiny_model: TinyModel, save_run: SaveRun, rays: Rays, groups: list[int], settings: dict[str, Any]
 ) -> None:
     models = [tiny_model(seed=seed, **settings).eval() for seed in (1, 2, 3)]
-    bank = ExpertBank([save_run(model, group) for group, model in enumerate(models, start=1)], "cpu")
+    bank = ExpertBank([load_expert(*save_run(model, group), "cpu") for group, model in enumerate(models, start=1)])
     near = settings.get("near_plane", 2.0)
     bundle = rays(len(groups), groups=groups, near=near)
     background = torch.tensor([0.2, 0.5, 0.9])
@@ -331,7 +330,7 @@ def test_each_ray_is_answered_as_by_its_expert_alone(
 def test_an_answer_carries_no_gradient_and_is_the_same_every_time(
     tiny_model: TinyModel, save_run: SaveRun, rays: Rays
 ) -> None:
-    bank = ExpertBank([save_run(tiny_model(seed=group), group) for group in (1, 2)], "cpu")
+    bank = ExpertBank([load_expert(*save_run(tiny_model(seed=group), group), "cpu") for group in (1, 2)])
     bundle, background = rays(4, groups=[1, 1, 2, 2]), torch.ones(3)
     first, again = bank(bundle, background), bank(bundle, background)
     for name in ("rgb", "edges", "alphas", "colours"):
@@ -343,7 +342,7 @@ def test_an_answer_carries_no_gradient_and_is_the_same_every_time(
 
 def test_experts_of_different_size_answer_together(tiny_model: TinyModel, save_run: SaveRun, rays: Rays) -> None:
     models = [tiny_model(seed=1).eval(), tiny_model(seed=2, grid_base_resolution=7, grid_feature_dim=3).eval()]
-    bank = ExpertBank([save_run(model, group) for group, model in enumerate(models, start=1)], "cpu")
+    bank = ExpertBank([load_expert(*save_run(model, group), "cpu") for group, model in enumerate(models, start=1)])
     bundle = rays(4, groups=[1, 2, 2, 2])
     with torch.no_grad():
         expected = models[1].render(bundle[1:], torch.ones(3)).rgb

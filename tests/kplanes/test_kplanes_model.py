@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 
+from dac_nerfstudio.kplanes import model
 from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
 
 TinyModel = Callable[..., KPlanesModel]
@@ -179,3 +181,26 @@ def test_parameter_groups_hold_every_parameter_once(tiny_model: TinyModel) -> No
 def test_as_many_sample_counts_as_proposal_levels_are_demanded(tiny_model: TinyModel) -> None:
     with pytest.raises(ValueError, match=r"2 proposal levels .*but num_proposal_samples has 1 numbers\. Give one"):
         tiny_model(num_proposal_samples=(8,))
+
+
+def test_a_picture_is_rendered_in_chunks_for_which_there_is_room(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = tiny_model().eval(), tiny_model(num_samples=64).eval()
+    assert large.rays_at_a_time() < small.rays_at_a_time()
+
+    camera = Cameras(torch.eye(4)[None, :3], 20.0, 20.0, 5.0, 5.0, 10, 10)
+    whole = small.get_outputs_for_camera(camera)["rgb"]
+    chunks: list[int] = []
+    render = small.render
+    monkeypatch.setattr(small, "render", lambda rays, *rest: (chunks.append(len(rays)), render(rays, *rest))[1])
+    monkeypatch.setattr(model, "ROOM_FOR_RENDERING", model.ROOM_FOR_RENDERING * 30 // small.rays_at_a_time())
+    small.config.eval_num_rays_per_chunk = 1000
+    torch.testing.assert_close(small.get_outputs_for_camera(camera)["rgb"], whole)
+    assert max(chunks) in (29, 30) and sum(chunks) == 100
+
+    chunks.clear()
+    small.config.eval_num_rays_per_chunk = 20
+    torch.testing.assert_close(small.get_outputs_for_camera(camera)["rgb"], whole)
+    assert chunks == [20] * 5
+    assert small.config.eval_num_rays_per_chunk == 20

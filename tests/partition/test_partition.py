@@ -18,6 +18,7 @@ from dac_nerfstudio.partition import (
     PartitionError,
     Transform,
     Views,
+    current_partition,
     divide,
     find_or_divide,
     publish,
@@ -321,7 +322,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(PartitionError, match=r"There is no partition .*a.json. Make one: dac split"):
         Partition.load(tmp_path / "a.json")
     (tmp_path / "b.json").write_text("{")
-    with pytest.raises(PartitionError, match=r"b.json is not valid JSON .* Delete it and divide"):
+    with pytest.raises(PartitionError, match=r"b.json is not valid JSON .* Divide the views again: dac split"):
         Partition.load(tmp_path / "b.json")
 
 
@@ -351,6 +352,31 @@ def test_publish_replaces_the_current_partition_and_keeps_the_earlier(ring, tmp_
     assert Partition.load(tmp_path / "partition.json").fingerprint == second.fingerprint
     kept = [f"partitions/{partition.fingerprint}.json" for partition in (first, second)]
     assert files(tmp_path) == ["partition.json", *sorted(kept)]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": "dac-partition", "version": 1}'])
+def test_an_earlier_partition_that_cannot_be_read_is_moved_aside(text: str, ring, tmp_path: Path) -> None:
+    path = tmp_path / "partition.json"
+    path.write_text(text)
+    assert current_partition(tmp_path) is None
+    with pytest.warns(UserWarning, match="An earlier division cannot be read and is now partition-before-20"):
+        publish(divide(ring(EVERY_30), 3), tmp_path)
+    (aside,) = tmp_path.glob("partition-before-*.json")
+    assert aside.read_text() == text
+    found = current_partition(tmp_path)
+    assert found is not None and found.num_groups == 3
+
+
+def test_a_mistake_in_an_edited_partition_is_told_and_nothing_replaced(ring, tmp_path: Path) -> None:
+    path = tmp_path / "partition.json"
+    publish(divide(ring(EVERY_30), 3), tmp_path)
+    content = json.loads(path.read_text())
+    content["views"][0]["group"] = 7
+    path.write_text(json.dumps(content))
+    for use in (current_partition, lambda folder: publish(divide(ring(EVERY_30), 4), folder)):
+        with pytest.raises(PartitionError, match="These views have a group outside 1 to 3"):
+            use(tmp_path)
+    assert json.loads(path.read_text()) == content
 
 
 def test_find_or_divide_divides_once_and_then_finds(ring, tmp_path: Path) -> None:

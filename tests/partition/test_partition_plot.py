@@ -169,6 +169,12 @@ def test_small_photos_keep_their_shape_and_lie_on_white(tmp_path: Path) -> None:
     assert photo is not None and photo.size == (90, 30) and photo.getpixel((5, 5)) == (255, 255, 255)
 
 
+def test_a_photo_that_claims_to_be_huge_counts_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (300, 100)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert small_photo(tmp_path / "a.png", 90, 90) is None
+
+
 def test_drawing_leaves_pyplot_alone_and_importing_loads_no_drawing_library(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from dac_nerfstudio.partition import *\n"

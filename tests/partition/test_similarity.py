@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import SIMILARITIES, PartitionError, Similarity, Views, measure, view_distances
+from dac_nerfstudio.partition import (
+    SIMILARITIES,
+    PartitionError,
+    Similarity,
+    Views,
+    measure,
+    similarity,
+    view_distances,
+)
 from dac_nerfstudio.partition.frames import spread
 from dac_nerfstudio.partition.similarity import featureless
 
@@ -69,6 +77,12 @@ def test_a_similarity_does_not_change_with_the_frame(scene: Views, random_transf
         # Poses are single precision: of the hundreds of surfaces that a camera sees, one on the border of its frustum
         # may fall on the other side.
         np.testing.assert_allclose(measure(moved, kind).values, before, atol=3e-3 if kind == "frustum" else 0)
+
+
+def test_a_few_surfaces_at_a_time_are_as_good_as_all(scene: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(scene, "frustum").values
+    monkeypatch.setattr(similarity, "BLOCK", 1000)  # less than a view's surfaces with all views
+    assert np.array_equal(measure(scene, "frustum").values, whole)
 
 
 @KINDS

@@ -73,6 +73,7 @@ class Maker:
             "total_steps": STEPS[method],
             "partition": self.partition.fingerprint,
             "group": group,
+            "inputs": {"student": self.stage("dac-distill").fingerprint} if method == "dac-finetune" else {},
             "steps": STEPS[method],
             "seconds": SECONDS[method],
             "parameters": 1000,

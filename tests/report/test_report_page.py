@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -173,6 +174,17 @@ def test_what_is_missing_is_said(methods: tuple[str, ...], sentences: tuple[str,
     Elements(page)
     for sentence in sentences:
         assert sentence in text_of(page), sentence
+
+
+def test_a_psnr_that_is_infinite_everywhere_is_a_dash(maker: Callable) -> None:
+    made = maker().only("dac-baseline", "dac-distill", "dac-finetune")
+    path = made.run_dir("dac-baseline") / "evaluation.json"
+    content = json.loads(path.read_text())
+    for view in content["views"]:
+        view["psnr"] = float("inf")
+    path.write_text(json.dumps(content))
+    text = text_of(written(made.folder))
+    assert "baseline – 0.255" in text and "is infinite, as the rendering equals the photo" in text
 
 
 def test_many_views_are_charted_without_their_names(maker: Callable) -> None:

@@ -107,12 +107,73 @@ def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Ca
         ({}, {"stage": "another"}, "has been trained again since it was scored"),
         ({}, {"partition": "another"}, "was scored by the groups of another partition than the current one"),
         ({}, {"views": 3}, "has scores that cannot be read"),
+        ({}, {"views": [{"name": "a", "group": "1", "psnr": 1.0}]}, "has scores that cannot be read"),
+        ({}, {"views": [{"name": "a", "group": 3, "psnr": 1.0}]}, "has scores that cannot be read"),
+        ({}, {"views": [{"name": "a", "group": 1, "psnr": 1.0, "ssim": None}]}, "has scores that cannot be read"),
+        (
+            {},
+            {"views": [{"name": "a", "group": 1, "psnr": float("nan")}]},
+            "renders what are no colours: its training has diverged",
+        ),
     ],
 )
 def test_why_a_run_does_not_count(record: dict, evaluation: dict, problem: str, maker: Callable) -> None:
     made = maker().only("dac-baseline", "dac-distill")
     made.score(made.train("dac-finetune", **record), **evaluation)
     assert gather(made.folder, RUN)["missing"]["dac-finetune"] == f"The fine-tuned student {problem}."
+
+
+def test_an_expert_of_another_partition_does_not_count(maker: Callable) -> None:
+    made = maker().everything()
+    # Scored as if it were of the group that has its number now.
+    made.score(made.train("dac-expert", 2, partition="another"))
+    results = gather(made.folder, RUN)
+    assert "dac-expert" not in results["methods"]
+    assert results["missing"]["dac-expert"].startswith(
+        "The expert of group 2 was trained for another partition than the current one."
+    )
+
+
+def test_a_distillation_that_the_student_did_not_start_from_is_not_among_its_costs(maker: Callable) -> None:
+    made = maker().everything()
+    made.score(made.train("dac-distill", seed=8))
+    results = gather(made.folder, RUN)
+    assert results["methods"]["dac-finetune"]["steps"] == 100
+    assert results["costs"]["dac-finetune"]["seconds"] == 25.0
+    assert results["notes"][0].startswith("The distilled student that the fine-tuned one started from is not here")
+
+
+def test_methods_scored_on_different_photos_are_noted(maker: Callable) -> None:
+    made = maker().everything()
+    for method, photos in (("dac-baseline", "large"), ("dac-finetune", "small")):
+        made.score(made.run_dir(method), views_of=photos)
+    (note,) = gather(made.folder, RUN)["notes"]
+    assert note.startswith("The methods were not scored on the same photos")
+    made.score(made.run_dir("dac-baseline"), views_of="small")
+    assert gather(made.folder, RUN)["notes"] == []
+
+
+def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> None:
+    made = maker().everything()
+    path = made.run_dir("dac-finetune") / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["views"][0]["psnr"] = float("inf")
+    path.write_text(json.dumps(content))
+    results = gather(made.folder, RUN)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    assert json.loads(save(results, made.folder).read_text(), parse_constant=refuse) == results
+    student = results["methods"]["dac-finetune"]
+    assert student["per_view"]["test/a.png"]["psnr"] is None
+    # (24.5 + 29 + 28) / 3; of the first group 24.5 alone.
+    assert student["scores"]["psnr"] == pytest.approx(81.5 / 3)
+    assert student["per_group"]["psnr"] == [24.5, 28.5]
+    assert [view["name"] for view in results["gain"]["views"]] == ["test/b.png", "test/d.png", "test/c.png"]
+    assert results["notes"] == [
+        "student, fine-tuned: PSNR of test/a.png is infinite, as the rendering equals the photo; means are without it."
+    ]
 
 
 def test_scores_of_an_earlier_version_are_explained(maker: Callable) -> None:
@@ -191,7 +252,7 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     first, *others = gather(made.folder, RUN)["commands"]
     assert first == (
         "dac run --data '/data/my lego' --preset quick --seed 7 --groups 2 --strategy azimuth --similarity auto "
-        "--output-dir outputs --scene lego"
+        "--softness 0 --output-dir outputs --scene lego"
     )
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]

@@ -85,6 +85,19 @@ def test_one_scene_has_no_table_of_scenes(maker: Callable, capsys: pytest.Captur
     assert [path.name for path in made.folder.parent.iterdir()] == ["lego"]
 
 
+def test_a_broken_scene_is_named_and_the_others_reported(
+    two: list[Maker], maker: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = maker("broken")
+    (broken.train("dac-baseline") / "stage.json").write_text("{")
+    first, second = (made.folder for made in two)
+    with pytest.raises(StageError, match="broken/dac-baseline/quick-seed7/stage.json cannot be read"):
+        cli.report(first, (broken.folder, second))
+    assert "gain over the baseline" in capsys.readouterr().out
+    assert "broken" not in (first.parent / "results.md").read_text()
+    assert all((folder / "report" / "report.html").exists() for folder in (first, second))
+
+
 def test_an_unknown_run_is_an_error(maker: Callable) -> None:
     with pytest.raises(StageError, match="no run named quick-seed9. It has quick-seed7"):
         cli.report(maker().everything().folder, run="quick-seed9")

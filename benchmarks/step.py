@@ -1,0 +1,209 @@
+"""How fast a training step is, beside the naive path's (see naive.py), and where its time goes.
+
+A step is what nerfstudio's trainer does: draw rays, render and compare them, go back, update. Both paths start from the
+same weights and first agree on the loss; then they take turns. "ratio" is the naive path's time over ours, turn by
+turn; figures are medians with the least and the greatest in brackets.
+
+    python benchmarks/step.py --sizes quick reference --rays 512 --json step.json
+    python benchmarks/step.py --device cuda --sizes reference
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import naive
+import timing
+import torch
+import tyro
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
+
+from dac_nerfstudio.conquer.models import StudentModel
+from dac_nerfstudio.conquer.teachers import ExpertBank
+from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.methods import BOUNDED, methods
+from dac_nerfstudio.partition import find_or_divide
+from dac_nerfstudio.partition.reading import read_views
+from dac_nerfstudio.scenes import make_demo_scene
+
+SIZES = {
+    "quick": {
+        "grid_base_resolution": 32,
+        "grid_feature_dim": 16,
+        "proposal_resolutions": (64,),
+        "num_proposal_samples": (48,),
+        "num_samples": 20,
+    },
+    "reference": {},
+}
+"""The preset `quick`'s model, and the reference's."""
+PARTS = ("data", "forward", "backward", "update")
+
+
+@dataclass
+class Options:
+    """What to time."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where. On CUDA both paths use half precision where training does."""
+    sizes: tuple[Literal["quick", "reference"], ...] = ("quick",)
+    """Models."""
+    decoders: tuple[Literal["explicit", "hybrid"], ...] = ("explicit", "hybrid")
+    """Decoders."""
+    stages: tuple[Literal["baseline", "distill"], ...] = ("baseline", "distill")
+    """An expert's step is a baseline's, with other photos."""
+    rays: int = 4096
+    """Rays per step."""
+    groups: int = 4
+    """Number of experts that answer in distillation."""
+    threads: int = 1
+    """CPU threads."""
+    turns: int = 5
+    """Timings of each path. A turn has as many steps as it takes for the proposals to be updated once."""
+    profile: bool = False
+    """Also print what each path's step spends its time on, by torch's profiler."""
+    json: Optional[Path] = None
+    """Also write all figures to this file."""
+
+
+class Training:
+    """One model's training, step by step, without nerfstudio's trainer around it."""
+
+    def __init__(self, config: Any, groups: int, device: torch.device) -> None:
+        self.device, self.mixed = device, config.mixed_precision and device.type == "cuda"
+        manager = config.pipeline.datamanager
+        self.manager = manager.setup(device=device, test_mode="val", world_size=1, local_rank=0)
+        self.manager.to(device)
+        self.model = self.new_model(config)
+        if isinstance(self.model, StudentModel):
+            experts = [self.new_model(config).eval().requires_grad_(False) for _ in range(groups)]
+            self.model.teachers = ExpertBank(experts)
+        self.optimizers = Optimizers(copy.deepcopy(config.optimizers), self.model.get_param_groups())
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed)
+        self.model.step = config.pipeline.model.proposal_warmup
+        self.period = config.pipeline.model.proposal_update_every + 1
+
+    def new_model(self, config: Any) -> KPlanesModel:
+        box = self.manager.train_dataset.scene_box
+        return config.pipeline.model.setup(scene_box=box, num_train_data=0).to(self.device)
+
+    def step(self, stage: timing.Stage) -> torch.Tensor:
+        self.model.train()
+        with stage("data"):
+            rays, batch = self.manager.next_train(self.model.step)
+        with stage("forward"), torch.autocast(self.device.type, enabled=self.mixed):
+            outputs = self.model(rays)
+            loss = torch.stack(list(self.model.get_loss_dict(outputs, batch).values())).sum()
+        with stage("backward"):
+            self.optimizers.zero_grad_all()
+            self.scaler.scale(loss).backward()
+        with stage("update"):
+            self.optimizers.optimizer_scaler_step_all(self.scaler)
+            self.scaler.update()
+        self.model.step += 1
+        return loss
+
+
+def settings(scene: Path, size: str, decoder: str, stage: str, options: Options) -> Any:
+    """What is registered for a stage, on the generated scene."""
+    config = copy.deepcopy(methods(BOUNDED)[stage].config)
+    for name, value in {**SIZES[size], "linear_decoder": decoder == "explicit"}.items():
+        setattr(config.pipeline.model, name, value)
+    manager = config.pipeline.datamanager
+    manager.dataparser.data, manager.train_num_rays_per_batch = scene, options.rays
+    if stage == "distill":
+        manager.sort_by_group = True
+        _, manager.partition = find_or_divide(scene.parent, read_views(scene), groups=options.groups)
+    return config
+
+
+def naively(config: Any) -> Any:
+    """The same with torch's default Adam and, where no groups are asked for, nerfstudio's own data manager."""
+    config = copy.deepcopy(config)
+    for group in config.optimizers.values():
+        group["optimizer"] = AdamOptimizerConfig(lr=group["optimizer"].lr, eps=group["optimizer"].eps)
+    manager = config.pipeline.datamanager
+    if not manager.sort_by_group:
+        config.pipeline.datamanager = VanillaDataManagerConfig(
+            dataparser=manager.dataparser, train_num_rays_per_batch=manager.train_num_rays_per_batch
+        )
+    return config
+
+
+def agree(ours: Training, slow: Training) -> None:
+    """Give the naive path's model our weights; both must then see the same colours."""
+    pairs = [(ours.model, slow.model)]
+    if isinstance(ours.model, StudentModel):
+        pairs += zip(ours.model.teachers.models, slow.model.teachers.models)  # type: ignore[union-attr]
+    rays = ours.model.collider(ours.manager.next_train(0)[0])
+    for one, other in pairs:
+        naive.copy_weights(one, other)
+        seen = [model.eval().render(rays, torch.ones(3, device=ours.device)).rgb for model in (one, other)]
+        torch.testing.assert_close(seen[0], seen[1], atol=1e-4, rtol=0)
+
+
+def measure(scene: Path, size: str, decoder: str, stage: str, options: Options) -> list[dict[str, Any]]:
+    """One entry per path."""
+    device = torch.device(options.device)
+    config = settings(scene, size, decoder, stage, options)
+    ours = Training(config, options.groups, device)
+    with naive.parts():
+        slow = Training(naively(config), options.groups, device)
+        agree(ours, slow)
+
+    def turn(training: Training, parts: Callable[[], Any]) -> Callable[[timing.Stage], None]:
+        def run(stage: timing.Stage) -> None:
+            with parts():
+                for _ in range(training.period):
+                    training.step(stage)
+
+        return run
+
+    paths = {"naive": turn(slow, naive.parts), "ours": turn(ours, nullcontext)}
+    if options.profile:
+        for name, path in paths.items():
+            timing.profile(f"{name}: {stage}, {decoder}, {size}", path, device)
+    times = {
+        name: {part: timing.Times(t / ours.period for t in spent) for part, spent in stages.items()}
+        for name, stages in timing.alternate(paths, options.turns, device).items()
+    }
+    whole = {name: timing.total(spent.values()) for name, spent in times.items()}
+    return [
+        {
+            "stage": stage,
+            "decoder": decoder,
+            "size": size,
+            "path": name,
+            **{part: times[name][part] for part in PARTS},
+            "step": whole[name],
+            "ratio": whole["naive"].over(whole[name]),
+        }
+        for name in paths
+    ]
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        scene = make_demo_scene(Path(folder) / "scene")
+        entries = [
+            entry
+            for size in options.sizes
+            for decoder in options.decoders
+            for stage in options.stages
+            for entry in measure(scene, size, decoder, stage, options)
+        ]
+    timing.show(f"Training step of {options.rays} rays on {options.device}, ms", entries)
+    timing.write_results(options.json, options, entries)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The fast paths of small MLPs against their layers one after the other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from dac_nerfstudio.kplanes.mlp import MLP, POINTS_AT_A_TIME
+
+
+@pytest.mark.parametrize("activation", ["ReLU", "None"])
+@pytest.mark.parametrize("hidden_layers", [1, 2, 4])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("points", [0, 1, 2 * POINTS_AT_A_TIME + 3])
+def test_values_and_gradients_are_those_of_the_layers(
+    activation: Literal["ReLU", "None"], hidden_layers: int, bias: bool, points: int
+) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(8, 3, 16, hidden_layers, bias, activation)
+    inputs = torch.randn(points, 8, requires_grad=True)
+    upstream = torch.randn(points, 3)
+    wanted = [inputs, *mlp.parameters()]
+
+    ours, plain = mlp(inputs), nn.Sequential.forward(mlp, inputs)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    for one, other in zip(*(torch.autograd.grad(out, wanted, upstream) for out in (ours, plain)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_an_input_that_wants_no_gradient_gets_none() -> None:
+    mlp = MLP(3, 2, 16, 2, bias=True)
+    inputs = torch.randn(5, 3)
+    mlp(inputs).sum().backward()
+    assert inputs.grad is None
+    assert all(parameter.grad is not None for parameter in mlp.parameters())
+
+
+def test_hidden_layers_are_not_kept_for_the_way_back() -> None:
+    kept: list[tuple[int, ...]] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    mlp = MLP(8, 3, 64, 2, bias=False)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        mlp(torch.randn(100, 8))
+    assert (100, 8) in kept and (100, 64) not in kept
+
+
+def test_double_precision_and_others_go_through_the_layers() -> None:
+    mlp = MLP(8, 3, 16, 1, bias=True).double()
+    assert mlp(torch.randn(4, 8, dtype=torch.float64)).dtype == torch.float64
