@@ -5,7 +5,8 @@ layer by layer, the colour basis and the direction's encoding for every sample, 
 of whole planes.
 Everything else is the same: both paths compute one model.
 
-    python benchmarks/naive.py ns-train dac-baseline ...        a command of nerfstudio's, on the naive path
+    python benchmarks/naive.py ns-train dac-baseline ...    nerfstudio's command, on the naive path
+    python benchmarks/naive.py score CONFIG                 scores of a run's test views (an expert's: its own)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -99,13 +101,19 @@ def copy_weights(model: nn.Module, naive_model: nn.Module) -> None:
 
 
 def main() -> None:
-    from nerfstudio.scripts import eval as ns_eval
-    from nerfstudio.scripts import train as ns_train
+    from nerfstudio.scripts import train
+    from nerfstudio.utils.eval_utils import eval_setup
 
-    programs = {"ns-train": ns_train.entrypoint, "ns-eval": ns_eval.entrypoint}
-    sys.argv = sys.argv[1:]
+    program, *arguments = sys.argv[1:]
     with parts():
-        programs[sys.argv[0]]()
+        if program == "ns-train":
+            sys.argv = sys.argv[1:]
+            train.entrypoint()
+        elif program == "score":
+            pipeline = eval_setup(Path(arguments[0]))[1]
+            print(pipeline.score_views(only_group=pipeline.datamanager.config.group))
+        else:
+            sys.exit(f"{program} is neither ns-train nor score.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""How long the whole pipeline takes, beside the naive path's: experts, ensemble, distillation, fine-tuning, baseline,
-each trained and scored.
+"""How long the whole pipeline takes, beside the naive path's: experts, ensemble, distillation, fine-tuning, baseline.
 
-Ours is `dac run`. The naive path is a shell script's: `ns-train` and `ns-eval` of one stage after the other, each a
-process of its own, on the naive model (see naive.py) with torch's default Adam. Both train the generated scene by the
-preset `demo`. "ratio" is the naive path's time over ours, turn by turn.
+Ours is `dac run`. The naive path is a shell script's: training and scoring of one stage after the other, each a process
+of its own, on the naive model (see naive.py) with torch's default Adam. Both train the generated scene by the preset
+`demo` and score the same views; ours alone writes a report. "ratio" is the naive path's time over ours, turn by turn.
 
     python benchmarks/pipeline.py --devices cpu,cpu --json pipeline.json
 """
@@ -61,8 +60,8 @@ def naively(scene: Path, folder: Path, device: str) -> None:
             continue
         slow = () if "ensemble" in job.method else SLOW_ADAM
         run((*program, "ns-train", job.method, *job.flags, *slow), folder / "log.txt")
-        scores = ("--load-config", str(job.run_dir / "config.yml"), "--output-path", str(job.run_dir / "scores.json"))
-        run((*program, "ns-eval", *scores), folder / "log.txt")
+        if job.score_most:
+            run((*program, "score", str(job.run_dir / "config.yml")), folder / "log.txt")
 
 
 def ours(scene: Path, folder: Path, devices: str) -> None:

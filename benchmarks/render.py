@@ -54,7 +54,7 @@ def measure(size: str, decoder: str, options: Options) -> list[dict[str, Any]]:
     middle = options.width / 2
     focal = middle / torch.tan(torch.tensor(CAMERA_ANGLE_X / 2)).item()
     camera = Cameras(pose, focal, focal, middle, middle, options.width, options.width).to(device)
-    config = KPlanesModelConfig(**SIZES[size], linear_decoder=decoder == "explicit")
+    config = KPlanesModelConfig(**SIZES[size], linear_decoder=decoder == "explicit", implementation="torch")
     box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
     ours = config.setup(scene_box=box, num_train_data=0).to(device).eval()
     with naive.parts():

@@ -192,7 +192,8 @@ def run(
         if any(job.score_most for job in plan.jobs) and any(plan.scene_dir.rglob("evaluation.json"))
     ]
     if scored:
-        report(scored[0], tuple(scored[1:]), run=f"{preset}-seed{seed}")
+        # Experts that were named may have any name.
+        report(scored[0], tuple(scored[1:]), run=None if experts else f"{preset}-seed{seed}")
     for plan in plans:
         console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
         if any(job.kind == "video" for job in plan.jobs):

@@ -53,6 +53,9 @@ class EnsembleModel(KPlanesModel):
         assert isinstance(expert, KPlanesModel)
         return expert
 
+    def rays_at_a_time(self) -> int:
+        return self.expert(1).rays_at_a_time()
+
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
@@ -208,8 +209,7 @@ class ExpertBank:
         """
         counts = torch.bincount(rays.metadata["group"][:, 0], minlength=len(self.models) + 1)[1:].tolist()
         renderings, start = [], 0
-        device = rays.origins.device.type
-        with torch.autocast(device, torch.float16 if device == "cuda" else None, enabled=device == "cuda"):
+        with torch.autocast("cuda", torch.float16) if rays.origins.is_cuda else nullcontext():
             for model, count in zip(self.models, counts):
                 if count:
                     renderings.append(model.render(rays[start : start + count], background))

@@ -62,12 +62,14 @@ class _InCache(torch.autograd.Function):
     computed again: that is cheaper than to write them to memory and to read them from there."""
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, points: Tensor, bias: Optional[Tensor], *weights: Tensor) -> Tensor:
         ctx.save_for_backward(points, bias, *weights)
         return torch.cat([_inputs(part, bias, weights)[-1] @ weights[-1].T for part in points.split(POINTS_AT_A_TIME)])
 
     @staticmethod
     @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
         points, bias, *weights = ctx.saved_tensors
         points_gradient = torch.empty_like(points) if ctx.needs_input_grad[0] else None

@@ -102,6 +102,8 @@ SHARE_FOR_RENDERING = 0.25
 ROOM_FOR_RENDERING = 100_000_000
 """Bytes on the CPU, which gets slower with more: what a chunk computes is then no longer in its caches."""
 
+FEWEST_RAYS = 16
+"""At a time, whatever the room."""
 SAMPLE_NUMBERS = 24
 """Of each sample of any level: position, bin, density, weight and so on, with what is made on the way."""
 
@@ -217,8 +219,10 @@ class KPlanesModel(Model):
         numbers = SAMPLE_NUMBERS * samples + (2 * self.field.planes.out_dim + 64) * config.num_samples
         room = ROOM_FOR_RENDERING
         if self.device.type == "cuda":
-            room = int(SHARE_FOR_RENDERING * torch.cuda.mem_get_info(self.device)[0])
-        return max(room // (4 * numbers), 1)
+            # What PyTorch keeps for itself is free, too, where no tensor lies in it.
+            kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            room = int(SHARE_FOR_RENDERING * (torch.cuda.mem_get_info(self.device)[0] + kept))
+        return max(room // (4 * numbers), FEWEST_RAYS)
 
     def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
         truth = self.true_colour(outputs, batch)

@@ -26,7 +26,13 @@ OWNED = {
     "group": "There is an expert of every group",
     "experts": "Say it with --experts",
     "student": "Fine-tuning starts from the student of the same run",
-    "load-dir": "What was interrupted goes on by itself",
+    **dict.fromkeys(
+        ("load-dir", "load-checkpoint", "load-step", "load-config"), "What was interrupted goes on by itself"
+    ),
+    **dict.fromkeys(("method-name", "relative-model-dir"), "dac run finds runs by where nerfstudio puts them"),
+    **dict.fromkeys(("pipeline.datamanager.data", "pipeline.datamanager.dataparser.data"), "Say it with --data"),
+    "pipeline.datamanager.partition": "dac run takes the partition.json in the scene's folder of results",
+    "machine.num-devices": "Every stage runs on one device; --devices says on which",
 }
 """Flags that tell stages apart or tie them together, and what to do about them instead."""
 

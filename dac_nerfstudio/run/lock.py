@@ -17,7 +17,7 @@ from dac_nerfstudio.stage import StageError
 FILE_NAME = ".dac-run.lock"
 PATIENCE = 120.0
 """Seconds for the stages of a killed run to notice that, save, and end."""
-WITHOUT_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """What locking comes to on file systems that know no locks, as many of clusters and networks do."""
 
 

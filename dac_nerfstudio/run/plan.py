@@ -254,7 +254,8 @@ def make_plan(
         jobs.append(Job("video", "video", scene_dir / f"dac-finetune{suffix}" / run, "", needs=("finetune",)))
     if only == "evaluate":
         named_runs = [
-            replace(job(f"expert {number}", "expert"), run_dir=path) for number, path in enumerate(experts, 1)
+            replace(job(f"expert {number}", "expert"), run_dir=run_folder(path))
+            for number, path in enumerate(experts, 1)
         ]
         runs = named_runs or [job for job in jobs if job.score_most and (job.run_dir / "stage.json").exists()]
         if not runs:

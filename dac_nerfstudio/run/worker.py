@@ -18,6 +18,7 @@ from typing import Callable, Dict, List, Literal, Tuple
 
 import torch
 import tyro
+import yaml
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
@@ -301,7 +302,9 @@ def score(job: Job, plan: Plan, tell: Tell) -> None:
     """Score a run that is there."""
     if not Stage.load(job.run_dir).complete:
         raise StageError(f"The run in {job.run_dir} is not finished, so there is nothing to score.")
-    scored = evaluate(job, with_data(parse(job)), plan, tell)
+    # The run's own, as evaluation takes it: flags given now may be of other photos.
+    config = yaml.load((job.run_dir / "config.yml").read_text("utf8"), Loader=yaml.Loader)
+    scored = evaluate(job, config, plan, tell)
     tell(Report("done" if scored else "kept", text=str(job.run_dir / EVALUATION)))
 
 
@@ -310,7 +313,7 @@ def evaluate(job: Job, config: DaCTrainerConfig, plan: Plan, tell: Tell) -> bool
 
     Args:
         job: whose run is scored.
-        config: what its flags make, to find the test views by.
+        config: the run's, to find the test views by.
         plan: whose scene's current partition the views are told apart by.
         tell: told of the progress.
 

@@ -97,3 +97,9 @@ def test_each_camera_is_answered_as_a_whole_by_its_groups_expert(ensemble: Ensem
         for name, value in expected.items():
             assert torch.equal(outputs[name], value)
         assert torch.equal(outputs["group"], torch.full((4, 4, 1), float(group)))
+
+
+def test_rays_of_a_camera_are_rendered_where_exporters_ask_for_them(ensemble: EnsembleModel) -> None:
+    camera = Cameras(poses_of(bundle_along(directions()[:1])), 4.0, 4.0, 2.0, 2.0, 4, 4)
+    rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+    assert ensemble.get_outputs_for_camera_ray_bundle(rays)["rgb"].shape == (4, 4, 3)
