@@ -34,7 +34,7 @@ def _run_command(scene: SceneRuns, preset: str, seed: str, config: Dict[str, Any
     # Overlap and softness exclude each other; no softness has to be said, as a preset may have some.
     for name in ("groups", "strategy", "similarity", "overlap" if asked["overlap"] else "softness"):
         if asked[name] is not None:
-            words += [f"--{name}", str(asked[name])]
+            words += [f"--{name}", f"{asked[name]:.15g}" if isinstance(asked[name], float) else str(asked[name])]
     downscale = run.stage.settings.get("data", {}).get("downscale_factor")
     if downscale is not None:
         words += ["--downscale", str(downscale)]

@@ -168,7 +168,7 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         del trainer
     if job.score_most:
         try:
-            evaluate(job, config, plan, tell)
+            evaluate(job, plan, tell)
         except FileNotFoundError as error:
             text = f"trained, but not scored: there are no test views ({error})"
     tell(Report("kept" if state == "kept" else "done", text=text))
@@ -302,18 +302,15 @@ def score(job: Job, plan: Plan, tell: Tell) -> None:
     """Score a run that is there."""
     if not Stage.load(job.run_dir).complete:
         raise StageError(f"The run in {job.run_dir} is not finished, so there is nothing to score.")
-    # The run's own, as evaluation takes it: flags given now may be of other photos.
-    config = yaml.load((job.run_dir / "config.yml").read_text("utf8"), Loader=yaml.Loader)
-    scored = evaluate(job, config, plan, tell)
+    scored = evaluate(job, plan, tell)
     tell(Report("done" if scored else "kept", text=str(job.run_dir / EVALUATION)))
 
 
-def evaluate(job: Job, config: DaCTrainerConfig, plan: Plan, tell: Tell) -> bool:
+def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
     """Score the test views (an expert: its own) from the files alone; False if that was done before.
 
     Args:
         job: whose run is scored.
-        config: the run's, to find the test views by.
         plan: whose scene's current partition the views are told apart by.
         tell: told of the progress.
 
@@ -328,6 +325,8 @@ def evaluate(job: Job, config: DaCTrainerConfig, plan: Plan, tell: Tell) -> bool
             f"{partition}. Train the experts of the current partition (dac run), or make theirs the current one again: "
             f"cp {job.run_dir / 'partition.json'} {current}"
         )
+    # The run's own, as nerfstudio's evaluation takes it: flags given now may be of other photos.
+    config = yaml.load((job.run_dir / "config.yml").read_text("utf8"), Loader=yaml.Loader)
     made_from = {
         "format": EVALUATION_FORMAT,
         "stage": stage.fingerprint,

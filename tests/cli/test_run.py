@@ -96,10 +96,13 @@ def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> N
 
 
 def test_plan_of_an_evaluation_alone(shell: Shell, tmp_path: Path) -> None:
-    jobs = planned(shell, only="evaluate", experts=(Path("a"), Path("b"))).jobs
+    partition = divide(read_views(shell.folder / "demo"), 2)
+    one, two = (expert_of(partition, tmp_path / name) for name in "ab")
+    # Named by its folder or by a file in it.
+    jobs = planned(shell, only="evaluate", experts=(one, two / "config.yml")).jobs
     assert [(job.name, job.kind, job.run_dir) for job in jobs] == [
-        ("evaluate expert 1", "evaluate", Path("a")),
-        ("evaluate expert 2", "evaluate", Path("b")),
+        ("evaluate expert 1", "evaluate", one),
+        ("evaluate expert 2", "evaluate", two),
     ]
     with pytest.raises(ValueError, match="nothing to score"):
         planned(shell, output_dir=tmp_path, only="evaluate")
@@ -371,7 +374,7 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     plan = planned(shell, output_dir=tmp_path, only="baseline")
     job = plan.jobs[-1]
     config = with_data(parse(job))
-    config.prepare()
+    config.save_config()
     assert config.stage is not None
     stage = dataclasses.replace(config.stage, steps=config.stage.total_steps)
     stage.save(job.run_dir)
