@@ -138,8 +138,8 @@ def run(
         video: Render a short flight with the student.
         only: Do this alone, from what is already there.
         experts: Run folders of ready experts, one per group, instead of training them.
-        config: TOML file with flags of ns-train, one table per method (dac-expert, dac-distill, dac-finetune,
-            dac-baseline) and one for all of them (all).
+        config: TOML file with flags of ns-train, one table per method (dac-trunk, dac-expert, dac-distill,
+            dac-finetune, dac-baseline) and one for all of them (all).
         executor: Where stages run: on this machine, or as jobs of a Slurm cluster, which come back by themselves after
             a preemption or when their time is up.
         wait: With Slurm: follow the jobs until all have ended.

@@ -1,4 +1,4 @@
-"""The methods that nerfstudio finds by this package's entry points: five for bounded scenes, five for real ones.
+"""The methods that nerfstudio finds by this package's entry points: six for bounded scenes, six for real ones.
 
 Imported by every ``ns-*`` command, so nothing optional is imported here: a plugin that fails to import breaks them all.
 """
@@ -50,7 +50,7 @@ BOUNDED = SceneKind(
     dataparser=BlenderDataParserConfig(alpha_color=None),
     model={},
     distill_rate=1e-2,
-    steps={"baseline": 60000, "expert": 30000, "distill": 10000, "finetune": 50000},
+    steps={"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
 )
 UNBOUNDED = SceneKind(
     suffix="-360",
@@ -67,16 +67,16 @@ UNBOUNDED = SceneKind(
         "regularizers": RegularizerWeights(plane_tv=9.6e-3, proposal_tv=4.8e-3),
     },
     distill_rate=1e-3,
-    steps={"baseline": 60000, "expert": 30000, "distill": 30000, "finetune": 30000},
+    steps={"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 30000, "finetune": 30000},
 )
 
 
 def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
-    """The five methods for a kind of scene, by name."""
+    """The six methods for a kind of scene, by name."""
 
-    def common(stage: str, rate: float) -> Dict[str, Any]:
+    def common(stage: str, rate: float, begin: float = 0.0, end: float = 1.0) -> Dict[str, Any]:
         def optimizer() -> Dict[str, Any]:
-            return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": CosineScheduleConfig()}
+            return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": CosineScheduleConfig(begin=begin, end=end)}
 
         return {
             "method_name": f"dac-{stage}{kind.suffix}",
@@ -107,6 +107,13 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             ),
             "K-Planes on all views: what DaC is measured against",
         ),
+        "trunk": (
+            # As the first half of a baseline's run: experts that start from it go through the second.
+            DaCTrainerConfig(
+                **common("trunk", 1e-2, end=0.5), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
+            ),
+            "before step 1, if you like: a model of all views that experts can start from (--trunk)",
+        ),
         "expert": (
             ExpertTrainerConfig(
                 **common("expert", 1e-2), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
@@ -122,7 +129,8 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
         ),
         "finetune": (
             FinetuneTrainerConfig(
-                **common("finetune", kind.distill_rate),
+                # A warm restart at half the rate, as the reference's.
+                **common("finetune", kind.distill_rate, begin=0.5),
                 pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig))),
             ),
             "DaC step 3: the student, fine-tuned on all photos",
@@ -146,9 +154,11 @@ baseline = _bounded["baseline"]
 expert = _bounded["expert"]
 distill = _bounded["distill"]
 finetune = _bounded["finetune"]
+trunk = _bounded["trunk"]
 ensemble = _bounded["ensemble"]
 baseline_360 = _unbounded["baseline"]
 expert_360 = _unbounded["expert"]
 distill_360 = _unbounded["distill"]
 finetune_360 = _unbounded["finetune"]
+trunk_360 = _unbounded["trunk"]
 ensemble_360 = _unbounded["ensemble"]

@@ -42,6 +42,8 @@ class Stage:
     """Name and fingerprint of what this stage was made from besides its settings: partition, experts, student."""
     steps: int = 0
     """Training steps done."""
+    first_step: int = 0
+    """Training steps that the model had behind it when the run began, in those that it goes on from."""
     seconds: float = 0.0
     """Training time."""
     parameters: int = 0

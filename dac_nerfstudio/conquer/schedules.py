@@ -14,26 +14,27 @@ from torch.optim.lr_scheduler import LambdaLR
 
 @dataclass
 class CosineScheduleConfig(SchedulerConfig):
-    """Linear warm-up, then a half cosine down to zero over the run."""
+    """A half cosine from the full rate down to zero, or a part of one; at its very beginning a linear warm-up."""
 
     _target: Type = field(default_factory=lambda: CosineSchedule)
     """Target class to instantiate."""
     warmup_steps: int = 512
-    """Steps of linear warm-up from zero."""
+    """Steps of linear warm-up from zero, unless the run begins later on the cosine."""
+    begin: float = 0.0
+    """Where on the cosine the run begins, from 0 to 1: at 0.5 the rate is half of the full one."""
+    end: float = 1.0
+    """Where on the cosine the run ends: at 1 the rate is zero."""
     max_steps: tyro.conf.Suppress[int] = 30000
     """Length of the run; set from --max-num-iterations."""
-    restart: tyro.conf.Suppress[bool] = False
-    """Warm restart: no warm-up, and the second half of a cosine twice as long, so from half the rate to zero."""
 
 
 def rate_factor(step: int, config: CosineScheduleConfig) -> float:
     """Multiple of the base learning rate at ``step``."""
-    if config.restart:
-        return 0.5 * (1 + math.cos(math.pi * (0.5 + 0.5 * min(step / config.max_steps, 1.0))))
-    if step < config.warmup_steps:
-        return step / config.warmup_steps
-    share = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    warmup = config.warmup_steps if config.begin == 0 else 0
+    if step < warmup:
+        return step / warmup
+    share = min((step - warmup) / max(config.max_steps - warmup, 1), 1.0)
+    return 0.5 * (1 + math.cos(math.pi * (config.begin + (config.end - config.begin) * share)))
 
 
 class CosineSchedule(Scheduler):

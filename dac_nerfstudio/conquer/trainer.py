@@ -113,8 +113,31 @@ class DaCTrainerConfig(TrainerConfig):
         self.find_inputs(partition, self.stage)
         return partition
 
+    @property
+    def start(self) -> Optional[Path]:
+        """Run folder whose weights and Adam's moments this run goes on from; from scratch without it."""
+        return None
+
     def find_inputs(self, partition: Partition, stage: Stage) -> None:
         """Check and record what the run is made from besides data and partition."""
+
+    def go_on_from(self, folder: Path, record: Stage, stage: Stage) -> None:
+        """Check that the run can start from another one; record the steps that its model then has behind it.
+
+        Raises:
+            StageError: that one is not finished, or is a model of another shape.
+        """
+        if not record.complete:
+            raise StageError(f"The run in {folder} stopped at step {record.steps} of {record.total_steps}.")
+        if not same_shape(record.settings.get("model", {}), model_settings(self.pipeline.model)):
+            raise StageError(
+                f"The run in {folder} is a model of another size or kind than the one that is to start from it. Give "
+                "both the same --pipeline.model settings."
+            )
+        latest_checkpoint(folder)
+        stage.first_step = record.first_step + record.steps
+        # Proposal schedules go on where they were left.
+        self.pipeline.first_step = stage.first_step
 
     def find_partition(self) -> Partition:
         """The partition that was asked for, or the scene's; made if there is none.
@@ -193,6 +216,12 @@ class ExpertTrainerConfig(DaCTrainerConfig):
 
     group: Optional[int] = None
     """Number of the group to train on, counted from 1."""
+    trunk: Optional[Path] = None
+    """Run folder of a model of all views to start from (dac-trunk, or any baseline); from scratch without it."""
+
+    @property
+    def start(self) -> Optional[Path]:
+        return self.trunk
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,6 +241,11 @@ class ExpertTrainerConfig(DaCTrainerConfig):
             )
         stage.group = self.group
         stage.inputs = {"partition": partition.fingerprint}
+        if self.trunk is not None:
+            self.trunk = run_folder(self.trunk)
+            trunk = Stage.load(self.trunk)
+            self.go_on_from(self.trunk, trunk, stage)
+            stage.inputs["trunk"] = trunk.fingerprint
 
 
 @dataclass
@@ -240,15 +274,12 @@ class DistillTrainerConfig(DaCTrainerConfig):
 class FinetuneTrainerConfig(DaCTrainerConfig):
     """The distilled student, trained on with all photos."""
 
-    _target: Type = field(default_factory=lambda: FinetuneTrainer)
-    """Target class to instantiate."""
     student: Optional[Path] = None
     """Run folder of the distilled student to start from; by default the scene's latest."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for group in self.optimizers.values():
-            group["scheduler"].restart = True
+    @property
+    def start(self) -> Optional[Path]:
+        return self.student
 
     def find_inputs(self, partition: Partition, stage: Stage) -> None:
         if self.student is not None:
@@ -264,22 +295,13 @@ class FinetuneTrainerConfig(DaCTrainerConfig):
                 )
             # The latest of this partition; failing that the latest, whose partition is then told.
             folder, record = next((run for run in runs if run[1].partition == partition.fingerprint), runs[0])
-        if not record.complete:
-            raise StageError(f"The student in {folder} stopped at step {record.steps} of {record.total_steps}.")
         if record.partition != partition.fingerprint:
             raise StageError(
                 f"The student in {folder} was distilled for partition {record.partition}; the current one is "
                 f"{partition.fingerprint}."
             )
-        if not same_shape(record.settings.get("model", {}), model_settings(self.pipeline.model)):
-            raise StageError(
-                f"The student in {folder} is a model of another size or kind than the one to be fine-tuned. Give both "
-                "the same --pipeline.model settings."
-            )
-        latest_checkpoint(folder)
+        self.go_on_from(folder, record, stage)
         self.student = folder
-        # Proposal schedules go on where distillation left them.
-        self.pipeline.first_step = record.steps
         stage.inputs = {"student": record.fingerprint}
 
 
@@ -432,7 +454,15 @@ class DaCTrainer(Trainer):
         self.stage.seconds, self.stage.peak_memory = earlier.seconds, earlier.peak_memory
 
     def load_start(self) -> None:
-        """What a run that is not resumed starts from."""
+        """Weights and Adam's moments that a run which is not resumed starts from."""
+        if self.config.start is not None:
+            self.take(read_checkpoint(latest_checkpoint(self.config.start)))
+
+    def take(self, state: Dict[str, Any]) -> None:
+        """A checkpoint's weights and Adam's moments. Rates belong to each run's own schedule."""
+        self.pipeline.load_state_dict(state["pipeline"], strict=True)
+        for name, optimizer in self.optimizers.optimizers.items():
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizers"][name]["state"]})
 
     def train_iteration(self, step: int) -> Any:
         output = super().train_iteration(step)
@@ -506,21 +536,6 @@ class DistillTrainer(DaCTrainer):
         assert isinstance(model, StudentModel)
         experts = self.config.experts
         model.teachers = ExpertBank([load_expert(folder, Stage.load(folder), model.device) for folder in experts])
-
-
-class FinetuneTrainer(DaCTrainer):
-    """Starts from the distilled weights and Adam's moments."""
-
-    config: FinetuneTrainerConfig
-
-    def load_start(self) -> None:
-        assert self.config.student is not None
-        state = read_checkpoint(latest_checkpoint(self.config.student))
-        self.pipeline.load_state_dict(state["pipeline"], strict=True)
-        for name, optimizer in self.optimizers.optimizers.items():
-            # The moments alone: rates belong to this stage's own schedule.
-            fresh = optimizer.state_dict()
-            optimizer.load_state_dict({**fresh, "state": state["optimizers"][name]["state"]})
 
 
 class EnsembleTrainer(DaCTrainer):

@@ -118,7 +118,9 @@ def courses(scene: SceneRuns) -> Tuple[List[Course], List[str]]:
     alone = [(f"expert {run.stage.group}", int(run.stage.group or 0), run) for run in scene.runs["dac-expert"]]
     alone += [("baseline", 0, run) for run in scene.runs["dac-baseline"]]
     for title, group, run in alone:
-        curves = read_curves(run.folder)
+        trunk = scene.trunk if group else None
+        before = (float(trunk.stage.steps), trunk.stage.seconds) if trunk else (0.0, 0.0)
+        curves = {name: curve.after(*before) for name, curve in read_curves(run.folder).items()}
         if curves:
             found.append(Course(title, group, (curves,)))
         else:

@@ -224,6 +224,7 @@ def _curves(scene: SceneRuns) -> str:
         text = "There are no learning curves: no run folder holds a tensorboard file (--vis tensorboard writes them)."
         return section("Learning curves", paragraph(text))
     text = (
+        "Experts that started from a trunk begin where it ended. "
         "The student's curve is distillation followed by fine-tuning, parted by a dotted line. Its clock starts with "
         "distillation, after the experts. The loss of distillation is the distance from the experts' answers, that of "
         "all others the distance from the photos; PSNR is against photos throughout. Evaluation rays come from "

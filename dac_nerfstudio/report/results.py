@@ -35,7 +35,8 @@ def figures(scene: SceneRuns) -> Dict[str, Any]:
     """All figures of a scene as JSON.
 
     Experts count as one method: each test view is scored by its group's expert, steps are those of one expert, seconds
-    and parameters those of all together. Steps and seconds of a fine-tuned student include its distillation. What
+    and parameters those of all together, the seconds with their trunk's. Steps and seconds of a fine-tuned student
+    include its distillation. What
     differs between two runs that are otherwise equal (time, memory) is under ``costs`` alone. PSNR is infinite where
     a rendering equals its photo, which JSON cannot say: it is None then, left out of means and gains, and noted.
     """
@@ -45,6 +46,8 @@ def figures(scene: SceneRuns) -> Dict[str, Any]:
     if STUDENT in methods and scene.distillation is not None:
         methods[STUDENT]["steps"] += scene.distillation.stage.steps
         costs[STUDENT]["seconds"] += scene.distillation.stage.seconds
+    if "dac-expert" in methods and scene.trunk is not None:
+        costs["dac-expert"]["seconds"] += scene.trunk.stage.seconds
     runs = [run for method in methods for run in scene.scored(method)]
     stage = runs[0].stage
     return {
@@ -185,6 +188,9 @@ def _notes(methods: Dict[str, Any], scene: SceneRuns) -> List[str]:
             "The distilled student that the fine-tuned one started from is not here: steps and time of the fine-tuned "
             "student are without its distillation."
         )
+    if "dac-expert" in methods and scene.trunk is not None:
+        steps = scene.trunk.stage.steps
+        notes.append(f"The experts started from a trunk of {steps} steps on all views, whose time is in theirs.")
     if BASELINE in methods and STUDENT in methods:
         steps, others = methods[STUDENT]["steps"], methods[BASELINE]["steps"]
         if steps != others:

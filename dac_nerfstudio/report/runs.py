@@ -14,6 +14,8 @@ from dac_nerfstudio.stage import Stage, StageError
 
 SUFFIXES = ("", "-360")
 """Of methods, for the kinds of scenes."""
+TRUNK = "dac-trunk"
+"""What experts may have started from. It is not compared."""
 NAMES = {
     "dac-baseline": "baseline",
     "dac-expert": "expert",
@@ -57,6 +59,13 @@ class SceneRuns:
         distilled, tuned = self.only("dac-distill"), self.only("dac-finetune")
         started = distilled and tuned and tuned.stage.inputs.get("student") == distilled.stage.fingerprint
         return distilled if started else None
+
+    @property
+    def trunk(self) -> Optional[Run]:
+        """The run that the experts started from, if they did and it is still there."""
+        trunk, experts = self.only(TRUNK), self.runs.get("dac-expert", [])
+        started = trunk and any(one.stage.inputs.get("trunk") == trunk.stage.fingerprint for one in experts)
+        return trunk if started else None
 
     def only(self, method: str) -> Optional[Run]:
         """The run of a method that has one, scored or not."""
@@ -114,6 +123,7 @@ def read_scene(scene_dir: Path, run: str) -> SceneRuns:
             f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
             "dac run --data …"
         )
+    runs[TRUNK] = [_read(path.parent, partition) for path in _records(scene_dir, TRUNK, run, (suffix,))]
     if not runs["dac-ensemble"] or all(one.evaluation is None for one in runs["dac-ensemble"]):
         # It answers as its experts do, and is scored only where somebody asks for it.
         missing.pop("dac-ensemble", None)

@@ -13,7 +13,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TABLES = ("all", "dac-baseline", "dac-expert", "dac-distill", "dac-finetune")
+TABLES = ("all", "dac-baseline", "dac-trunk", "dac-expert", "dac-distill", "dac-finetune")
 """What a file may set flags for; the methods' names without -360."""
 OWNED = {
     "data": "Say it with --data",
@@ -25,6 +25,7 @@ OWNED = {
     "partition": "dac run takes the partition.json in the scene's folder of results: copy the file there",
     "group": "There is an expert of every group",
     "experts": "Say it with --experts",
+    "trunk": "Experts start from the trunk of the same run, where the preset has one",
     "student": "Fine-tuning starts from the student of the same run",
     **dict.fromkeys(
         ("load-dir", "load-checkpoint", "load-step", "load-config"), "What was interrupted goes on by itself"

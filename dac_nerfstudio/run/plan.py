@@ -10,10 +10,10 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
 from dac_nerfstudio.partition import Partition, current_partition, divide, find_model, read_views
 from dac_nerfstudio.partition.reading import IMAGE_SUFFIXES
-from dac_nerfstudio.run.presets import PRESETS, Preset
+from dac_nerfstudio.run.presets import PRESETS
 from dac_nerfstudio.stage import StageError, run_folder
 
-Only = Literal["split", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
+Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 
 
 @dataclass(frozen=True)
@@ -231,15 +231,19 @@ def make_plan(
         folder = scene_dir / method / (f"group-{group}" if group else "") / run
         changed = (*flags.get("all", ()), *flags.get(f"dac-{stage}", ()))
         return Job(
-            name, "train", folder, method, (*own, *common, *_steps(recipe, stage), *changed, *parser), needs,
-            0 if stage == "ensemble" else recipe.score_most,
+            name, "train", folder, method, (*own, *common, *recipe.schedule(stage), *changed, *parser), needs,
+            0 if stage in ("ensemble", "trunk") else recipe.score_most,
         )  # fmt: skip
 
     jobs: List[Job] = [Job("split", "split", scene_dir, f"dac-baseline{suffix}", (*common, *parser))]
     if not experts:
-        numbers = range(1, count_groups(data, scene_dir, asked) + 1)
-        jobs += [job(f"expert {group}", "expert", ("--group", str(group)), ("split",), group) for group in numbers]
-    teachers = tuple(job.name for job in jobs if job.name != "split")
+        start: Tuple[str, ...] = ()
+        if "trunk" in recipe.steps:
+            jobs.append(job("trunk", "trunk", needs=("split",)))
+            start = ("--trunk", str(jobs[-1].run_dir))
+        before, numbers = tuple(job.name for job in jobs), range(1, count_groups(data, scene_dir, asked) + 1)
+        jobs += [job(f"expert {group}", "expert", ("--group", str(group), *start), before, group) for group in numbers]
+    teachers = tuple(job.name for job in jobs if job.name.startswith("expert "))
     # This run's own experts, not whichever are the latest.
     named = ("--experts", *map(str, experts or [job.run_dir for job in jobs if job.name in teachers]))
     student = scene_dir / f"dac-distill{suffix}" / run
@@ -263,13 +267,8 @@ def make_plan(
         jobs = [replace(job, kind="evaluate", name=f"evaluate {job.name}", needs=()) for job in runs]
     elif only is not None:
         wanted = [job for job in jobs if job.name == only or (only == "experts" and job.name.startswith("expert "))]
+        if only == "trunk" and not wanted:
+            raise StageError(f"With the preset {preset} experts start from scratch: there is no trunk.")
         kept = {job.name for job in wanted} | {"split"}
         jobs = [replace(job, needs=tuple(n for n in job.needs if n in kept)) for job in jobs if job.name in kept]
     return Plan(scene_dir, asked, recipe.softness, tuple(jobs), partition)
-
-
-def _steps(recipe: Preset, stage: str) -> Tuple[str, ...]:
-    if recipe.steps is None or stage == "ensemble":
-        return ()
-    steps = recipe.steps.get(stage, recipe.steps["distill"] + recipe.steps["finetune"])
-    return ("--max-num-iterations", str(steps))

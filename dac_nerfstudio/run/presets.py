@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Dict, Tuple
 
 
@@ -15,17 +15,35 @@ class Preset:
     """For every method."""
     real_flags: Tuple[str, ...] = ()
     """After these, for the methods that end in -360."""
-    steps: Dict[str, int] | None = None
-    """Of expert, distill and finetune; the baseline gets the sum of the latter two. None: the methods' own."""
+    steps: Dict[str, int] = field(default_factory=dict)
+    """Of expert, distill and finetune, and of trunk where experts start from one; the baseline gets as many as distill
+    and finetune together. Empty: the methods' own."""
+    one_cosine: bool = False
+    """Whether the learning rate falls along one cosine through distillation and fine-tuning, instead of falling to zero
+    in the one and starting again from half in the other, as in the paper."""
     softness: float = 0.0
     """Share of an expert's rays that come from other groups' views."""
     score_most: int = 1000000
     """Score no more test views than this, evenly spread."""
 
+    def schedule(self, stage: str) -> Tuple[str, ...]:
+        """Flags that say how long a stage trains, and along which part of the cosine."""
+        if not self.steps or stage == "ensemble":
+            return ()
+        distill, finetune = self.steps["distill"], self.steps["finetune"]
+        words: Tuple[str, ...] = ("--max-num-iterations", str(self.steps.get(stage, distill + finetune)))
+        if stage == "expert" and "trunk" in self.steps:
+            words += _schedule("begin", "0.5")
+        if self.one_cosine and stage in ("distill", "finetune"):
+            share = distill / (distill + finetune)
+            words += _schedule("end" if stage == "distill" else "begin", f"{share:.6g}")
+        return words
+
 
 def _schedule(name: str, value: str) -> Tuple[str, ...]:
     """A flag of the schedule of both groups of parameters."""
-    return tuple(part for group in ("fields", "proposal-networks") for part in (f"--optimizers.{group}.{name}", value))
+    flags = [(f"--optimizers.{group}.scheduler.{name}", value) for group in ("fields", "proposal-networks")]
+    return tuple(word for flag in flags for word in flag)
 
 
 _SMALL_MODEL = (
@@ -38,7 +56,7 @@ _SMALL_MODEL = (
     *("--pipeline.model.proposal-warmup", "500"),
     *("--pipeline.model.proposal-weights-anneal-max-num-iters", "100"),
     *("--pipeline.datamanager.train-num-rays-per-batch", "512"),
-    *_schedule("scheduler.warmup-steps", "50"),
+    *_schedule("warmup-steps", "50"),
     *("--steps-per-save", "250"),
     *("--steps-per-eval-batch", "100"),
     *("--steps-per-eval-image", "100000"),
@@ -54,18 +72,26 @@ _FAST_ON_REAL = (
 
 PRESETS: Dict[str, Preset] = {
     "reference": Preset("the paper's recipe and constants; wants a GPU"),
+    "best": Preset(
+        "the reference's size and number of steps with the stages of quick; wants a GPU, and has not been measured yet",
+        steps={"trunk": 15000, "expert": 30000, "distill": 18000, "finetune": 42000},
+        one_cosine=True,
+        softness=0.3,
+    ),
     "quick": Preset(
         "a small model and few steps, for a CPU; scores up to 40 test views",
         flags=_SMALL_MODEL,
         real_flags=_FAST_ON_REAL,
-        steps={"expert": 1000, "distill": 500, "finetune": 1000},
+        steps={"trunk": 500, "expert": 1000, "distill": 500, "finetune": 1000},
+        one_cosine=True,
         softness=0.3,
         score_most=40,
     ),
     "demo": Preset(
         "the generated scene in minutes on a CPU",
         flags=_SMALL_MODEL,
-        steps={"expert": 500, "distill": 300, "finetune": 700},
+        steps={"trunk": 300, "expert": 500, "distill": 300, "finetune": 700},
+        one_cosine=True,
         softness=0.3,
     ),
 }

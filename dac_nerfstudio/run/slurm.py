@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -201,15 +202,16 @@ def submit(plans: Sequence[Plan], options: SlurmOptions) -> List[Submitted]:
 
 def _submit(submitted: Submitted, options: SlurmOptions) -> None:
     plan = submitted.plan
-    experts = [job for job in plan.jobs if job.name.startswith("expert ")]
-    rest = [job for job in plan.jobs if job.kind != "split" and job not in experts]
-    for jobs in [experts, *([job] for job in rest)]:
-        if not jobs:
-            continue
+    # In an order in which they can be done, which puts experts next to each other.
+    stages = groupby(
+        (job for job in plan.jobs if job.kind != "split"),
+        key=lambda job: "experts" if job.name.startswith("expert ") else job.name,
+    )
+    for name, members in stages:
+        jobs = list(members)
         needs = tuple(name for name in jobs[0].needs if name in submitted.jobs)
         numbers = dict.fromkeys(_whole(submitted.jobs[name]) for name in needs)
         after = f"afterok:{':'.join(numbers)}" if numbers else None
-        name = "experts" if jobs is experts else jobs[0].name
         found = _executor(plan.scene_dir, name, options, after).submit_array([StageJob(job, plan) for job in jobs])
         for job, one in zip(jobs, found):
             submitted.jobs[job.name], submitted.needs[job.name] = str(one.job_id), needs

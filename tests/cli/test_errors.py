@@ -214,9 +214,16 @@ def test_fine_tuning_another_model(spoilt: Path, trainings: Mapping[str, Path]) 
     student = str(trainings["dac-distill"])
     message = refused("dac-finetune", "--student", student, "--pipeline.model.grid-feature-dim", "4")
     assert message == (
-        f"The student in {student} is a model of another size or kind than the one to be fine-tuned. Give both the "
+        f"The run in {student} is a model of another size or kind than the one that is to start from it. Give both the "
         "same --pipeline.model settings."
     )
+
+
+def test_a_trunk_that_is_none(spoilt: Path, trainings: Mapping[str, Path]) -> None:
+    assert refused("dac-expert", "--group", "1", "--trunk", "nowhere").startswith("nowhere is not a run folder")
+    trunk = trainings["dac-baseline"]
+    message = refused("dac-expert", "--group", "1", "--trunk", str(trunk), "--pipeline.model.grid-feature-dim", "4")
+    assert message.startswith(f"The run in {trunk} is a model of another size or kind")
 
 
 def test_going_on_with_another_group(spoilt: Path) -> None:

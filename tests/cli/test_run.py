@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
 from PIL import Image
@@ -26,10 +27,11 @@ from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, make_plan
+from dac_nerfstudio.run.presets import PRESETS
 from dac_nerfstudio.stage import Stage, StageError, write_json
 
 RUN = "demo-seed7"
-TRAINED = ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
+TRAINED = ["trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
 
 
 def planned(shell: Shell, **changes: Any) -> Plan:
@@ -65,13 +67,14 @@ def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
         assert set(job.needs) <= done
         done.add(job.name)
     needs = {job.name: set(job.needs) for job in plan.jobs}
-    assert needs["expert 1"] == needs["baseline"] == {"split"}
+    assert needs["trunk"] == needs["baseline"] == {"split"}
+    assert needs["expert 1"] == {"split", "trunk"}
     assert needs["distill"] == needs["ensemble"] == {"split", "expert 1", "expert 2"}
     assert (needs["finetune"], needs["video"]) == ({"distill"}, {"finetune"})
 
 
 def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> None:
-    for preset in ("quick", "demo"):
+    for preset in ("quick", "best", "demo"):
         jobs = {job.name: job for job in planned(shell, preset=preset).jobs}
         steps = {name: int(flag(jobs[name], "--max-num-iterations")) for name in ("distill", "finetune", "baseline")}
         assert steps["baseline"] == steps["distill"] + steps["finetune"]
@@ -81,6 +84,7 @@ def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> 
     ("only", "names"),
     [
         ("split", ["split"]),
+        ("trunk", ["split", "trunk"]),
         ("experts", ["split", "expert 1", "expert 2"]),
         ("ensemble", ["split", "ensemble"]),
         ("distill", ["split", "distill"]),
@@ -93,6 +97,35 @@ def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> N
     plan = planned(shell, only=only, baseline=False, video=False)
     assert [job.name for job in plan.jobs] == names
     assert all(set(job.needs) <= {"split"} for job in plan.jobs)
+
+
+def test_experts_of_the_papers_stages_start_from_scratch(shell: Shell) -> None:
+    jobs = {job.name: job for job in planned(shell, preset="reference").jobs}
+    assert "trunk" not in jobs and jobs["expert 1"].needs == ("split",)
+    assert not any("scheduler.begin" in word or "scheduler.end" in word for job in jobs.values() for word in job.flags)
+    with pytest.raises(StageError, match="With the preset reference experts start from scratch: there is no trunk"):
+        planned(shell, preset="reference", only="trunk")
+
+
+def test_stages_share_cosines(shell: Shell) -> None:
+    """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
+    from dac_nerfstudio.conquer.schedules import rate_factor
+    from dac_nerfstudio.run.worker import parse
+
+    jobs = {job.name: job for job in planned(shell).jobs}
+
+    def rates(name: str) -> tuple[float, float]:
+        """At the beginning and at the end of a stage, the same for both groups of parameters."""
+        config = parse(jobs[name])
+        schedules = [group["scheduler"] for group in config.optimizers.values()]
+        found = {tuple(rate_factor(step, one) for step in (0, config.max_num_iterations)) for one in schedules}
+        ((first, last),) = found
+        return first, last
+
+    for one, other in (("trunk", "expert 1"), ("distill", "finetune")):
+        (start, between), (after, end) = rates(one), rates(other)
+        assert start == 0 and end == pytest.approx(0, abs=1e-9)
+        assert between == pytest.approx(after, abs=1e-4) and between > 0.4
 
 
 def test_plan_of_an_evaluation_alone(shell: Shell, tmp_path: Path) -> None:
@@ -257,7 +290,7 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
 def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
     from dac_nerfstudio.run.worker import parse
 
-    for preset in ("quick", "demo", "reference"):
+    for preset in PRESETS:
         for job in planned(shell, preset=preset).jobs:
             if job.kind == "train":
                 config = parse(job)
@@ -355,14 +388,14 @@ def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any],
 def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
     from dac_nerfstudio.run.worker import move_aside, parse, with_data
 
-    for job in planned(shell, output_dir=tmp_path).jobs:
+    for job in planned(shell, output_dir=tmp_path, preset="reference").jobs:
         if job.name in ("expert 1", "baseline"):
             with_data(parse(job)).save_config()
             aside = move_aside(job.run_dir)
             config = yaml.load((aside / "config.yml").read_text(), Loader=yaml.Loader)
             assert aside == tmp_path / config.get_base_dir()
             assert config.pipeline.datamanager.partition == aside / "partition.json"
-            assert RUN not in str(config.get_checkpoint_dir()).replace(aside.name, "")
+            assert job.run_dir.name not in str(config.get_checkpoint_dir()).replace(aside.name, "")
 
 
 @pytest.fixture
@@ -451,7 +484,7 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
         path.unlink(missing_ok=True)
 
 
-STEPS = {"expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
+STEPS = {"trunk": 6, "expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
 
 
 def in_small(plan: Plan) -> Plan:
@@ -506,7 +539,17 @@ def test_whole_run_succeeds(whole: Ran) -> None:
     for job in whole.plan.jobs:
         if job.kind == "train":
             assert Stage.load(job.run_dir).complete, job.name
-            assert (job.run_dir / "evaluation.json").exists() == (job.name != "ensemble")
+            assert (job.run_dir / "evaluation.json").exists() == (job.name not in ("trunk", "ensemble"))
+
+
+def test_experts_go_on_from_the_trunk(whole: Ran) -> None:
+    trunk = Stage.load(whole.job("trunk").run_dir)
+    for name in ("expert 1", "expert 2"):
+        expert = Stage.load(whole.job(name).run_dir)
+        assert (expert.inputs["trunk"], expert.first_step) == (trunk.fingerprint, trunk.steps)
+        state = torch.load(next(whole.job(name).run_dir.rglob("*.ckpt")), weights_only=True)
+        assert int(state["optimizers"]["fields"]["state"][0]["step"]) == STEPS["trunk"] + STEPS["expert"]
+    assert Stage.load(whole.job("finetune").run_dir).first_step == STEPS["distill"]
 
 
 def test_results_have_these_keys(results: Mapping[str, Any]) -> None:
@@ -521,7 +564,8 @@ def test_results_have_these_keys(results: Mapping[str, Any]) -> None:
         # The images are too small for MS-SSIM; LPIPS is there where its weights are, FLIP where it is installed.
         assert {"psnr", "ssim"} <= set(figures["scores"]) <= {"psnr", "ssim", "lpips", "flip"}
     assert "32 x 32" in results["left_out"]["ms_ssim"]
-    assert (results["missing"], results["notes"]) == ({}, [])
+    trunk = "The experts started from a trunk of 6 steps on all views, whose time is in theirs."
+    assert (results["missing"], results["notes"]) == ({}, [trunk])
     assert results["commands"][0].startswith("dac run --data ")
 
 
@@ -542,7 +586,7 @@ def test_results_count_steps_and_parameters(results: Mapping[str, Any], whole: R
     one = methods["dac-baseline"]["parameters"]
     assert methods["dac-finetune"]["parameters"] == methods["dac-distill"]["parameters"] == one
     assert methods["dac-expert"]["parameters"] == GROUPS * one
-    experts = [Stage.load(whole.job(f"expert {group}").run_dir).seconds for group in (1, 2)]
+    experts = [Stage.load(whole.job(name).run_dir).seconds for name in ("trunk", "expert 1", "expert 2")]
     assert costs["dac-expert"]["seconds"] == pytest.approx(sum(experts))
     assert costs["dac-finetune"]["seconds"] > costs["dac-distill"]["seconds"] > 0
     assert all(cost["peak_memory"]["process"] > 1e8 for cost in costs.values())
@@ -578,7 +622,7 @@ def test_second_run_keeps_everything(whole: Ran, results: Mapping[str, Any]) -> 
     ]
     files += [whole.plan.scene_dir / name for name in ("partition.json", "report/video.mp4")]
     before = {path: path.stat().st_mtime_ns for path in files}
-    assert len(before) == 2 * len(TRAINED) - 1 + len(TRAINED) + 2
+    assert len(before) == 2 * len(TRAINED) - 2 + len(TRAINED) + 2
 
     again = carry_out(whole.plan)
     assert again.succeeded
@@ -602,8 +646,6 @@ def test_report_shows_the_figures(whole: Ran, results: Mapping[str, Any], shell:
 
 def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -> None:
     """As if the baseline had been stopped after its tenth step: it ends where the undisturbed one did."""
-    import torch
-
     plan = in_small(planned(shell, output_dir=shell.folder / "stopped", only="baseline"))
     often = ("--steps-per-save", "9", "--save-only-latest-checkpoint", "False")
     plan = dataclasses.replace(
@@ -642,7 +684,7 @@ def test_failed_job_is_named_and_the_others_finish(shell: Shell, small_environme
     assert problems["video"] == "left out, because finetune failed"
     assert "Traceback" not in ran.printed
     assert not {"split", "expert 2", "baseline"} & {name for name in problems if "failed" in problems[name]}
-    for name in ("expert 2", "baseline"):
+    for name in ("trunk", "expert 2", "baseline"):
         assert Stage.load(ran.job(name).run_dir).complete
     for name in ("expert 1", "ensemble", "distill", "finetune"):
         assert not ran.job(name).run_dir.exists()
@@ -655,7 +697,7 @@ def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Sh
     before, untouched = json.loads(lost.read_text())["views"], kept.stat().st_mtime_ns
     lost.unlink()
     plan = planned(shell, only="evaluate")
-    assert len(plan.jobs) == len(TRAINED) - 1
+    assert len(plan.jobs) == len(TRAINED) - 2
     assert carry_out(plan).succeeded
     figures = [
         [view[name] for name in ("name", "group", "psnr", "ssim")] for view in json.loads(lost.read_text())["views"]

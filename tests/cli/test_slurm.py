@@ -117,14 +117,14 @@ def test_experts_are_an_array_and_each_stage_waits_for_what_it_needs(
 ) -> None:
     (submitted,) = submit([planned()], DEFAULTS)
     assert submitted.jobs == {
-        **{"expert 1": "1_0", "expert 2": "1_1", "ensemble": "2", "distill": "3", "finetune": "4"},
-        **{"baseline": "5", "video": "6", "report": "7"},
+        **{"trunk": "1", "expert 1": "2_0", "expert 2": "2_1", "ensemble": "3", "distill": "4", "finetune": "5"},
+        **{"baseline": "6", "video": "7", "report": "8"},
     }
-    assert fake.options("1")["array"] == "0-1%2"
+    assert fake.options("2")["array"] == "0-1%2"
     waits = {number: fake.options(number).get("dependency", "") for number in submitted.ids}
     assert waits == {
-        **{"1": "", "2": "afterok:1", "3": "afterok:1", "4": "afterok:3", "5": "", "6": "afterok:4"},
-        **{"7": "afterany:1:2:3:4:5:6"},
+        **{"1": "", "2": "afterok:1", "3": "afterok:2", "4": "afterok:2", "5": "afterok:4", "6": "", "7": "afterok:5"},
+        **{"8": "afterany:1:2:3:4:5:6:7"},
     }
     # One that can never start does not stay in the queue.
     assert {fake.options(number)["kill-on-invalid-dep"] for number in submitted.ids} == {"yes"}
@@ -246,13 +246,15 @@ def test_followed_jobs_tell_why_they_did_not_succeed(
 ) -> None:
     plan = planned(video=False)
     (submitted,) = submit([plan], DEFAULTS)
-    reports = {"expert 1": Report("failed", text="no such group"), "expert 2": Report("done"), "report": Report("done")}
+    reports = {name: Report("done") for name in ("trunk", "expert 2", "report")}
+    reports["expert 1"] = Report("failed", text="no such group")
     for name, report in reports.items():
         Status(plan.scene_dir, name, submitted.jobs[name]).tell(report)
     Status(plan.scene_dir, "baseline", "an earlier job").tell(Report("done"))
     fake.queue(
-        _1_0="FAILED", _1_1="COMPLETED", _2="CANCELLED", _3="CANCELLED", _4="CANCELLED", _5="NODE_FAIL", _6="COMPLETED"
-    )
+        _1="COMPLETED", _2_0="FAILED", _2_1="COMPLETED", _3="CANCELLED", _4="CANCELLED", _5="CANCELLED", _6="NODE_FAIL",
+        _7="COMPLETED",
+    )  # fmt: skip
     with (tmp_path / "told").open("w") as file:
         console = Console(file=file, width=200, record=True)
         assert not follow([submitted], console, patience=0)
@@ -262,7 +264,7 @@ def test_followed_jobs_tell_why_they_did_not_succeed(
         "ensemble": "left out, because expert 1 failed",
         "distill": "left out, because expert 1 failed",
         "finetune": "left out, because distill failed",
-        "baseline": f"job 5 is NODE_FAIL. See {plan.scene_dir}/logs/slurm/5_0_log.out",
+        "baseline": f"job 6 is NODE_FAIL. See {plan.scene_dir}/logs/slurm/6_0_log.out",
     }
 
 
@@ -436,7 +438,9 @@ def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: Cluster
     with login.start(*command, "--wait") as process:
         login.until((scene_dir / RECORD).exists, "jobs to be submitted")
         jobs = json.loads((scene_dir / RECORD).read_text())["jobs"]
-        assert list(jobs) == ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline", "report"]
+        assert list(jobs) == [
+            *("trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline", "report")
+        ]
 
         def trained(name: str, steps: int) -> bool:
             told = Status(scene_dir, name, jobs[name]).read()
@@ -484,13 +488,13 @@ def test_failed_stage_is_named_and_what_needs_it_is_not_started(
     assert told["finetune"] == "left out, because distill failed"
     scene_dir = login.folder / "outputs" / "demo"
     jobs = json.loads((scene_dir / RECORD).read_text())["jobs"]
-    assert list(jobs) == ["expert 1", "expert 2", "ensemble", "distill", "finetune", "report"]
+    assert list(jobs) == ["trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "report"]
     states = dict(
         line.split() for line in login.slurm("squeue", "-h", "-r", "-t", "all", "--format", "%i %T").splitlines()
     )
-    expected = ["COMPLETED", "COMPLETED", "COMPLETED", "FAILED", "CANCELLED", "COMPLETED"]
+    expected = ["COMPLETED"] * 4 + ["FAILED", "CANCELLED", "COMPLETED"]
     assert [states[number] for number in jobs.values()] == expected
-    for name in ("expert 1", "expert 2", "ensemble"):
+    for name in ("trunk", "expert 1", "expert 2", "ensemble"):
         told_by_job = Status(scene_dir, name, jobs[name]).read()
         assert told_by_job is not None and told_by_job.state == "kept"
     # All have ended: the scene is free for the next run.

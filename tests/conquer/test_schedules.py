@@ -27,7 +27,7 @@ def test_the_rate_is_the_references(reference: dict[str, Any], name: str) -> Non
 
 def test_the_restart_is_the_references_from_its_step_30000_on(reference: dict[str, Any]) -> None:
     entry = reference["cosine_restart"]
-    config = CosineScheduleConfig(max_steps=30000, restart=True)
+    config = CosineScheduleConfig(max_steps=30000, begin=0.5)
     pairs = [(step - 30000, rate) for step, rate in zip(entry["inputs"]["steps"], entry["reference"]) if step >= 30000]
     assert len(pairs) == 5
     # Besides the 0.999, the cosine of the reference begins after 512 of its 60,000 steps, so that it is at 0.5075
@@ -45,7 +45,7 @@ def test_the_rate_climbs_from_0_to_1_and_falls_to_0() -> None:
 
 
 def test_the_restart_falls_from_exactly_a_half_to_0() -> None:
-    config = CosineScheduleConfig(warmup_steps=100, max_steps=1000, restart=True)
+    config = CosineScheduleConfig(warmup_steps=100, max_steps=1000, begin=0.5)
     rates = [rate_factor(step, config) for step in range(1001)]
     assert rates[0] == pytest.approx(0.5, abs=1e-15) and rates[1000] == pytest.approx(0, abs=1e-12)
     assert all(b < a for a, b in pairwise(rates))
@@ -54,9 +54,19 @@ def test_the_restart_falls_from_exactly_a_half_to_0() -> None:
     assert rates == pytest.approx([rate_factor(1000 + step, whole) for step in range(1001)])
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_the_rate_never_rises_past_the_end(restart: bool) -> None:
-    config = CosineScheduleConfig(warmup_steps=10, max_steps=100, restart=restart)
+def test_parts_of_a_cosine_make_the_whole() -> None:
+    parts = [
+        CosineScheduleConfig(warmup_steps=0, max_steps=steps, begin=begin, end=end)
+        for steps, begin, end in ((200, 0.0, 0.2), (300, 0.2, 0.5), (500, 0.5, 1.0))
+    ]
+    rates = [rate_factor(step, part) for part in parts for step in range(part.max_steps)]
+    whole = CosineScheduleConfig(warmup_steps=0, max_steps=1000)
+    assert rates == pytest.approx([rate_factor(step, whole) for step in range(1000)])
+
+
+@pytest.mark.parametrize("begin", [0.0, 0.5])
+def test_the_rate_never_rises_past_the_end(begin: float) -> None:
+    config = CosineScheduleConfig(warmup_steps=10, max_steps=100, begin=begin)
     assert max(rate_factor(step, config) for step in range(100, 400)) < 1e-12
 
 
@@ -66,18 +76,18 @@ def test_a_run_shorter_than_its_warm_up_only_climbs() -> None:
     assert rate_factor(0, CosineScheduleConfig(warmup_steps=0, max_steps=20)) == 1
 
 
-def scheduler(restart: bool) -> tuple[torch.optim.Optimizer, LambdaLR]:
+def scheduler(begin: float) -> tuple[torch.optim.Optimizer, LambdaLR]:
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))], lr=0.01)
-    config = CosineScheduleConfig(warmup_steps=4, max_steps=20, restart=restart)
+    config = CosineScheduleConfig(warmup_steps=4, max_steps=20, begin=begin)
     built = config.setup().get_scheduler(optimizer=optimizer, lr_init=0.01)
     assert isinstance(built, LambdaLR)
     return optimizer, built
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_state_reloads_as_plain_numbers_and_goes_on_where_it_was(restart: bool) -> None:
-    config = CosineScheduleConfig(warmup_steps=4, max_steps=20, restart=restart)
-    optimizer, undisturbed = scheduler(restart)
+@pytest.mark.parametrize("begin", [0.0, 0.5])
+def test_state_reloads_as_plain_numbers_and_goes_on_where_it_was(begin: float) -> None:
+    config = CosineScheduleConfig(warmup_steps=4, max_steps=20, begin=begin)
+    optimizer, undisturbed = scheduler(begin)
     for _ in range(7):
         optimizer.step()
         undisturbed.step()
@@ -85,7 +95,7 @@ def test_state_reloads_as_plain_numbers_and_goes_on_where_it_was(restart: bool) 
     torch.save({"scheduler": undisturbed.state_dict(), "optimizer": optimizer.state_dict()}, file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    resumed_optimizer, resumed = scheduler(restart)
+    resumed_optimizer, resumed = scheduler(begin)
     resumed_optimizer.load_state_dict(state["optimizer"])
     resumed.load_state_dict(state["scheduler"])
     assert resumed.last_epoch == 7
