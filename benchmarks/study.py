@@ -7,8 +7,8 @@ those of study.toml.
     python benchmarks/study.py check docs/results.json docs/results.md      # fails where the page is stale
 
 Each scene, arm and seed has a folder of its own, made by the stages of `dac run`: what is finished is kept, what was
-interrupted goes on, what has changed is done again. The file `arm.toml` in it is what `dac run --config` takes, and
-`dac report` on its innermost folder, such as outputs/study/test/demo/dac/seed-42/demo, makes the page of that run.
+interrupted goes on, what has changed is done again. `dac report` on its innermost folder, such as
+outputs/study/test/demo/dac/seed-42/demo, makes the page of that run.
 
 What an arm is made of, by its ``kind``:
 
@@ -87,20 +87,10 @@ class Scene:
     """Folder below --data-root, or `demo` for the generated scene."""
     preset: str
     """Of dac run."""
-    split: Split = "test"
-    """Which views are scored, unless --split says otherwise."""
-    seeds: Optional[list[int]] = None
-    """Where they are not the study's."""
     arms: Optional[list[str]] = None
     """Where it has not all of the study's."""
     downscale: Optional[int] = None
     """As of dac run."""
-    most: Optional[int] = None
-    """Score so many views, evenly spread; by default as many as the preset."""
-    flags: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Tables as in the file of `dac run --config`."""
-    generate: dict[str, Any] = field(default_factory=dict)
-    """Of the generated scene: size, train, val, test, seed."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +114,8 @@ class Arm:
     """The arm whose experts are distilled, instead of own ones."""
     divide: dict[str, Any] = field(default_factory=dict)
     """As of dac run: groups, strategy, similarity, overlap, softness."""
-    steps: dict[str, int] = field(default_factory=dict)
-    """Of the stages in their order, in place of the preset's: see dac_nerfstudio/run/presets.py."""
     flags: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Tables as in the file of `dac run --config`, on top of the scene's."""
+    """Tables as in the file of `dac run --config`."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +176,9 @@ class Study:
             StageError: the preset leaves steps to the methods.
         """
         model, preset = self.model_of(arm), PRESETS[scene.preset]
-        steps = dict(model.steps or preset.steps)
+        steps = dict(preset.steps)
         if not steps:
-            raise StageError(f"An arm of preset {scene.preset} wants steps = {{expert = …, distill = …, …}}.")
+            raise StageError(f"The preset {scene.preset} leaves the numbers of steps to the methods.")
         if not model.trunk:
             steps.pop("trunk", None)
         return replace(preset, steps=steps, one_cosine=preset.one_cosine and model.one_cosine)
@@ -202,9 +190,9 @@ class Study:
         return {"student": steps["distill"] + steps["finetune"], "total": once + groups * steps["expert"]}
 
     def flags(self, scene: Scene, arm: Arm, groups: int) -> dict[str, dict[str, Any]]:
-        """Tables of flags: the scene's, those of the arm that this is a control of, its own, and a baseline's steps."""
+        """Tables of flags: those of the arm that this is a control of, its own, and a baseline's steps."""
         tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
-        for given in (scene.flags, self.model_of(arm).flags, arm.flags):
+        for given in (self.model_of(arm).flags, arm.flags):
             for name, flags in given.items():
                 tables[name].update(flattened(flags))
         baseline = self.count(scene, arm, groups)[arm.count]
@@ -324,14 +312,12 @@ class Place:
             StageError, PartitionError: it cannot be planned.
         """
         arm = self.study.arms[arm_name]
-        divide: dict[str, Any] = dict.fromkeys(("groups", "strategy", "similarity", "overlap", "softness"))
-        divide.update(self.study.teacher_of(arm).divide)
+        # All of it: what an arm does not say any more must not stay as it was.
+        divide = {"groups": 4, "strategy": "auto", "similarity": "auto", "overlap": None, "softness": None}
+        divide.update({"softness": PRESETS[self.scene.preset].softness, **self.study.teacher_of(arm).divide})
+        experts: tuple[Path, ...] = ()
         if arm.kind == "dac" and arm.experts:
             experts = tuple(job.run_dir for job in expert_jobs(self.plan(arm.experts, seed)))
-            # Ready experts bring their division along.
-            divide = dict.fromkeys(divide)
-        else:
-            experts = ()
         output_dir = self.folder / arm_name / f"seed-{seed}"
         asked = {name: value for name, value in divide.items() if value is not None}
         groups = len(experts) or count_groups(self.data, output_dir / self.name, asked)
@@ -346,9 +332,6 @@ class Place:
 
     def _jobs(self, arm: Arm, jobs: dict[str, Job]) -> Iterator[Job]:
         """Those that an arm wants, in order."""
-        for name, job in jobs.items():
-            if self.scene.most is not None and job.score_most:
-                jobs[name] = replace(job, score_most=self.scene.most)
         if arm.kind == "dac":
             yield from (job for name, job in jobs.items() if name != "ensemble")
         elif arm.kind == "restart":
@@ -362,11 +345,17 @@ class Place:
             yield from (jobs["split"], jobs["baseline"])
 
     def figures(self, arm_name: str, seed: int) -> dict[str, Any]:
-        """Of a finished arm: steps and seconds per stage; per model scored, its scores of each view, by name."""
+        """Of a finished arm: steps and seconds per stage; per model scored, its scores of each view, by name.
+
+        Raises:
+            StageError, PartitionError: it is not what it has to be.
+        """
         plan = self.plan(arm_name, seed)
         arm = self.study.arms[arm_name]
         stages = {name: [j for j in plan.jobs if j.name == name] for name in ("baseline", "trunk", "experts", *STUDENT)}
-        stages["experts"] = expert_jobs(self.plan(arm.experts, seed) if arm.experts else plan)
+        teacher = self.plan(arm.experts, seed) if arm.experts else plan
+        stages["trunk"] = [job for job in teacher.jobs if job.name == "trunk"]
+        stages["experts"] = expert_jobs(teacher)
         stages = {name: jobs for name, jobs in stages.items() if jobs}
         records = {name: [Stage.load(job.run_dir) for job in jobs] for name, jobs in stages.items()}
         views = {name: [v for job in jobs if job.score_most for v in scores(job)] for name, jobs in stages.items()}
@@ -476,7 +465,7 @@ def run(
     scenes: tuple[str, ...] = (),
     arms: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (),
-    split: Optional[Split] = None,
+    split: Split = "test",
     settings: Path = SETTINGS,
     data_root: Path = Path("data"),
     output_dir: Path = Path("outputs/study"),
@@ -488,13 +477,16 @@ def run(
     Args:
         scenes: Which; by default all of the settings. Others stay in the file of results as they are there.
         arms: Which; by default the scene's or the settings'.
-        seeds: By default the scene's or the settings'.
-        split: Score the validation views, to tune on, or the test views, to report; by default as the scene says.
+        seeds: By default those of the settings.
+        split: Score the validation views, to tune on, or the test views, to report.
         settings: The study.
         data_root: Where the scenes' data lie.
         output_dir: Where runs go.
-        json: Where figures go. They are written after every seed.
+        json: Where figures go, after every seed; those of other scenes, arms and seeds stay in it.
         devices: As of dac run.
+
+    Raises:
+        StageError: an arm has failed, or the file holds figures of other views.
     """
     console, study, places = Console(), Study.load(settings), find_devices(devices)
     for known, asked in ((study.scenes, scenes), (study.arms, arms)):
@@ -504,31 +496,48 @@ def run(
     problems: list[str] = []
     for name in scenes or study.scenes:
         scene = study.scenes[name]
-        chosen = split or scene.split
+        known = results["scenes"].get(name, {"split": split, "views": None})
+        if known["split"] != split:
+            raise StageError(f"{json} holds figures of {known['split']} views. Name another file: --json FILE")
         data = data_root / scene.data
         if scene.data == "demo":
-            data = make_demo_scene(output_dir / "scenes" / name, **scene.generate)
-        data = scored_on(data, chosen, output_dir / "scenes" / f"{name}-{chosen}")
-        place = Place(study, name, data, output_dir / chosen / name, places[0].partition(":")[0])
+            data = make_demo_scene(output_dir / "scenes" / name)
+        data = scored_on(data, split, output_dir / "scenes" / f"{name}-{split}")
+        place = Place(study, name, data, output_dir / split / name, places[0].partition(":")[0])
         done: dict[str, dict[int, dict[str, Any]]] = {}
-        for seed in seeds or scene.seeds or study.seeds:
+        for seed in seeds or study.seeds:
             for arm in arms or scene.arms or study.arms:
-                console.rule(f"{name}, {chosen} views: {arm}, seed {seed}")
+                console.rule(f"{name}, {split} views: {arm}, seed {seed}")
                 try:
-                    succeeded = run_plans([place.plan(arm, seed)], places, console)
+                    if run_plans([place.plan(arm, seed)], places, console):
+                        done.setdefault(arm, {})[seed] = place.figures(arm, seed)
+                        continue
                 except (StageError, PartitionError) as error:
                     console.print(str(error), style="red", highlight=False, soft_wrap=True)
-                    succeeded = False
-                if succeeded:
-                    done.setdefault(arm, {})[seed] = place.figures(arm, seed)
-                else:
-                    problems.append(f"{name}: {arm}, seed {seed}")
+                problems.append(f"{name}: {arm}, seed {seed}")
             if done:
-                results["scenes"][name] = gather(place, chosen, done)
+                results["scenes"][name] = combined(known, gather(place, split, done), list(study.arms))
                 write_results(json, results)
     console.print(f"Figures: {escape(str(json))}", highlight=False, soft_wrap=True)
     if problems:
         raise StageError(f"These have failed, and are left out: {'; '.join(problems)}. The same command tries again.")
+
+
+def combined(known: dict[str, Any], made: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """A scene's entry with the arms and seeds of an earlier one that were scored on the same views, in the given order.
+
+    Args:
+        known: the earlier entry.
+        made: what was made now.
+        order: of the arms; others are left out.
+    """
+    earlier = known["arms"] if known["views"] == made["views"] else {}
+    arms = {}
+    for name in order:
+        seeds = {**earlier.get(name, {}).get("seeds", {}), **made["arms"].get(name, {}).get("seeds", {})}
+        if seeds:
+            arms[name] = {**(made["arms"].get(name) or earlier[name]), "seeds": dict(sorted(seeds.items()))}
+    return {**made, "arms": arms}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -678,7 +687,7 @@ def run_seconds(arm: dict[str, Any]) -> float:
         stage["seconds"]
         for run in arm["seeds"].values()
         for name, stage in run["stages"].items()
-        if name != "experts" or "experts" not in arm
+        if name not in ("trunk", "experts") or "experts" not in arm
     )
 
 

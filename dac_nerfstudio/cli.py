@@ -92,7 +92,7 @@ def split(
 
 def run(
     data: tyro.conf.UseAppendAction[Tuple[Path, ...]],
-    preset: Optional[Literal["reference", "quick", "demo"]] = None,
+    preset: Optional[Literal["reference", "best", "quick", "demo"]] = None,
     groups: Optional[Union[int, Literal["auto"]]] = None,
     strategy: Optional[Literal["auto", "azimuth", "kmeans", "spectral", "louvain"]] = None,
     similarity: Optional[Literal["auto", "covisibility", "frustum", "appearance"]] = None,
@@ -113,15 +113,15 @@ def run(
     slurm: SlurmOptions = DEFAULTS,
     dry_run: bool = False,
 ) -> None:
-    """Do everything: divide, train the experts, distil, fine-tune, train the baseline, score the test views.
+    """Do everything: divide, train trunk and experts, distil, fine-tune, train the baseline, score the test views.
 
     What is finished is kept, what was interrupted goes on: run it again after any mishap.
 
     Args:
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0). Once more for every further scene.
-        preset: Recipe: 'reference' is the paper's and wants a GPU, 'quick' suits a CPU. By default the one that suits
-            this machine.
+        preset: Recipe: 'reference' is the paper's and wants a GPU, 'quick' is ours in small and suits a CPU, 'best' is
+            ours at the reference's size. By default reference or quick, whichever suits this machine.
         groups: Number of groups; by default those of the scene's partition, or 4.
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
         similarity: What to divide by, see dac split; by default as the scene is divided, or auto.

@@ -108,7 +108,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             "K-Planes on all views: what DaC is measured against",
         ),
         "trunk": (
-            # As the first half of a baseline's run: experts that start from it go through the second.
+            # The first half of a cosine: experts that start from it go through the second.
             DaCTrainerConfig(
                 **common("trunk", 1e-2, end=0.5), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
             ),

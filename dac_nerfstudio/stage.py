@@ -39,7 +39,7 @@ class Stage:
     group: Optional[int] = None
     """Of an expert, counted from 1."""
     inputs: Dict[str, str] = field(default_factory=dict)
-    """Name and fingerprint of what this stage was made from besides its settings: partition, experts, student."""
+    """Name and fingerprint of what this stage was made from besides settings: partition, trunk, experts, student."""
     steps: int = 0
     """Training steps done."""
     first_step: int = 0

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from colmap_files import Camera, Photo, write_binary
 
-from dac_nerfstudio.partition import read_test_views, read_views
+from dac_nerfstudio.partition import divide, read_test_views, read_views
 from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.stage import Stage, StageError, write_json
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -184,8 +184,8 @@ def test_arms_differ_in_what_they_are_to_differ_in(settings: Path, tmp_path: Pat
     assert "--pipeline.model.distillation.pixel" in flags["dac", "distill"]
     assert "--pipeline.model.distillation.pixel" not in flags["dac", "finetune"]
     begins = {key: "--optimizers.fields.scheduler.begin" in words for key, words in flags.items()}
-    assert begins["dac", "finetune"] and begins["dac", "expert 1"]
-    assert not begins["paper", "finetune"] and not begins["paper", "expert 1"] and not begins["restart", "finetune"]
+    assert begins["dac", "finetune"] and not begins["paper", "finetune"] and not begins["restart", "finetune"]
+    assert "--trunk" in flags["dac", "expert 1"] and "--trunk" not in flags["paper", "expert 1"]
 
 
 def test_validation_views_stand_in_for_test_views(tmp_path: Path) -> None:
@@ -215,3 +215,39 @@ def test_validation_views_of_a_model_without_lists(tmp_path: Path) -> None:
     assert {name[-6:] for name in read_test_views(derived["val"]).names} == {"01.png", "12.png"}
     assert read_views(derived["val"]).names == read_views(derived["test"]).names
     assert len(read_views(derived["val"])) == 15
+
+
+def test_figures_of_other_arms_and_seeds_stay() -> None:
+    known = invented()["scenes"]["demo"]
+    made = json.loads(json.dumps(known))
+    made["arms"] = {"dac": {**made["arms"]["dac"], "seeds": {"3": made["arms"]["dac"]["seeds"].pop("1")}}}
+    both = study.combined(known, made, ["baseline", "dac"])
+    assert {name: list(arm["seeds"]) for name, arm in both["arms"].items()} == {
+        "baseline": ["1", "2"],
+        "dac": ["1", "2", "3"],
+    }
+    assert list(study.combined({**known, "views": {}}, made, ["dac"])["arms"]["dac"]["seeds"]) == ["3"]
+
+
+def test_shared_experts_count_with_their_trunk(settings: Path, tmp_path: Path) -> None:
+    settings.write_text(SETTINGS.replace("[[text]]", '[arms.again]\nabout = "again."\nexperts = "dac"\n\n[[text]]'))
+    data = make_demo_scene(tmp_path / "scene", size=8, train=8, val=2, test=3)
+    place = study.Place(study.Study.load(settings), "demo", data, tmp_path / "out", "cpu")
+
+    def finish(plan: Any) -> None:
+        for job in plan.jobs:
+            if job.kind == "train":
+                group = int(job.name[-1]) if job.name.startswith("expert ") else None
+                steps = 100 if group else 10
+                Stage(job.method, "demo", {}, 1, steps, "0" * 16, group, steps=steps, seconds=1.0).save(job.run_dir)
+                divide(read_views(data), 4, softness=0.3).save(job.run_dir / "partition.json")
+                write_json(job.run_dir / "evaluation.json", {"views": [{"name": "a", "group": 1, "psnr": 1.0}]})
+
+    finish(place.plan("dac", 1))
+    finish(place.plan("again", 1))
+    for arm in ("dac", "again"):
+        stages = place.figures(arm, 1)["stages"]
+        assert {name: stage["runs"] * stage["steps"] for name, stage in stages.items()} == {
+            "trunk": 10, "experts": 400, "distill": 10, "finetune": 10,
+        }  # fmt: skip
+    assert set(place.figures("again", 1)["models"]) == {"distill", "finetune"}

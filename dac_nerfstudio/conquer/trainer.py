@@ -125,7 +125,7 @@ class DaCTrainerConfig(TrainerConfig):
         """Check that the run can start from another one; record the steps that its model then has behind it.
 
         Raises:
-            StageError: that one is not finished, or is a model of another shape.
+            StageError: that one is not finished, is a model of another shape, or has no checkpoint.
         """
         if not record.complete:
             raise StageError(f"The run in {folder} stopped at step {record.steps} of {record.total_steps}.")
@@ -217,7 +217,8 @@ class ExpertTrainerConfig(DaCTrainerConfig):
     group: Optional[int] = None
     """Number of the group to train on, counted from 1."""
     trunk: Optional[Path] = None
-    """Run folder of a model of all views to start from (dac-trunk, or any baseline); from scratch without it."""
+    """Run folder of a model of all views to start from (dac-trunk, or a baseline); the rate then goes on from half.
+    From scratch without it."""
 
     @property
     def start(self) -> Optional[Path]:
@@ -227,6 +228,9 @@ class ExpertTrainerConfig(DaCTrainerConfig):
         super().__post_init__()
         # ns-eval rebuilds the pipeline from its own settings alone.
         self.pipeline.datamanager.group = self.group
+        if self.trunk is not None:
+            for group in self.optimizers.values():
+                group["scheduler"].begin = 0.5
 
     def get_base_dir(self) -> Path:
         run = super().get_base_dir()
@@ -244,6 +248,10 @@ class ExpertTrainerConfig(DaCTrainerConfig):
         if self.trunk is not None:
             self.trunk = run_folder(self.trunk)
             trunk = Stage.load(self.trunk)
+            if not trunk.method.startswith(("dac-trunk", "dac-baseline")):
+                raise StageError(f"{self.trunk} holds a {trunk.method}; experts start from a dac-trunk or a baseline.")
+            if trunk.settings.get("data") != stage.settings["data"]:
+                raise StageError(f"The trunk in {self.trunk} has seen other photos than those in {self.data_path}.")
             self.go_on_from(self.trunk, trunk, stage)
             stage.inputs["trunk"] = trunk.fingerprint
 

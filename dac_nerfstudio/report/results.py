@@ -36,9 +36,9 @@ def figures(scene: SceneRuns) -> Dict[str, Any]:
 
     Experts count as one method: each test view is scored by its group's expert, steps are those of one expert, seconds
     and parameters those of all together, the seconds with their trunk's. Steps and seconds of a fine-tuned student
-    include its distillation. What
-    differs between two runs that are otherwise equal (time, memory) is under ``costs`` alone. PSNR is infinite where
-    a rendering equals its photo, which JSON cannot say: it is None then, left out of means and gains, and noted.
+    include its distillation. What differs between two runs that are otherwise equal (time, memory) is under ``costs``
+    alone. PSNR is infinite where a rendering equals its photo, which JSON cannot say: it is None then, left out of
+    means and gains, and noted.
     """
     groups = scene.partition.num_groups
     methods = {method: _figures(runs, groups) for method in METHODS if (runs := scene.scored(method))}
@@ -191,6 +191,8 @@ def _notes(methods: Dict[str, Any], scene: SceneRuns) -> List[str]:
     if "dac-expert" in methods and scene.trunk is not None:
         steps = scene.trunk.stage.steps
         notes.append(f"The experts started from a trunk of {steps} steps on all views, whose time is in theirs.")
+    elif any("trunk" in run.stage.inputs for run in scene.scored("dac-expert")):
+        notes.append("The experts' trunk is not here, or is not the same for all of them: their time is without it.")
     if BASELINE in methods and STUDENT in methods:
         steps, others = methods[STUDENT]["steps"], methods[BASELINE]["steps"]
         if steps != others:

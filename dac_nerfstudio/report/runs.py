@@ -64,7 +64,7 @@ class SceneRuns:
     def trunk(self) -> Optional[Run]:
         """The run that the experts started from, if they did and it is still there."""
         trunk, experts = self.only(TRUNK), self.runs.get("dac-expert", [])
-        started = trunk and any(one.stage.inputs.get("trunk") == trunk.stage.fingerprint for one in experts)
+        started = trunk and experts and all(one.stage.inputs.get("trunk") == trunk.stage.fingerprint for one in experts)
         return trunk if started else None
 
     def only(self, method: str) -> Optional[Run]:

@@ -208,8 +208,8 @@ def make_plan(
     what was not asked for, ``flags`` those of `read_flags`.
 
     Raises:
-        StageError: the data is of no known layout, its photos are not of a usable size, or the experts do not belong
-            together.
+        StageError: the data is of no known layout, its photos are not of a usable size, the experts do not belong
+            together, or the one stage asked for is none of the preset's.
         PartitionError: the number of groups is to be found out, and the views cannot be read.
     """
     recipe = PRESETS[preset]
@@ -266,9 +266,11 @@ def make_plan(
             raise StageError(f"There is nothing to score in {scene_dir}. Train first: dac run --data {data}")
         jobs = [replace(job, kind="evaluate", name=f"evaluate {job.name}", needs=()) for job in runs]
     elif only is not None:
-        wanted = [job for job in jobs if job.name == only or (only == "experts" and job.name.startswith("expert "))]
+        alone = ("trunk", *teachers) if only == "experts" else (only,)
+        wanted = [job for job in jobs if job.name in alone]
         if only == "trunk" and not wanted:
-            raise StageError(f"With the preset {preset} experts start from scratch: there is no trunk.")
+            why = "the experts are there" if experts else f"with the preset {preset} experts start from scratch"
+            raise StageError(f"There is no trunk to train: {why}.")
         kept = {job.name for job in wanted} | {"split"}
         jobs = [replace(job, needs=tuple(n for n in job.needs if n in kept)) for job in jobs if job.name in kept]
     return Plan(scene_dir, asked, recipe.softness, tuple(jobs), partition)

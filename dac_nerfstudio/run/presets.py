@@ -32,8 +32,6 @@ class Preset:
             return ()
         distill, finetune = self.steps["distill"], self.steps["finetune"]
         words: Tuple[str, ...] = ("--max-num-iterations", str(self.steps.get(stage, distill + finetune)))
-        if stage == "expert" and "trunk" in self.steps:
-            words += _schedule("begin", "0.5")
         if self.one_cosine and stage in ("distill", "finetune"):
             share = distill / (distill + finetune)
             words += _schedule("end" if stage == "distill" else "begin", f"{share:.6g}")
@@ -82,7 +80,7 @@ PRESETS: Dict[str, Preset] = {
         "a small model and few steps, for a CPU; scores up to 40 test views",
         flags=_SMALL_MODEL,
         real_flags=_FAST_ON_REAL,
-        steps={"trunk": 500, "expert": 1000, "distill": 500, "finetune": 1000},
+        steps={"trunk": 1000, "expert": 2000, "distill": 500, "finetune": 1000},
         one_cosine=True,
         softness=0.3,
         score_most=40,

@@ -222,6 +222,11 @@ def test_fine_tuning_another_model(spoilt: Path, trainings: Mapping[str, Path]) 
 def test_a_trunk_that_is_none(spoilt: Path, trainings: Mapping[str, Path]) -> None:
     assert refused("dac-expert", "--group", "1", "--trunk", "nowhere").startswith("nowhere is not a run folder")
     trunk = trainings["dac-baseline"]
+    ensemble = trainings["dac-ensemble"]
+    message = refused("dac-expert", "--group", "1", "--trunk", str(ensemble))
+    assert message == f"{ensemble} holds a dac-ensemble; experts start from a dac-trunk or a baseline."
+    message = refused("dac-expert", "--group", "1", "--trunk", str(trunk), "blender-data", "--scale-factor", "2.0")
+    assert message.startswith(f"The trunk in {trunk} has seen other photos than those in demo")
     message = refused("dac-expert", "--group", "1", "--trunk", str(trunk), "--pipeline.model.grid-feature-dim", "4")
     assert message.startswith(f"The run in {trunk} is a model of another size or kind")
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> 
     [
         ("split", ["split"]),
         ("trunk", ["split", "trunk"]),
-        ("experts", ["split", "expert 1", "expert 2"]),
+        ("experts", ["split", "trunk", "expert 1", "expert 2"]),
         ("ensemble", ["split", "ensemble"]),
         ("distill", ["split", "distill"]),
         ("finetune", ["split", "finetune"]),
@@ -96,15 +96,20 @@ def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> 
 def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> None:
     plan = planned(shell, only=only, baseline=False, video=False)
     assert [job.name for job in plan.jobs] == names
-    assert all(set(job.needs) <= {"split"} for job in plan.jobs)
+    assert all(set(job.needs) < set(names) for job in plan.jobs)
 
 
 def test_experts_of_the_papers_stages_start_from_scratch(shell: Shell) -> None:
     jobs = {job.name: job for job in planned(shell, preset="reference").jobs}
     assert "trunk" not in jobs and jobs["expert 1"].needs == ("split",)
     assert not any("scheduler.begin" in word or "scheduler.end" in word for job in jobs.values() for word in job.flags)
-    with pytest.raises(StageError, match="With the preset reference experts start from scratch: there is no trunk"):
+    with pytest.raises(StageError, match="no trunk to train: with the preset reference experts start from scratch"):
         planned(shell, preset="reference", only="trunk")
+
+
+def test_every_preset_can_be_asked_for() -> None:
+    asked = get_args(get_type_hints(cli.run)["preset"])[0]
+    assert set(get_args(asked)) == set(PRESETS)
 
 
 def test_stages_share_cosines(shell: Shell) -> None:
@@ -549,7 +554,11 @@ def test_experts_go_on_from_the_trunk(whole: Ran) -> None:
         assert (expert.inputs["trunk"], expert.first_step) == (trunk.fingerprint, trunk.steps)
         state = torch.load(next(whole.job(name).run_dir.rglob("*.ckpt")), weights_only=True)
         assert int(state["optimizers"]["fields"]["state"][0]["step"]) == STEPS["trunk"] + STEPS["expert"]
-    assert Stage.load(whole.job("finetune").run_dir).first_step == STEPS["distill"]
+    # Proposal schedules go on where they were left.
+    for name, behind in (("trunk", 0), ("expert 1", STEPS["trunk"]), ("distill", 0), ("finetune", STEPS["distill"])):
+        run_dir = whole.job(name).run_dir
+        config = yaml.load((run_dir / "config.yml").read_text(), Loader=yaml.Loader)
+        assert config.pipeline.first_step == Stage.load(run_dir).first_step == behind
 
 
 def test_results_have_these_keys(results: Mapping[str, Any]) -> None:
