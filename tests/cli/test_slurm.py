@@ -213,18 +213,18 @@ def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable
     plan = planned()
     refuse_queued(plan.scene_dir)
     submit([plan], DEFAULTS)
-    fake.queue(_1_0="COMPLETED", _1_1="RUNNING", _3="PENDING", _7="PENDING")
+    fake.queue(_2_0="COMPLETED", _2_1="RUNNING", _4="PENDING", _8="PENDING")
     with pytest.raises(StageError) as refused:
         submit([plan], DEFAULTS)
     assert f"Jobs submitted earlier for {plan.scene_dir} are queued or running: expert 2, distill, report." in str(
         refused.value
     )
-    assert "scancel 1 3 7" in str(refused.value)
-    assert not (fake.folder / "8.sh").exists()
+    assert "scancel 2 4 8" in str(refused.value)
+    assert not (fake.folder / "9.sh").exists()
 
-    fake.queue(_1_0="COMPLETED", _1_1="CANCELLED", _3="CANCELLED", _7="FAILED")
+    fake.queue(_2_0="COMPLETED", _2_1="CANCELLED", _4="CANCELLED", _8="FAILED")
     submit([plan], DEFAULTS)
-    assert json.loads((plan.scene_dir / RECORD).read_text())["jobs"]["report"] == "14"
+    assert json.loads((plan.scene_dir / RECORD).read_text())["jobs"]["report"] == "16"
     (fake.folder / "bin" / "squeue").write_text("#!/bin/bash\necho 'squeue: error: timed out' >&2\nexit 1\n")
     with pytest.raises(StageError) as unknown:
         refuse_queued(plan.scene_dir)
@@ -282,7 +282,7 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
         with pytest.raises(SystemExit) as ended:
             run_on_slurm([plan], DEFAULTS, True, console)
     assert ended.value.code == 130
-    assert console.export_text().rstrip().endswith("The jobs go on. To cancel them: scancel 1 2 3 4 5 6")
+    assert console.export_text().rstrip().endswith("The jobs go on. To cancel them: scancel 1 2 3 4 5 6 7")
     assert fake.cancelled == ""
 
 
