@@ -446,14 +446,15 @@ def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: Cluster
             told = Status(scene_dir, name, jobs[name]).read()
             return told is not None and told.state == "training" and told.done >= steps
 
+        # It waits for nothing, so it is the first to run, beside the trunk.
+        login.until(lambda: trained("baseline", 1), "the baseline")
+        login.slurm("scancel", "--signal=USR2", jobs["baseline"])
         login.until(lambda: trained("expert 2", 40), "expert 2 to have saved something")
         assert login.raw(jobs["expert 2"]) == jobs["expert 2"].partition("_")[0]
         os.kill(login.process_of(jobs["expert 2"]), signal.SIGKILL)
         login.until(lambda: trained("expert 1", 1), "expert 1")
         login.slurm("scontrol", "requeue", jobs["expert 1"])
         second = login(*command, succeed=False)
-        login.until(lambda: trained("baseline", 1), "the baseline")
-        login.slurm("scancel", "--signal=USR2", jobs["baseline"])
         output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert [login.restarts(jobs[name]) for name in ("expert 1", "expert 2", "baseline")] == [1, 1, 1]
