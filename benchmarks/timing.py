@@ -123,7 +123,12 @@ def machine(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any
         except PackageNotFoundError:
             versions[package] = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": name, "system": platform.platform(), "python": platform.python_version(), "versions": versions}
+    return {
+        "device": name,
+        "system": f"{platform.system()}, {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
