@@ -30,8 +30,6 @@ What an arm is made of, by its ``kind``:
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +50,7 @@ from dac_nerfstudio.report.markdown import plain, table, write_text
 from dac_nerfstudio.report.scores import SCORES, clock, signed
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.run.devices import find_devices
-from dac_nerfstudio.run.flags import TABLES, read_flags
+from dac_nerfstudio.run.flags import TABLES, flags_of
 from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.plan import Job, Plan, count_groups, make_plan
 from dac_nerfstudio.run.presets import PRESETS, Preset
@@ -151,9 +149,7 @@ class Study:
                         raise ValueError(f"arm {name} has {given}; expected one of {', '.join(get_args(known))}")
                 if {study.model_of(arm).kind, study.teacher_of(arm).kind} != {"dac"}:
                     raise ValueError(f"arm {name} is made from an arm that is not of kind dac")
-                unknown = set(arm.flags) - set(TABLES)
-                if unknown:
-                    raise ValueError(f"arm {name} has flags of {', '.join(sorted(unknown))}, which is no table")
+                flags_of(arm.flags, path)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise StageError(f"{path} is not a study: {error}.") from None
         return study
@@ -189,36 +185,17 @@ class Study:
         once = sum(number for stage, number in steps.items() if stage != "expert")
         return {"student": steps["distill"] + steps["finetune"], "total": once + groups * steps["expert"]}
 
-    def flags(self, scene: Scene, arm: Arm, groups: int) -> dict[str, dict[str, Any]]:
-        """Tables of flags: those of the arm that this is a control of, its own, and a baseline's steps."""
-        tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
-        for given in (self.model_of(arm).flags, arm.flags):
-            for name, flags in given.items():
-                tables[name].update(flattened(flags))
+    def flags(self, scene: Scene, arm: Arm, groups: int) -> dict[str, tuple[str, ...]]:
+        """Flags of ns-train per table: those of the arm that this is a control of, its own, and a baseline's steps."""
         baseline = self.count(scene, arm, groups)[arm.count]
         if arm.kind == "restart":
             baseline = self.recipe(scene, arm).steps["distill"]
-        tables["dac-baseline"]["max-num-iterations"] = baseline
-        return {name: flags for name, flags in tables.items() if flags}
-
-
-def flattened(flags: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Flags by their full names."""
-    for name, value in flags.items():
-        full = f"{prefix}{name}".replace("_", "-")
-        if isinstance(value, dict):
-            yield from flattened(value, f"{full}.")
-        else:
-            yield full, value
-
-
-def as_toml(tables: dict[str, dict[str, Any]]) -> str:
-    """Tables of texts, numbers, truths and lists of them, which JSON writes as TOML does."""
-    parts = [
-        "\n".join([f"[{name}]", *(f"{flag} = {json.dumps(value)}" for flag, value in flags.items())])
-        for name, flags in tables.items()
-    ]
-    return "\n\n".join(parts) + "\n"
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(TABLES, ())
+        given = (*([] if arm.kind == "dac" else [self.model_of(arm).flags]), arm.flags)
+        for content in (*given, {"dac-baseline": {"max-num-iterations": baseline}}):
+            for name, words in flags_of(content, SETTINGS).items():
+                found[name] = (*found[name], *words)
+        return found
 
 
 # Scenes
@@ -321,12 +298,10 @@ class Place:
         output_dir = self.folder / arm_name / f"seed-{seed}"
         asked = {name: value for name, value in divide.items() if value is not None}
         groups = len(experts) or count_groups(self.data, output_dir / self.name, asked)
-        config = output_dir / "arm.toml"
-        write_text(config, as_toml(self.study.flags(self.scene, arm, groups)))
         with patch.dict(PRESETS, {self.scene.preset: self.study.recipe(self.scene, arm)}):
             plan = make_plan(
             self.data, output_dir, self.name, self.scene.preset, divide, self.scene.downscale, arm.kind != "dac",
-            False, self.device, seed, None, experts, read_flags(config),
+            False, self.device, seed, None, experts, self.study.flags(self.scene, arm, groups),
             )  # fmt: skip
         return replace(plan, jobs=tuple(self._jobs(arm, {job.name: job for job in plan.jobs})))
 
@@ -420,21 +395,10 @@ def gather(place: Place, split: Split, done: dict[str, dict[int, dict[str, Any]]
         "about": scene.about,
         "preset": scene.preset,
         "split": split,
-        "machine": {
-            **machine(device(place.device)),
-            **({"device": processor()} if place.device == "cpu" else {}),
-            "versions": figures["versions"],
-        },
+        "machine": {**machine(device(place.device)), "versions": figures["versions"]},
         "views": {name: first[name]["group"] for name in names},
         "arms": arms,
     }
-
-
-def processor() -> str:
-    """Name of the CPU, as far as Linux tells it, and its number of cores."""
-    about = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)$", about.read_text("utf8"), re.MULTILINE) if about.exists() else None
-    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"
 
 
 def score_entry(views: Sequence[dict[str, Any]], groups: Sequence[int]) -> dict[str, Any]:
@@ -562,7 +526,6 @@ def spread(values: Sequence[float], text: Callable[[float], str], digits: int) -
 class Row:
     """A model of an arm, over its seeds."""
 
-    arm: str
     model: str
     title: str
     runs: dict[str, dict[str, Any]]
@@ -626,7 +589,7 @@ def rows_of(scene: dict[str, Any]) -> list[Row]:
         if list(run["models"]) == ["baseline"]
     }
     return [
-        Row(name, model, f"{name}: {STAGES[model]}" if model in STAGES else name, arm["seeds"], baselines)
+        Row(model, f"{name}: {STAGES[model]}" if model in STAGES else name, arm["seeds"], baselines)
         for name, arm in arms.items()
         for model in next(iter(arm["seeds"].values()))["models"]
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -122,13 +124,20 @@ def machine(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "device": name,
         "system": f"{platform.system()}, {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def processor() -> str:
+    """Name of the CPU, as far as Linux tells it, and its number of cores."""
+    about = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", about.read_text("utf8"), re.MULTILINE) if about.exists() else None
+    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:

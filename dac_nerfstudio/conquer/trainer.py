@@ -462,12 +462,10 @@ class DaCTrainer(Trainer):
         self.stage.seconds, self.stage.peak_memory = earlier.seconds, earlier.peak_memory
 
     def load_start(self) -> None:
-        """Weights and Adam's moments that a run which is not resumed starts from."""
-        if self.config.start is not None:
-            self.take(read_checkpoint(latest_checkpoint(self.config.start)))
-
-    def take(self, state: Dict[str, Any]) -> None:
-        """A checkpoint's weights and Adam's moments. Rates belong to each run's own schedule."""
+        """Weights and Adam's moments that a run which is not resumed starts from. Rates belong to its own schedule."""
+        if self.config.start is None:
+            return
+        state = read_checkpoint(latest_checkpoint(self.config.start))
         self.pipeline.load_state_dict(state["pipeline"], strict=True)
         for name, optimizer in self.optimizers.optimizers.items():
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizers"][name]["state"]})

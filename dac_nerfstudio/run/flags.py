@@ -58,10 +58,19 @@ def read_flags(path: Path) -> Dict[str, Tuple[str, ...]]:
         raise StageError(f"There is no file {path}. --config wants a TOML file with tables {_tables()}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is not valid TOML: {error}.") from None
+    return flags_of(content, path)
+
+
+def flags_of(content: Dict[str, Any], source: Path) -> Dict[str, Tuple[str, ...]]:
+    """Flags per table of such a file's content.
+
+    Raises:
+        StageError: it is not of this form, or sets what is dac run's to decide; ``source`` is named.
+    """
     for name, table in content.items():
         if name not in TABLES or not isinstance(table, dict):
-            raise StageError(f"{path}: unknown entry '{name}'; expected tables {_tables()}.")
-    return {name: tuple(_flags(table, "", path)) for name, table in content.items()}
+            raise StageError(f"{source}: unknown entry '{name}'; expected tables {_tables()}.")
+    return {name: tuple(_flags(table, "", source)) for name, table in content.items()}
 
 
 def _tables() -> str:
