@@ -24,7 +24,8 @@ What an arm is made of, by its ``kind``:
 ``restart``
     What the student gets, without teachers: `dac-baseline` for the steps of distillation, then `dac-finetune --student
     <that baseline>`. Fine-tuning takes any finished run of the same shape and partition for a student, a baseline
-    included: weights, Adam's moments and the place in the proposal schedules are handed on, the rate starts from half.
+    included: weights, Adam's moments and the place in the proposal schedules are handed on, the rate starts again where
+    the cosine of all of these steps would be.
 """
 
 from __future__ import annotations

@@ -42,6 +42,11 @@ class SceneKind:
     distill_rate: float
     steps: Dict[str, int] = field(default_factory=dict)
 
+    @property
+    def restart(self) -> float:
+        """Where on its cosine fine-tuning begins: distillation's share of the student's steps."""
+        return self.steps["distill"] / (self.steps["distill"] + self.steps["finetune"])
+
 
 BOUNDED = SceneKind(
     suffix="",
@@ -129,8 +134,9 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
         ),
         "finetune": (
             FinetuneTrainerConfig(
-                # A warm restart at half the rate, as the reference's.
-                **common("finetune", kind.distill_rate, begin=0.5),
+                # A warm restart, as the reference's: it enters the cosine of the student's whole training where
+                # distillation ended.
+                **common("finetune", kind.distill_rate, begin=kind.restart),
                 pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig))),
             ),
             "DaC step 3: the student, fine-tuned on all photos",

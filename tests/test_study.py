@@ -183,8 +183,12 @@ def test_arms_differ_in_what_they_are_to_differ_in(settings: Path, tmp_path: Pat
     assert start == str(tmp_path / "out/restart/seed-1/demo/dac-baseline/demo-seed1")
     assert "--pipeline.model.distillation.pixel" in flags["dac", "distill"]
     assert "--pipeline.model.distillation.pixel" not in flags["dac", "finetune"]
-    begins = {key: "--optimizers.fields.scheduler.begin" in words for key, words in flags.items()}
-    assert begins["dac", "finetune"] and not begins["paper", "finetune"] and not begins["restart", "finetune"]
+    begin, end = "--optimizers.fields.scheduler.begin", "--optimizers.fields.scheduler.end"
+    for arm in ("dac", "paper", "restart"):
+        words = flags[arm, "finetune"]
+        assert words[words.index(begin) + 1] == "0.3"
+    # Only along one cosine does distillation end where fine-tuning begins.
+    assert end in flags["dac", "distill"] and end not in flags["paper", "distill"]
     assert "--trunk" in flags["dac", "expert 1"] and "--trunk" not in flags["paper", "expert 1"]
 
 

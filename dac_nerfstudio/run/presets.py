@@ -20,7 +20,7 @@ class Preset:
     and finetune together. Empty: the methods' own."""
     one_cosine: bool = False
     """Whether the learning rate falls along one cosine through distillation and fine-tuning, instead of falling to zero
-    in the one and starting again from half in the other, as in the paper."""
+    in the one and starting again, where that cosine would then be, in the other, as in the paper."""
     softness: float = 0.0
     """Share of an expert's rays that come from other groups' views."""
     score_most: int = 1000000
@@ -32,9 +32,11 @@ class Preset:
             return ()
         distill, finetune = self.steps["distill"], self.steps["finetune"]
         words: Tuple[str, ...] = ("--max-num-iterations", str(self.steps.get(stage, distill + finetune)))
-        if self.one_cosine and stage in ("distill", "finetune"):
-            share = distill / (distill + finetune)
-            words += _schedule("end" if stage == "distill" else "begin", f"{share:.6g}")
+        share = f"{distill / (distill + finetune):.6g}"
+        if stage == "finetune":
+            words += _schedule("begin", share)
+        if stage == "distill" and self.one_cosine:
+            words += _schedule("end", share)
         return words
 
 

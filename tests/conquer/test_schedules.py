@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.plugins.types import MethodSpecification
 from torch.optim.lr_scheduler import LambdaLR
 
 from dac_nerfstudio.conquer.schedules import CosineScheduleConfig, rate_factor
+from dac_nerfstudio.methods import finetune, finetune_360
 
 
 @pytest.mark.parametrize("name", ["cosine_with_warmup", "cosine_with_warmup_30001"])
@@ -33,6 +35,26 @@ def test_the_restart_is_the_references_from_its_step_30000_on(reference: dict[st
     # Besides the 0.999, the cosine of the reference begins after 512 of its 60,000 steps, so that it is at 0.5075
     # where ours is at a half.
     assert [rate_factor(step, config) for step, _ in pairs] == pytest.approx([rate for _, rate in pairs], abs=8e-3)
+
+
+@pytest.mark.parametrize(
+    "method, rate, total",
+    [
+        # The reference enters a cosine of 60,000 steps after its warm-up of 512, so that it is a little higher.
+        (finetune, 9.39e-3, 205.0),
+        (finetune_360, 5.07e-4, 5.53),
+    ],
+)
+def test_fine_tuning_starts_where_the_students_whole_cosine_is_after_distillation(
+    method: MethodSpecification, rate: float, total: float
+) -> None:
+    for group in method.config.optimizers.values():
+        rates = [
+            group["optimizer"].lr * rate_factor(step, group["scheduler"])
+            for step in range(method.config.max_num_iterations)
+        ]
+        assert rates[0] == pytest.approx(rate, rel=0.015)
+        assert sum(rates) == pytest.approx(total, rel=0.02)
 
 
 def test_the_rate_climbs_from_0_to_1_and_falls_to_0() -> None:
