@@ -14,7 +14,7 @@ from nerfstudio.field_components.encodings import SHEncoding
 from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 from torch import Tensor, nn
 
-from dac_nerfstudio.kplanes.mlp import MLP
+from dac_nerfstudio.kplanes.mlp import MLP, initialise_
 
 Implementation = Literal["auto", "tcnn", "torch"]
 
@@ -70,7 +70,7 @@ class ExplicitDecoder(nn.Module):
 
     def __init__(self, features: int, hidden_layers: int, implementation: Literal["tcnn", "torch"]) -> None:
         super().__init__()
-        self.density_head = nn.Linear(features, 1, bias=False)
+        self.density_head = initialise_(nn.Linear(features, 1, bias=False))
         self.basis = mlp(3, 3 * features, 128, hidden_layers, implementation)
 
     def density(self, features: Float[Tensor, "points C"]) -> tuple[Float[Tensor, "points 1"], Tensor]:
@@ -80,8 +80,10 @@ class ExplicitDecoder(nn.Module):
     def colour(
         self, features: Float[Tensor, "rays samples C"], directions: Float[Tensor, "rays 3"]
     ) -> Float[Tensor, "rays samples 3"]:
-        basis = self.basis(directions).to(features.dtype).view(len(directions), 3, -1)
-        return torch.sigmoid(features @ basis.transpose(1, 2))
+        basis = self.basis(directions).view(len(directions), 3, -1)
+        # In single precision, as the reference: half of it would leave colours three digits.
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.sigmoid(features.float() @ basis.float().transpose(1, 2))
 
 
 class HybridDecoder(nn.Module):
