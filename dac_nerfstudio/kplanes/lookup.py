@@ -58,12 +58,12 @@ def lookup(
         return torch.cat([interpolate_planes(planes, points) for planes in scales], dim=-1)
     # Imported late: both bring a compiler with them.
     if backend == "cpu":
-        from dac_nerfstudio.kplanes import cpu
+        from dac_nerfstudio.kplanes.backends import cpu
 
         return cpu.lookup(scales, points)
-    from dac_nerfstudio.kplanes import lookup_triton
+    from dac_nerfstudio.kplanes.backends import triton
 
-    return lookup_triton.lookup(scales, points)
+    return triton.lookup(scales, points)
 
 
 def choose(scales: Sequence[Tensor], points: Tensor) -> Backend:

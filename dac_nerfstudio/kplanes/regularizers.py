@@ -29,7 +29,7 @@ def squared_differences(scale: Float[Tensor, "P R R C"], backend: Optional[Backe
     """
     backend = choose([scale], scale) if backend is None else backend
     if backend == "cpu":
-        from dac_nerfstudio.kplanes import cpu
+        from dac_nerfstudio.kplanes.backends import cpu
 
         return cpu.squared_differences(scale)
     rows = (scale[:, 1:] - scale[:, :-1]).square().mean(dim=(1, 2, 3))

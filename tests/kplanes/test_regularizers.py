@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dac_nerfstudio.kplanes import cpu
 from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv, squared_differences
 
 
@@ -62,30 +61,6 @@ def test_plane_tv_has_the_references_gradient(reference: dict[str, Any]) -> None
     expected = [torch.tensor(plane).permute(0, 2, 3, 1) for scale in entry["correct_grad"] for plane in scale]
     for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
-
-
-@pytest.mark.parametrize("channels", [1, 5, 6, 12, 16])
-@pytest.mark.parametrize("resolution", [2, 7])
-def test_fast_squared_differences_equal_the_reference_with_any_number_of_threads(
-    channels: int, resolution: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
-    scale = torch.randn(3, resolution, resolution, channels, requires_grad=True)
-    expected = squared_differences(scale, "reference")
-    (expected_gradient,) = torch.autograd.grad(0.7 * expected, scale)
-    threads = torch.get_num_threads()
-    found = []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            value = squared_differences(scale, "cpu")
-            found.append((value.detach(), *torch.autograd.grad(0.7 * value, scale)))
-    finally:
-        torch.set_num_threads(threads)
-    torch.testing.assert_close(found[0], (expected.detach(), expected_gradient))
-    for value, gradient in found[1:]:
-        assert torch.equal(value, found[0][0]) and torch.equal(gradient, found[0][1])
 
 
 def test_squared_differences_of_planes_in_double_precision_are_the_references() -> None:

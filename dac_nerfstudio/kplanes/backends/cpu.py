@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dac_nerfstudio.kplanes import cpu_kernels as kernels
+from dac_nerfstudio.kplanes.backends import cpu_kernels as kernels
 
 LANES = (8, 4, 2, 1)
 """Widths of a SIMD vector; the widest that divides the channels is taken. LLVM splits what a machine has not."""

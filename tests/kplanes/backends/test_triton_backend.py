@@ -48,10 +48,10 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from dac_nerfstudio.kplanes import lookup_triton
+from dac_nerfstudio.kplanes.backends import triton as ours
 
 def compile(kernel, stored, **flags):
-    width, block = lookup_triton._tiling(32)
+    width, block = ours._tiling(32)
     constants = {"CHANNELS": 32, "WIDTH": width, "BLOCK": block, **flags}
     types = {
         **dict.fromkeys(("planes", "upstream", "out"), "*" + stored),
@@ -64,8 +64,8 @@ def compile(kernel, stored, **flags):
     assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
 
 for stored in ("fp32", "fp16"):
-    compile(lookup_triton._forward, stored)
-    compile(lookup_triton._backward, stored, PLANES=True, POINTS=True)
+    compile(ours._forward, stored)
+    compile(ours._backward, stored, PLANES=True, POINTS=True)
 """
 
 

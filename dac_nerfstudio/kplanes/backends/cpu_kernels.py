@@ -1,9 +1,9 @@
 """Numba kernels of the plane lookup and of total variation. Import late: this imports numba and LLVM.
 
 Every kernel works on a range of points or rows, without the GIL and without threads of its own, so that the caller
-decides on these (``dac_nerfstudio.kplanes.cpu``). The inner loops run over channels in explicit SIMD: ``Lanes`` is a
-vector of as many float32 as the tuple ``width`` is long, which divides the number of channels. LLVM does not vectorise
-the plain loops well: it cannot know that the arrays do not overlap.
+decides on these (``dac_nerfstudio.kplanes.backends.cpu``). The inner loops run over channels in explicit SIMD:
+``Lanes`` is a vector of as many float32 as the tuple ``width`` is long, which divides the number of channels. LLVM
+does not vectorise the plain loops well: it cannot know that the arrays do not overlap.
 
 Arrays are C-contiguous float32, planes and their gradients [3, R, R, C] with R >= 2. Numba checks no bounds; whatever
 the coordinates, NaN included, cells lie within the planes.
