@@ -3,6 +3,7 @@
 Needs neither torch nor nerfstudio. scikit-learn, networkx and the libraries that draw are imported where they are used.
 """
 
+from dac_nerfstudio.partition.blending import blending_weights, nearness
 from dac_nerfstudio.partition.colmap import find_model
 from dac_nerfstudio.partition.divide import LEAST_EXCESS, divide
 from dac_nerfstudio.partition.frames import Axis, Transform, align, find_axis, view_distances
@@ -32,6 +33,7 @@ __all__ = [
     "as_recorded",
     "assess",
     "azimuth",
+    "blending_weights",
     "check_views",
     "current_partition",
     "divide",
@@ -40,6 +42,7 @@ __all__ = [
     "find_or_divide",
     "listing",
     "measure",
+    "nearness",
     "plot_partition",
     "publish",
     "read_test_views",
