@@ -180,9 +180,14 @@ class DaCDataManager(VanillaDataManager):
     def train_pixel_sampler(self) -> PixelSchedule:  # type: ignore[override]
         """Under nerfstudio's name for it: exporters set its ``num_rays_per_batch``."""
         weights = [self.weights[name] for name in self.train_names]
-        # Each process of a multi-GPU run draws its own pixels.
-        seed = self.config.seed + self.local_rank
+        # Each process of a run on several GPUs draws its own pixels.
+        seed = self.config.seed + self.rank
         return PixelSchedule(self.photos.sizes, weights, self.config.train_num_rays_per_batch, seed)
+
+    @cached_property
+    def rank(self) -> int:
+        """Number of this process among those that train together. nerfstudio's own counts on each machine anew."""
+        return torch.distributed.get_rank() if torch.distributed.is_initialized() else self.local_rank
 
 
 class Photos:

@@ -51,7 +51,7 @@ class DaCPipeline(VanillaPipeline):
 
     def get_train_loss_dict(self, step: int) -> Any:
         self.model.step = self.config.first_step + step
-        torch.manual_seed(key_of(self.config.seed, self.datamanager.local_rank, step))
+        torch.manual_seed(key_of(self.config.seed, self.datamanager.rank, step))
         return super().get_train_loss_dict(step)
 
     def load_pipeline(self, loaded_state: Dict[str, Any], step: int) -> None:

@@ -81,6 +81,17 @@ def test_a_step_draws_the_same_rays_in_every_run_of_the_seed(demo: Path, manager
     assert again.get_train_rays_per_batch() == len(rays) == 64
 
 
+def test_processes_that_train_together_draw_other_pixels_on_every_machine(
+    demo: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = manager(demo).next_train(4)[1]["indices"]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 8)  # the first process of a second machine
+    second = manager(demo)
+    assert second.local_rank == 0
+    assert not torch.equal(second.next_train(4)[1]["indices"], alone)
+
+
 @pytest.mark.parametrize("group", [1, 2])
 def test_an_expert_draws_all_of_its_groups_views_and_no_other(
     demo: Path, manager: Manager, partition_file: Path, group: int
