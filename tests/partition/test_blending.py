@@ -10,7 +10,6 @@ import pytest
 from dac_nerfstudio.partition import Partition, blending_weights, divide, nearness
 from dac_nerfstudio.partition.views import Views
 
-
 Ring = Callable[..., Views]
 Orbit = Callable[..., np.ndarray]
 

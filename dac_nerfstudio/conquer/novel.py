@@ -1,0 +1,97 @@
+"""Cameras where no photo was taken, between the training cameras: there teachers are the only ones to ask.
+
+A new camera stands between a training camera and two of its neighbours, and looks between their directions. So it stays
+within the hull of the cameras' positions and directions, whatever the capture, an orbit or a walk; and since the
+neighbours are near in both, it seldom stands in anything that they do not stand in themselves.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+
+from dac_nerfstudio.partition.frames import spread, view_distances
+
+NEIGHBOURS = 4
+"""Nearest training cameras of which a new one stands between two and their centre."""
+RAYS_PER_CAMERA = 64
+"""Of a batch: few enough that a batch sees many places, many enough that placing cameras costs nothing."""
+
+
+class Novel(NamedTuple):
+    """New cameras."""
+
+    camera_to_worlds: Float[np.ndarray, "cameras 3 4"]
+    like: Int[np.ndarray, "cameras"]
+    """The training camera that each has its lens and image size from."""
+
+
+class NovelCameras:
+    """Places new cameras between given ones.
+
+    Args:
+        camera_to_worlds: poses [views, 3, 4] of the training cameras.
+    """
+
+    def __init__(self, camera_to_worlds: Float[np.ndarray, "views 3 4"]) -> None:
+        self.poses = np.asarray(camera_to_worlds, dtype=np.float64)
+        distances = view_distances(self.poses, self.poses, spread(self.poses[:, :, 3]))
+        np.fill_diagonal(distances, np.inf)
+        count = min(NEIGHBOURS, len(self.poses) - 1)
+        self.neighbours = np.argsort(distances, axis=1, kind="stable")[:, :count]
+
+    def draw(self, count: int, generator: np.random.Generator) -> Novel:
+        """So many new cameras: a function of the generator's state."""
+        centre = generator.integers(len(self.poses), size=count)
+        if self.neighbours.shape[1] == 0:  # one photo alone
+            return Novel(self.poses[centre], centre)
+        picks = generator.random((count, self.neighbours.shape[1])).argsort(axis=1)[:, :2]
+        corners = np.concatenate((centre[:, None], np.take_along_axis(self.neighbours[centre], picks, axis=1)), axis=1)
+        shares = generator.dirichlet(np.ones(corners.shape[1]), size=count)
+        return Novel(between(self.poses[corners], shares), centre)
+
+
+def between(
+    camera_to_worlds: Float[np.ndarray, "n corners 3 4"], shares: Float[np.ndarray, "n corners"]
+) -> Float[np.ndarray, "n 3 4"]:
+    """Poses between others: the mean of their positions, and the rotation nearest to the mean of theirs.
+
+    Args:
+        camera_to_worlds: the poses that each result lies between.
+        shares: how near it is to each; non-negative, of sum 1.
+    """
+    mean = np.einsum("nc,ncij->nij", shares, camera_to_worlds)
+    u, _, vt = np.linalg.svd(mean[:, :, :3])
+    # The nearest rotation, not a reflection, in the Frobenius norm (orthogonal Procrustes).
+    u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
+    return np.concatenate((u @ vt, mean[:, :, 3:]), axis=2)
+
+
+def novel_rays(
+    novel: NovelCameras, cameras: Cameras, count: int, generator: np.random.Generator
+) -> tuple[RayBundle, Int[np.ndarray, "rays"], Float[np.ndarray, "cameras 3 4"]]:
+    """Rays through random places of new cameras' images.
+
+    Args:
+        novel: where cameras may stand.
+        cameras: the training cameras, on the CPU, for lenses and image sizes.
+        count: of rays.
+        generator: of all that is random.
+
+    Returns:
+        The rays, on the CPU; for each the number of its new camera; the poses of these.
+    """
+    placed = novel.draw(-(-count // RAYS_PER_CAMERA), generator)
+    like = torch.from_numpy(placed.like)
+    lenses = cameras[like]
+    lenses.camera_to_worlds = torch.from_numpy(placed.camera_to_worlds).to(cameras.camera_to_worlds.dtype)
+    which = np.arange(count) // RAYS_PER_CAMERA
+    sizes = torch.cat((cameras.height[like], cameras.width[like]), dim=1).numpy()[which]
+    places = torch.from_numpy((generator.random((count, 2)) * sizes).astype(np.float32))  # row, column
+    rays = lenses.generate_rays(camera_indices=torch.from_numpy(which)[:, None], coords=places)
+    return rays, which, placed.camera_to_worlds

@@ -1,0 +1,89 @@
+"""Cameras between the training cameras."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from scipy.spatial.transform import Rotation
+
+from dac_nerfstudio.conquer.novel import NovelCameras, between, novel_rays
+
+
+def orbit(count: int) -> np.ndarray:
+    """Poses [count, 3, 4] round the origin at radius 4, some higher than others, that look at it."""
+    poses = np.zeros((count, 3, 4))
+    for number, pose in enumerate(poses):
+        angle = 2 * np.pi * number / count
+        back = np.array([np.cos(angle), np.sin(angle), 0.3 * (number % 3)])
+        back /= np.linalg.norm(back)
+        right = np.cross([0, 0, 1.0], back)
+        right /= np.linalg.norm(right)
+        pose[:] = np.stack((right, np.cross(back, right), back, 4 * back), axis=1)
+    return poses
+
+
+def test_new_cameras_are_rigid_and_stay_between_the_others() -> None:
+    poses = orbit(24)
+    placed = NovelCameras(poses).draw(500, np.random.default_rng(0))
+    turns = placed.camera_to_worlds[:, :, :3]
+    assert turns @ turns.transpose(0, 2, 1) == pytest.approx(np.tile(np.eye(3), (500, 1, 1)), abs=1e-9)
+    assert np.linalg.det(turns) == pytest.approx(np.ones(500))
+    centres = placed.camera_to_worlds[:, :, 3]
+    assert (np.linalg.norm(centres, axis=1) <= 4 + 1e-9).all()
+    # Neighbours are near, so that a chord stays close to the sphere.
+    assert (np.linalg.norm(centres, axis=1) > 3.2).all()
+    # They still look at the middle of the scene, within a few degrees.
+    looking = -turns[:, :, 2]
+    towards = -centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    assert np.degrees(np.arccos((looking * towards).sum(axis=1).clip(-1, 1))).max() < 3
+
+
+def test_new_cameras_fill_the_gaps() -> None:
+    """Every direction of the orbit gets some: none is as far from all new cameras as half the step between old ones."""
+    poses = orbit(24)
+    centres = NovelCameras(poses).draw(500, np.random.default_rng(0)).camera_to_worlds[:, :2, 3]
+    angles = np.sort(np.degrees(np.arctan2(centres[:, 1], centres[:, 0])))
+    assert np.diff(angles).max() < 7.5
+
+
+def test_halfway_is_halfway() -> None:
+    turns = Rotation.from_euler("z", [[10], [50]], degrees=True).as_matrix()
+    poses = np.concatenate((turns, np.array([[[0.0], [0], [0]], [[2], [4], [6]]])), axis=2)
+    (pose,) = between(poses[None], np.array([[0.5, 0.5]]))
+    assert Rotation.from_matrix(pose[:, :3]).as_euler("zyx", degrees=True) == pytest.approx([30, 0, 0], abs=1e-9)
+    assert pose[:, 3] == pytest.approx([1, 2, 3])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_photos_are_enough(count: int) -> None:
+    poses = orbit(24)[:count]
+    placed = NovelCameras(poses).draw(10, np.random.default_rng(0))
+    assert placed.camera_to_worlds.shape == (10, 3, 4) and np.isfinite(placed.camera_to_worlds).all()
+
+
+def test_rays_start_at_their_camera_and_pass_through_its_image() -> None:
+    poses = orbit(24)
+    cameras = Cameras(
+        torch.from_numpy(poses).float(), 50.0, 50.0, 20.0, 15.0, width=40, height=30, camera_type=CameraType.PERSPECTIVE
+    )
+    novel = NovelCameras(poses)
+    rays, which, placed = novel_rays(novel, cameras, 200, np.random.default_rng(3))
+    assert len(rays) == 200 and which.max() + 1 == len(placed) == 4
+    assert rays.origins.numpy() == pytest.approx(placed[which][:, :, 3], abs=1e-5)
+    assert rays.directions.norm(dim=-1).numpy() == pytest.approx(np.ones(200), abs=1e-5)
+    inwards = np.einsum("nji,nj->ni", placed[which][:, :, :3], rays.directions.numpy().astype(float))
+    across = -inwards[:, :2] / inwards[:, 2:]
+    assert (np.abs(across) <= [20.001 / 50, 15.001 / 50]).all()
+    assert np.abs(across).max(axis=0) == pytest.approx([0.4, 0.3], rel=0.05)
+
+
+def test_the_same_generator_gives_the_same_rays() -> None:
+    poses = orbit(24)
+    cameras = Cameras(torch.from_numpy(poses).float(), 50.0, 50.0, 20.0, 15.0, width=40, height=30)
+    first, again, other = (
+        novel_rays(NovelCameras(poses), cameras, 70, np.random.default_rng(seed))[0] for seed in (5, 5, 6)
+    )
+    assert torch.equal(first.origins, again.origins) and torch.equal(first.directions, again.directions)
+    assert not torch.equal(first.origins, other.origins)
