@@ -44,9 +44,11 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from dac_nerfstudio.partition import PartitionError, find_model
+from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.partition import find_model
 from dac_nerfstudio.partition.colmap import read_model
-from dac_nerfstudio.partition.files import atomic_write
+from dac_nerfstudio.presets import PRESETS, Preset
 from dac_nerfstudio.report.markdown import plain, table, write_text
 from dac_nerfstudio.report.scores import SCORES, clock, signed
 from dac_nerfstudio.report.tables import Grid
@@ -54,9 +56,8 @@ from dac_nerfstudio.run.devices import find_devices
 from dac_nerfstudio.run.flags import TABLES, flags_of
 from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.plan import Job, Plan, count_groups, make_plan
-from dac_nerfstudio.run.presets import PRESETS, Preset
 from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import Stage, StageError
+from dac_nerfstudio.stage import Stage
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -287,7 +288,7 @@ class Place:
         """The jobs of an arm.
 
         Raises:
-            StageError, PartitionError: it cannot be planned.
+            UserError: it cannot be planned.
         """
         arm = self.study.arms[arm_name]
         # All of it: what an arm does not say any more must not stay as it was.
@@ -324,7 +325,7 @@ class Place:
         """Of a finished arm: steps and seconds per stage; per model scored, its scores of each view, by name.
 
         Raises:
-            StageError, PartitionError: it is not what it has to be.
+            UserError: it is not what it has to be.
         """
         plan = self.plan(arm_name, seed)
         arm = self.study.arms[arm_name]
@@ -477,7 +478,7 @@ def run(
                     if run_plans([place.plan(arm, seed)], places, console):
                         done.setdefault(arm, {})[seed] = place.figures(arm, seed)
                         continue
-                except (StageError, PartitionError) as error:
+                except UserError as error:
                     console.print(str(error), style="red", highlight=False, soft_wrap=True)
                 problems.append(f"{name}: {arm}, seed {seed}")
             if done:
@@ -718,7 +719,7 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             {"run": run, "page": write_page, "check": check}, description=(__doc__ or "").partition("\n\n")[0]
         )
-    except (PartitionError, StageError) as error:
+    except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", file=sys.stderr)

@@ -15,12 +15,11 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from dac_nerfstudio.partition import PartitionError
+from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.report.division import division_table
 from dac_nerfstudio.run.plan import Only
-from dac_nerfstudio.run.presets import PRESETS
 from dac_nerfstudio.run.slurm_options import DEFAULTS, SlurmOptions
-from dac_nerfstudio.stage import StageError
 
 
 def _scene_name(data: Path, scene: Optional[str]) -> str:
@@ -224,7 +223,7 @@ def report(
         try:
             with console.status(f"Reporting {escape(str(folder))} …"):
                 results = writing.write_report(folder, run)
-        except (PartitionError, StageError) as error:
+        except UserError as error:
             problems.append(str(error))
             continue
         console.print(table(results))
@@ -286,7 +285,7 @@ def main() -> None:
             prog="dac",
             description=__doc__,
         )
-    except (PartitionError, StageError) as error:
+    except UserError as error:
         Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

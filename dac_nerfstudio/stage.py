@@ -14,13 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
-from dac_nerfstudio.partition.files import atomic_write
-
-FILE_NAME = "stage.json"
-
-
-class StageError(ValueError):
-    """A run folder is not what it has to be; the message is for the user."""
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import write_json
+from dac_nerfstudio.layout import RECORD
 
 
 @dataclass
@@ -69,7 +65,7 @@ class Stage:
         for name, peak in peak_memory().items():
             self.peak_memory[name] = max(peak, self.peak_memory.get(name, 0))
         content = {**dataclasses.asdict(self), "complete": self.complete, "fingerprint": self.fingerprint}
-        write_json(run_dir / FILE_NAME, content)
+        write_json(run_dir / RECORD, content)
 
     @classmethod
     def load(cls, run_dir: Path) -> Stage:
@@ -78,11 +74,11 @@ class Stage:
         Raises:
             StageError: there is none, or it is not one.
         """
-        path = run_dir / FILE_NAME
+        path = run_dir / RECORD
         try:
             content = json.loads(path.read_text("utf8"))
         except FileNotFoundError:
-            raise StageError(f"{run_dir} has no {FILE_NAME}: it is not a run folder of this project.") from None
+            raise StageError(f"{run_dir} has no {RECORD}: it is not a run folder of this project.") from None
         except (OSError, ValueError) as error:
             raise StageError(f"{path} cannot be read ({error}). Delete the run folder and train again.") from None
         if not isinstance(content, dict):
@@ -110,30 +106,6 @@ KINDS: Dict[str, Tuple[type, ...]] = {
 """Types of a record's fields in JSON."""
 
 
-def run_folder(path: Path) -> Path:
-    """The run folder that a user meant by naming it, its config.yml, its models' folder or a checkpoint.
-
-    Raises:
-        StageError: it is none of them.
-    """
-    for candidate in (path, *path.parents[:2]):
-        if (candidate / FILE_NAME).exists():
-            return candidate
-    raise StageError(f"{path} is not a run folder: neither it nor the two folders above hold a {FILE_NAME}.")
-
-
-def latest_checkpoint(run_dir: Path) -> Path:
-    """The checkpoint of a run folder that got furthest.
-
-    Raises:
-        StageError: there is none.
-    """
-    checkpoints = sorted((run_dir / "nerfstudio_models").glob("step-*.ckpt"))
-    if not checkpoints:
-        raise StageError(f"{run_dir} has no checkpoint in nerfstudio_models/. Train it again.")
-    return checkpoints[-1]
-
-
 def peak_memory() -> Dict[str, int]:
     """Most bytes that this process has held so far: resident, and of tensors on the GPU where it uses one."""
     try:
@@ -153,9 +125,3 @@ def versions() -> Dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("dac-nerfstudio", "nerfstudio", "torch", "numpy")}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write as a whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf8")

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, run_folder, versions, write_json
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import write_json
+from dac_nerfstudio.layout import latest_checkpoint, run_folder
+from dac_nerfstudio.stage import Stage, versions
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from rich.progress import track
 from torch import Tensor
 
 from dac_nerfstudio.conquer.pixels import PixelSchedule
-from dac_nerfstudio.partition import Partition, PartitionError, Views, align, view_name
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Partition, Views, align, view_name
 
 
 @dataclass

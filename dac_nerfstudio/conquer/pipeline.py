@@ -18,9 +18,9 @@ from rich.progress import track
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.conquer.pixels import key_of
+from dac_nerfstudio.files import temporary_beside
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig
 from dac_nerfstudio.kplanes.scores import SCORES, save_pair
-from dac_nerfstudio.partition.files import temporary_beside
 
 
 @dataclass

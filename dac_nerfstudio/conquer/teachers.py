@@ -14,10 +14,12 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 from dac_nerfstudio.kplanes.proposals import opacity
-from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, run_folder
+from dac_nerfstudio.layout import latest_checkpoint, run_folder
+from dac_nerfstudio.stage import Stage
 
 GEOMETRY = ("near_plane", "far_plane", "scene_radius", "is_contracted", "background_color")
 """Settings in which teacher and student must agree to speak of the same rays."""

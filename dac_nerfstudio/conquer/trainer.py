@@ -21,7 +21,6 @@ from torch import Tensor
 
 from dac_nerfstudio.conquer.datamanager import views_of
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsembleModelConfig
-from dac_nerfstudio.conquer.interruption import Interrupted, stop_requests
 from dac_nerfstudio.conquer.models import StudentModel
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
 from dac_nerfstudio.conquer.pixels import key_of
@@ -34,12 +33,12 @@ from dac_nerfstudio.conquer.teachers import (
     rebuild_config,
     runs_of,
 )
+from dac_nerfstudio.errors import PartitionError, StageError, UserError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
-from dac_nerfstudio.partition import Partition, PartitionError, Views, as_recorded, check_views, find_or_divide, listing
-from dac_nerfstudio.stage import Stage, StageError, latest_checkpoint, run_folder, versions
-
-UserError = (StageError, PartitionError)
-"""What is the user's to mend: shown as a message, without a traceback."""
+from dac_nerfstudio.layout import latest_checkpoint, run_folder
+from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
+from dac_nerfstudio.signals import Interrupted, stop_requests
+from dac_nerfstudio.stage import Stage, versions
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition.contacts import (
     FAINT,
     FONT,
@@ -35,7 +36,6 @@ from dac_nerfstudio.partition.contacts import (
     upright_cameras,
 )
 from dac_nerfstudio.partition.divide import LEAST_EXCESS
-from dac_nerfstudio.partition.files import atomic_write
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import STRATEGIES

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition.contacts import (
     FAINT,
     INK,
@@ -24,7 +25,6 @@ from dac_nerfstudio.partition.contacts import (
     small_photo,
     upright_cameras,
 )
-from dac_nerfstudio.partition.files import atomic_write
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import sector_centres

@@ -8,11 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from dac_nerfstudio.errors import UnreadablePartition
+from dac_nerfstudio.files import temporary_beside
 from dac_nerfstudio.partition.divide import divide
-from dac_nerfstudio.partition.files import temporary_beside
 from dac_nerfstudio.partition.frames import difference
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.views import PartitionError, UnreadablePartition, Views
+from dac_nerfstudio.partition.views import PartitionError, Views
 
 
 def current_partition(scene_dir: Path) -> Partition | None:

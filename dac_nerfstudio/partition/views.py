@@ -13,15 +13,9 @@ from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
+from dac_nerfstudio.errors import PartitionError
+
 IMAGE_FOLDER = re.compile(r"images(_\d+)?")
-
-
-class PartitionError(ValueError):
-    """The data, the settings or a partition file cannot be used; the message tells the user why and what to do."""
-
-
-class UnreadablePartition(PartitionError):
-    """A partition file of another version, or something else altogether: there is nothing in it to go by."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.report.runs import Run, SceneRuns
 from dac_nerfstudio.report.scores import METHODS
-from dac_nerfstudio.run.presets import PRESETS
 
 
 def commands(scene: SceneRuns) -> List[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from dac_nerfstudio.partition.files import atomic_write
+from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.report.scores import SCORES
 from dac_nerfstudio.report.tables import (
     Grid,

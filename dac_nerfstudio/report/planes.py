@@ -7,7 +7,8 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
-from dac_nerfstudio.stage import StageError, latest_checkpoint
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import latest_checkpoint
 
 PLANES = ("x–y", "x–z", "y–z")
 """Column and row axis of each plane, as ``kplanes.planes`` has them."""

@@ -10,11 +10,11 @@ from typing import Any, Dict, List, Optional
 from rich import box
 from rich.table import Table
 
+from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
 from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
 from dac_nerfstudio.report.scores import METHODS, SCORES, TITLES, clock
-from dac_nerfstudio.stage import write_json
 
 __all__ = ["figures", "gather", "latest_run", "save", "table"]
 

@@ -8,9 +8,10 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.report.scores import METHODS, SCORES
-from dac_nerfstudio.stage import Stage, StageError
+from dac_nerfstudio.stage import Stage
 
 SUFFIXES = ("", "-360")
 """Of methods, for the kinds of scenes."""

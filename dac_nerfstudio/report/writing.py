@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from dac_nerfstudio.files import write_json
 from dac_nerfstudio.report.markdown import markdown, write_text
 from dac_nerfstudio.report.page import page
 from dac_nerfstudio.report.results import figures, save
 from dac_nerfstudio.report.runs import latest_run, read_scene
 from dac_nerfstudio.report.scenes import combine, common_folder, markdown_of, page_of
-from dac_nerfstudio.stage import write_json
 
 REPORT, TEXT = "report.html", "results.md"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.errors import StageError
 
 
 def find_devices(asked: str) -> Tuple[str, ...]:

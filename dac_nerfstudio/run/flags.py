@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, Tuple
 
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.errors import StageError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
-from dac_nerfstudio.conquer.interruption import SIGNALS, handling
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, log_path
 from dac_nerfstudio.run.process import PRELOAD, Place, start
 from dac_nerfstudio.run.table import Row, draw
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.signals import SIGNALS, handling
 
 END_OF_LOG = 12
 """Lines of a failed job's log that are shown."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict
 
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.errors import StageError
 
 FILE_NAME = ".dac-run.lock"
 PATIENCE = 120.0

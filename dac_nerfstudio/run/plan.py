@@ -8,10 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import run_folder
 from dac_nerfstudio.partition import Partition, current_partition, divide, find_model, read_views
 from dac_nerfstudio.partition.reading import IMAGE_SUFFIXES
-from dac_nerfstudio.run.presets import PRESETS
-from dac_nerfstudio.stage import StageError, run_folder
+from dac_nerfstudio.presets import PRESETS
 
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 

@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
-from dac_nerfstudio.conquer.interruption import SIGNALS
 from dac_nerfstudio.run.plan import Job, Plan
+from dac_nerfstudio.signals import SIGNALS
 
 PRELOAD = ["dac_nerfstudio.run.server", "dac_nerfstudio.run.worker"]
 """What the server imports from which jobs are forked, in this order."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from dac_nerfstudio.conquer.interruption import SIGNALS
+from dac_nerfstudio.signals import SIGNALS
 
 # Out of reach of a terminal and of signals to the group of the process that started it; jobs are in this group, too.
 os.setsid()

@@ -20,12 +20,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import write_json
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.plan import Plan
 from dac_nerfstudio.run.slurm_options import DEFAULTS, MOST_TIMES, SlurmOptions, parameters
 from dac_nerfstudio.run.slurm_stage import ReportJob, StageJob, Status, slurm_folder
 from dac_nerfstudio.run.table import Row, draw
-from dac_nerfstudio.stage import StageError, write_json
 
 RECORD = "slurm-jobs.json"
 """In the scene's folder: the jobs that were submitted last."""

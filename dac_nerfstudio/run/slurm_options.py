@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple, Union
 
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.errors import StageError
 
 WARNING = 90
 """Seconds before a job's time is up at which it is told to save."""

@@ -19,10 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Iterator, Optional
 
-from dac_nerfstudio.conquer.interruption import Interrupted
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import write_json
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, log_path
-from dac_nerfstudio.stage import StageError, write_json
+from dac_nerfstudio.signals import Interrupted
 
 
 def slurm_folder(scene_dir: Path) -> Path:

@@ -24,9 +24,10 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 
-from dac_nerfstudio.conquer.interruption import Interrupted
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
-from dac_nerfstudio.conquer.trainer import DaCTrainer, DaCTrainerConfig, UserError, flattened
+from dac_nerfstudio.conquer.trainer import DaCTrainer, DaCTrainerConfig, flattened
+from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.files import atomic_write, write_json
 from dac_nerfstudio.kplanes.model import lpips_weights
 from dac_nerfstudio.kplanes.scores import can_flip, left_out
 from dac_nerfstudio.partition import (
@@ -39,10 +40,10 @@ from dac_nerfstudio.partition import (
     read_test_views,
 )
 from dac_nerfstudio.partition import split as divide_scene
-from dac_nerfstudio.partition.files import atomic_write
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, divide_settings
-from dac_nerfstudio.stage import Stage, StageError, write_json
+from dac_nerfstudio.signals import Interrupted
+from dac_nerfstudio.stage import Stage
 
 EVALUATION, EVALUATION_FORMAT = "evaluation.json", 3
 """Scores of an earlier format are made again."""

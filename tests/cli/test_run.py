@@ -20,15 +20,17 @@ from PIL import Image
 from rich.console import Console
 
 from dac_nerfstudio import cli
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import Partition, divide, publish, read_views
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.report.results import gather
 from dac_nerfstudio.run.flags import read_flags
 from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, make_plan
-from dac_nerfstudio.run.presets import PRESETS
-from dac_nerfstudio.stage import Stage, StageError, write_json
+from dac_nerfstudio.stage import Stage
 
 RUN = "demo-seed7"
 TRAINED = ["trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]

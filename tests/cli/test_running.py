@@ -19,7 +19,7 @@ import pytest
 from conftest import Shell
 from rich.console import Console
 
-from dac_nerfstudio.conquer.interruption import SIGNALS
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.partition import divide, read_views
 from dac_nerfstudio.run.devices import find_devices
 from dac_nerfstudio.run.flags import read_flags
@@ -29,7 +29,7 @@ from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, divide_settings
 from dac_nerfstudio.run.process import visible_device
 from dac_nerfstudio.run.table import Row
-from dac_nerfstudio.stage import StageError
+from dac_nerfstudio.signals import SIGNALS
 
 
 def test_flags_of_a_file_are_those_of_the_command_line(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ import multiprocessing.reduction, signal, sys
 import rich.console  # looks for fcntl where there is a terminal
 del signal.SIGHUP, signal.SIGUSR2, signal.pthread_sigmask, multiprocessing.reduction.DupFd
 sys.modules["fcntl"] = None
-import dac_nerfstudio.conquer.interruption, dac_nerfstudio.run.process, dac_nerfstudio.run.slurm
+import dac_nerfstudio.signals, dac_nerfstudio.run.process, dac_nerfstudio.run.slurm
 from dac_nerfstudio.run.local import run_plans
-print(*map(int, dac_nerfstudio.conquer.interruption.SIGNALS))
+print(*map(int, dac_nerfstudio.signals.SIGNALS))
 multiprocessing.get_all_start_methods = lambda: ["spawn"]
 try:
     run_plans([], ["cpu"], rich.console.Console())
@@ -200,7 +200,7 @@ import os, signal, sys, time
 if len(sys.argv) < 4:  # in the background of a script, or of nohup, these are ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from dac_nerfstudio.conquer.interruption import stop_requests
+from dac_nerfstudio.signals import stop_requests
 with stop_requests() as request:
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(0.1)
@@ -285,7 +285,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_threads_other_than_the_first_hear_no_signals() -> None:
-    from dac_nerfstudio.conquer.interruption import stop_requests
+    from dac_nerfstudio.signals import stop_requests
 
     with multiprocessing.pool.ThreadPool(1) as pool:
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from slurm_cluster import cluster, lacking
 
 from dac_nerfstudio.cli import main
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.run import slurm
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Plan, make_plan
@@ -26,7 +27,7 @@ from dac_nerfstudio.run.slurm import RECORD, check_executor, follow, refuse_queu
 from dac_nerfstudio.run.slurm_options import DEFAULTS, RESTART, SlurmOptions, minutes
 from dac_nerfstudio.run.slurm_stage import StageJob, Status, _end_or_requeue, _interrupting
 from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import Stage, StageError
+from dac_nerfstudio.stage import Stage
 
 FAKE = {
     # Keeps each script under the number it gives the job; does not take the one whose number is in the file `refuse`.
@@ -328,7 +329,7 @@ def test_options_that_would_be_ignored_are_refused(fake: FakeSlurm) -> None:
 def test_interrupted_stage_comes_back_unless_slurm_has_decided(
     number: int, state: str, outcome: str, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from dac_nerfstudio.conquer.interruption import Interrupted
+    from dac_nerfstudio.signals import Interrupted
 
     def submitits(received: int, frame: object) -> None:
         raise SystemExit("requeued")

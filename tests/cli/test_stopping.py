@@ -146,8 +146,8 @@ def test_asked_to_stop_while_the_last_step_is_saved(asked: bool, monkeypatch: py
     """The stage is finished, but no other begins."""
     from nerfstudio.engine.trainer import Trainer
 
-    from dac_nerfstudio.conquer.interruption import Interrupted
     from dac_nerfstudio.conquer.trainer import DaCTrainer
+    from dac_nerfstudio.signals import Interrupted
 
     monkeypatch.setattr(Trainer, "train", lambda self: signal.raise_signal(signal.SIGTERM) if asked else None)
     trainer = object.__new__(DaCTrainer)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig, Photos, name_of, views_of
 from dac_nerfstudio.conquer.pixels import PixelSchedule
-from dac_nerfstudio.partition import Partition, PartitionError, Transform, divide, read_views
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Partition, Transform, divide, read_views
 from dac_nerfstudio.scenes import make_demo_scene
 
 Manager = Callable[..., DaCDataManager]

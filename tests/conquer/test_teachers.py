@@ -22,8 +22,10 @@ from dac_nerfstudio.conquer.teachers import (
     rebuild_config,
     runs_of,
 )
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.stage import Stage, StageError, run_folder
+from dac_nerfstudio.layout import run_folder
+from dac_nerfstudio.stage import Stage
 
 TinyModel = Callable[..., KPlanesModel]
 SaveRun = Callable[..., tuple[Path, Stage]]

@@ -8,7 +8,7 @@ import pytest
 from colmap_files import CAMERA_MODELS, Camera, Photo
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import PartitionError
+from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition.colmap import find_model, read_model
 
 PINHOLE = (100.0, 101.0, 8.0, 6.0)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dac_nerfstudio.partition import Axis, PartitionError, Transform, Views, align, find_axis
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Axis, Transform, Views, align, find_axis
 from dac_nerfstudio.partition.frames import difference, find_middle, spread
 
 

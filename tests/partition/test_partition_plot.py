@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import dac_nerfstudio
-from dac_nerfstudio.partition import PartitionError, Similarity, assess, divide, measure, plot_partition
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Similarity, assess, divide, measure, plot_partition
 from dac_nerfstudio.partition.contacts import (
     COLOURS,
     border_views,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import PartitionError, Transform, Views, align, as_recorded, read_views
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Transform, Views, align, as_recorded, read_views
 
 IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 

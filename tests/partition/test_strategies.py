@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dac_nerfstudio.partition import PartitionError, Views, azimuth, find_axis, measure, sector_centres, view_distances
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Views, azimuth, find_axis, measure, sector_centres, view_distances
 from dac_nerfstudio.partition.frames import spread
 from dac_nerfstudio.partition.strategies import grouper, kmeans, louvain, smallest_group, spectral
 

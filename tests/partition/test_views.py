@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import dac_nerfstudio
-from dac_nerfstudio.partition import PartitionError, Views, view_name
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Views, view_name
 
 INTRINSICS = [100.0, 100.0, 8.0, 6.0, 16.0, 12.0]
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import Partition, Views, divide, publish
-from dac_nerfstudio.stage import Stage, write_json
+from dac_nerfstudio.stage import Stage
 
 RUN = "quick-seed7"
 SIZE = 24

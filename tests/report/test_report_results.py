@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.report.results import gather, latest_run, save, table
-from dac_nerfstudio.stage import StageError
 
 RUN = "quick-seed7"
 

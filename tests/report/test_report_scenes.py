@@ -9,9 +9,9 @@ import pytest
 from run_folders import Maker
 
 from dac_nerfstudio import cli
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.report.results import gather
 from dac_nerfstudio.report.scenes import combine, scene_grid
-from dac_nerfstudio.stage import StageError
 
 RUN = "quick-seed7"
 

@@ -1,0 +1,19 @@
+"""What is the user's to mend: shown as a message, without a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something that the user can put right; the message says what was found, what was expected and what to type."""
+
+
+class StageError(UserError):
+    """A run folder, a flag or this machine is not what a stage needs."""
+
+
+class PartitionError(UserError):
+    """The data, the settings or a partition file cannot be used."""
+
+
+class UnreadablePartition(PartitionError):
+    """A partition file of another version, or something else altogether: there is nothing in it to go by."""
