@@ -19,7 +19,7 @@ from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.report.division import division_table
 from dac_nerfstudio.run.plan import Only
-from dac_nerfstudio.run.slurm_options import DEFAULTS, SlurmOptions
+from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
 
 
 def _scene_name(data: Path, scene: Optional[str]) -> str:
@@ -67,7 +67,7 @@ def split(
     """
     from dac_nerfstudio import partition as dividing
     from dac_nerfstudio.run.lock import scene_lock
-    from dac_nerfstudio.run.slurm import refuse_queued
+    from dac_nerfstudio.run.slurm.queue import refuse_queued
 
     console, scene_dir = Console(), output_dir / _scene_name(data, scene)
     with _showing_warnings(console):
@@ -149,7 +149,8 @@ def run(
     from dac_nerfstudio.run.flags import read_flags
     from dac_nerfstudio.run.local import explain_plan, run_plans
     from dac_nerfstudio.run.plan import make_plan
-    from dac_nerfstudio.run.slurm import check_executor, refuse_queued, run_on_slurm
+    from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
+    from dac_nerfstudio.run.slurm.queue import refuse_queued
 
     check_executor(executor, slurm, devices)
     console = Console()
@@ -214,31 +215,9 @@ def report(
         more: Results of further scenes.
         run: Name of the runs to report, such as quick-seed42; by default the latest of each scene.
     """
-    from dac_nerfstudio.report import scenes, writing
-    from dac_nerfstudio.report.results import table
-    from dac_nerfstudio.report.tables import remarks
+    from dac_nerfstudio.report.printing import report_scenes
 
-    console, reported, problems = Console(), {}, []
-    for folder in (scene_dir, *more):
-        try:
-            with console.status(f"Reporting {escape(str(folder))} …"):
-                results = writing.write_report(folder, run)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        console.print(table(results))
-        for remark in remarks(results):
-            console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
-        console.print(f"Report:  {escape(str(writing.page_path(folder)))}", highlight=False, soft_wrap=True)
-        reported[folder] = results
-    if len(reported) > 1:
-        combined = scenes.combine(list(reported.values()))
-        console.print(scenes.terminal_table(combined))
-        path = writing.write_combined(list(reported), combined)
-        where = "not written, as these scenes lie in different folders" if path is None else escape(str(path))
-        console.print(f"All:     {where}", highlight=False, soft_wrap=True)
-    if problems:
-        raise StageError("\n".join(problems))
+    report_scenes([scene_dir, *more], run, Console())
 
 
 def check() -> None:

@@ -21,9 +21,10 @@ from rich.live import Live
 from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import log_path
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan, log_path
+from dac_nerfstudio.run.plan import Job, Plan
 from dac_nerfstudio.run.process import PRELOAD, Place, start
 from dac_nerfstudio.run.table import Row, draw
 from dac_nerfstudio.signals import SIGNALS, handling

@@ -53,11 +53,6 @@ class Plan:
     """Of ready experts: the scene's first partition, if it has none yet."""
 
 
-def log_path(scene_dir: Path, stage: str) -> Path:
-    """Where what a stage prints goes, wherever it runs."""
-    return scene_dir / "logs" / f"{stage.replace(' ', '-')}.log"
-
-
 def scene_suffix(data: Path) -> str:
     """Which kind of methods a data folder wants: '' for bounded scenes, '-360' for real ones.
 

@@ -214,7 +214,7 @@ def test_dividing_waits_for_nobody_who_works_on_the_scene(
     def queued(scene_dir: Path) -> None:
         raise StageError(f"jobs of {scene_dir.name} are queued")
 
-    monkeypatch.setattr("dac_nerfstudio.run.slurm.refuse_queued", queued)
+    monkeypatch.setattr("dac_nerfstudio.run.slurm.queue.refuse_queued", queued)
     with pytest.raises(StageError, match="jobs of demo are queued"):
         cli.split(shell.folder / "demo", output_dir=tmp_path)
     assert not (tmp_path / "demo" / "partition.json").exists()

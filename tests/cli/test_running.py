@@ -176,13 +176,13 @@ import multiprocessing.reduction, signal, sys
 import rich.console  # looks for fcntl where there is a terminal
 del signal.SIGHUP, signal.SIGUSR2, signal.pthread_sigmask, multiprocessing.reduction.DupFd
 sys.modules["fcntl"] = None
-import dac_nerfstudio.signals, dac_nerfstudio.run.process, dac_nerfstudio.run.slurm
+import dac_nerfstudio.errors, dac_nerfstudio.signals, dac_nerfstudio.run.process, dac_nerfstudio.run.slurm.executor
 from dac_nerfstudio.run.local import run_plans
 print(*map(int, dac_nerfstudio.signals.SIGNALS))
 multiprocessing.get_all_start_methods = lambda: ["spawn"]
 try:
     run_plans([], ["cpu"], rich.console.Console())
-except dac_nerfstudio.stage.StageError as error:
+except dac_nerfstudio.errors.StageError as error:
     print(error)
 """
 

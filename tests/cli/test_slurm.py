@@ -20,12 +20,14 @@ from slurm_cluster import cluster, lacking
 
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.run import slurm
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Plan, make_plan
-from dac_nerfstudio.run.slurm import RECORD, check_executor, follow, refuse_queued, run_on_slurm, submit
-from dac_nerfstudio.run.slurm_options import DEFAULTS, RESTART, SlurmOptions, minutes
-from dac_nerfstudio.run.slurm_stage import StageJob, Status, _end_or_requeue, _interrupting
+from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
+from dac_nerfstudio.run.slurm.follow import follow
+from dac_nerfstudio.run.slurm.job import StageJob, Status, _end_or_requeue, _interrupting
+from dac_nerfstudio.run.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
+from dac_nerfstudio.run.slurm.queue import RECORD, refuse_queued
+from dac_nerfstudio.run.slurm.submit import submit
 from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage
 
@@ -275,8 +277,8 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dac_nerfstudio.run.local.run_plans", lambda *arguments, **named: True)
-    monkeypatch.setattr(slurm.time, "sleep", interrupted)
+    monkeypatch.setattr("dac_nerfstudio.run.slurm.executor.run_plans", lambda *arguments, **named: True)
+    monkeypatch.setattr(time, "sleep", interrupted)
     plan = planned(video=False)
     with (tmp_path / "told").open("w") as file:
         console = Console(file=file, width=200, record=True)

@@ -13,22 +13,20 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Iterator, Optional
 
+from rich.console import Console
+
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.layout import is_scored, log_path, slurm_status
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan, log_path
+from dac_nerfstudio.run.plan import Job, Plan
 from dac_nerfstudio.signals import Interrupted
-
-
-def slurm_folder(scene_dir: Path) -> Path:
-    """Scripts, pickles and Slurm's own words on each job."""
-    return scene_dir / "logs" / "slurm"
 
 
 class Status:
@@ -38,7 +36,7 @@ class Status:
     """Seconds between two reports of the same phase: the file system may be everybody's."""
 
     def __init__(self, scene_dir: Path, stage: str, job_id: str) -> None:
-        self.path = slurm_folder(scene_dir) / f"{stage.replace(' ', '-')}.json"
+        self.path = slurm_status(scene_dir, stage)
         self.job_id = job_id
         self.last: Optional[Report] = None
         self._written = 0.0
@@ -102,15 +100,15 @@ class ReportJob:
     name: str = "report"
 
     def __call__(self) -> None:
-        from dac_nerfstudio.cli import report
+        from dac_nerfstudio.report.printing import report_scenes
 
         status = Status(self.scene_dir, self.name, this_job())
-        if not any(self.scene_dir.rglob("evaluation.json")):
+        if not is_scored(self.scene_dir):
             status.tell(Report("done", text="there is nothing to report"))
             return
         try:
-            with log_path(self.scene_dir, self.name).open("w") as file, redirect_stdout(file):
-                report(self.scene_dir, run=self.run)
+            with log_path(self.scene_dir, self.name).open("w") as file:
+                report_scenes([self.scene_dir], self.run, Console(file=file))
         except StageError as error:
             status.tell(Report("failed", text=str(error)))
             raise

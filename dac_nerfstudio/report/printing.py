@@ -1,0 +1,48 @@
+"""Reports of scenes, written and printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.report import scenes, writing
+from dac_nerfstudio.report.results import table
+from dac_nerfstudio.report.tables import remarks
+
+
+def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Console) -> None:
+    """Write the report of each scene, and one of all where there are several; print their tables.
+
+    Args:
+        scene_dirs: the scenes' folders of results.
+        run: name of the runs to report; None takes the latest of each scene.
+        console: where tables, and where the pages lie, are printed.
+
+    Raises:
+        StageError: some scenes cannot be reported; the others are.
+    """
+    reported, problems = {}, []
+    for folder in scene_dirs:
+        try:
+            with console.status(f"Reporting {escape(str(folder))} …"):
+                results = writing.write_report(folder, run)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        console.print(table(results))
+        for remark in remarks(results):
+            console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
+        console.print(f"Report:  {escape(str(writing.page_path(folder)))}", highlight=False, soft_wrap=True)
+        reported[folder] = results
+    if len(reported) > 1:
+        combined = scenes.combine(list(reported.values()))
+        console.print(scenes.terminal_table(combined))
+        path = writing.write_combined(list(reported), combined)
+        where = "not written, as these scenes lie in different folders" if path is None else escape(str(path))
+        console.print(f"All:     {where}", highlight=False, soft_wrap=True)
+    if problems:
+        raise StageError("\n".join(problems))

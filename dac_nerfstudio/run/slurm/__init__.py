@@ -1,0 +1,1 @@
+"""Plans on a Slurm cluster, by way of submitit."""
