@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STEPS, TINY, Finished, Shell
+from commands import STEPS, TINY, Finished, Shell
 
 from dac_nerfstudio.run.plan import Job
 from dac_nerfstudio.stage import Stage

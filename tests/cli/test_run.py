@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
+from commands import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
 from PIL import Image
 from rich.console import Console
 

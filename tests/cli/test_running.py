@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from conftest import Shell
+from commands import Shell
 from rich.console import Console
 
 from dac_nerfstudio.errors import StageError

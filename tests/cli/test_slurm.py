@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GROUPS, TEST_VIEWS, Shell
+from commands import GROUPS, TEST_VIEWS, Shell
 from rich.console import Console
 from slurm_cluster import cluster, lacking
 
@@ -292,7 +292,7 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
 def test_slurm_without_submitit_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(slurm, "find_spec", lambda name: None)
+    monkeypatch.setattr("dac_nerfstudio.run.slurm.executor.find_spec", lambda name: None)
     monkeypatch.setattr("sys.argv", ["dac", "run", "--executor", "slurm", "--data", "demo"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import TINY_MODEL, Shell
+from commands import TINY_MODEL, Shell
 
 from dac_nerfstudio.stage import Stage
 

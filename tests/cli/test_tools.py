@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GROUPS, TEST_VIEWS, Shell
+from commands import GROUPS, TEST_VIEWS, Shell
 from PIL import Image
 
 STUDENT = ("--load-config", str(Path("outputs", "demo", "dac-finetune", "run", "config.yml")))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import METHODS, SAVED, STEPS
+from commands import METHODS, SAVED, STEPS
 
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.stage import Stage
