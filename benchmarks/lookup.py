@@ -11,7 +11,7 @@ have), features are written. Backward: points, touched corners and the features'
 is written in full and its touched corners read and written again. Above 100 % the bytes stayed in a cache.
 
     python benchmarks/lookup.py --threads 1 2 --json lookup.json
-    python benchmarks/lookup.py --device cuda --dtypes float32 float16
+    python benchmarks/lookup.py --device cuda --dtypes float32 float16 --numbers 512 1024 2048
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Options:
     """Numbers of CPU threads."""
     points: Literal["uniform", "rays"] = "uniform"
     """Points anywhere, or 64 in a row along each of many lines, as in training."""
+    numbers: tuple[int, ...] = ()
+    """On CUDA, points times channels per program of the Triton kernels; by default what training uses."""
     turns: int = 10
     """Timings of each backend."""
     json: Optional[Path] = None
@@ -104,8 +106,12 @@ def measure(size: Size, options: Options, dtype: torch.dtype, threads: int) -> l
         with stage("backward"):
             torch.autograd.grad(features, coefficients, upstream)
 
-    def ours(backend: Backend) -> Any:
+    def ours(backend: Backend, numbers: Optional[int] = None) -> Any:
         def run(stage: timing.Stage) -> None:
+            if numbers is not None:
+                from dac_nerfstudio.kplanes.backends import triton
+
+                triton.NUMBERS_PER_PROGRAM = numbers
             with stage("forward"):
                 features = lookup(scales, points, backend)
             with stage("backward"):
@@ -116,6 +122,9 @@ def measure(size: Size, options: Options, dtype: torch.dtype, threads: int) -> l
     fastest = choose(scales, points)
     backends: tuple[Backend, ...] = ("reference",) if fastest == "reference" else ("reference", fastest)
     contestants = {"naive": naive, **{str(name): ours(name) for name in backends}}
+    if fastest == "triton" and options.numbers:
+        del contestants["triton"]
+        contestants.update({f"triton, {numbers}": ours("triton", numbers) for numbers in options.numbers})
     times = timing.alternate(contestants, options.turns, device)
     least = moved_bytes(size, dtype.itemsize)
     bandwidth = timing.copy_bandwidth(device)

@@ -32,6 +32,10 @@ def squared_differences(scale: Float[Tensor, "P R R C"], backend: Optional[Backe
         from dac_nerfstudio.kplanes.backends import cpu
 
         return cpu.squared_differences(scale)
+    if backend == "triton":
+        from dac_nerfstudio.kplanes.backends import triton
+
+        return triton.squared_differences(scale)
     rows = (scale[:, 1:] - scale[:, :-1]).square().mean(dim=(1, 2, 3))
     columns = (scale[:, :, 1:] - scale[:, :, :-1]).square().mean(dim=(1, 2, 3))
     return (rows + columns).sum()

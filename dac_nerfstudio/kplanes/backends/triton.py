@@ -1,12 +1,14 @@
-"""The plane lookup on CUDA: Triton kernels fused over the three planes and their product. Import late.
+"""The plane lookup and total variation on CUDA: Triton kernels. Import late.
 
-One launch per scale; a program has ``BLOCK`` points and all their channels, padded to ``WIDTH``, a power of two. Planes
-and features are stored in float16, bfloat16 or float32, and computed with in float32. The planes' gradient is summed by
-float32 atomics, in no fixed order: like that of PyTorch's ``grid_sample`` on CUDA, it is not exactly repeatable.
+The lookup is fused over the three planes and their product. One launch per scale; a program has ``BLOCK`` points and
+all their channels, padded to ``WIDTH``, a power of two. Planes and features are stored in float16, bfloat16 or float32,
+and computed with in float32. The planes' gradient is summed by float32 atomics, in no fixed order: like that of
+PyTorch's ``grid_sample`` on CUDA, it is not exactly repeatable. Total variation is: each program writes its own sum.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Optional, Sequence
 
 import torch
@@ -16,8 +18,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-NUMBERS_PER_PROGRAM = 2048
-"""Points times channels."""
+NUMBERS_PER_PROGRAM = 512
+"""Points times channels. With 4 warps, 4 numbers are a thread's: 16 bytes, as much as a load or a store may have. The
+backward pass then takes 70 (sm_80) or 48 (sm_90) registers, so that 28 or 40 warps share a multiprocessor; with 2048
+numbers these were 8 (``benchmarks/registers.py``)."""
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+"""Fusion of multiplications and additions is asked for because Triton's default is about to change."""
+DIFFERENCES_PER_PROGRAM = 1024
+"""Numbers of a row of a plane whose differences one program sums up."""
 
 
 @triton.jit
@@ -137,10 +145,15 @@ def _backward(
         tl.store(target + 2, tl.load(target + 2, mask=there) + (xz_down + yz_down) * z_slope, mask=there)
 
 
-def _tiling(channels: int) -> tuple[int, int]:
-    """Channels with padding, and points per program."""
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Launches kernels there. Tensors of Triton's interpreter are on the CPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def tiling(channels: int, numbers: int) -> tuple[int, int]:
+    """Channels with padding, and points per program of as many ``numbers``."""
     width = triton.next_power_of_2(channels)
-    return width, max(NUMBERS_PER_PROGRAM // width, 1)
+    return width, max(numbers // width, 1)
 
 
 class _Lookup(torch.autograd.Function):
@@ -149,13 +162,13 @@ class _Lookup(torch.autograd.Function):
         points = points.contiguous()
         ctx.save_for_backward(points, *scales)
         channels = scales[0].shape[3]
-        width, block = _tiling(channels)
+        width, block = tiling(channels, NUMBERS_PER_PROGRAM)
         out = scales[0].new_empty(len(points), channels * len(scales))
         programs = triton.cdiv(len(points), block)
         for number, planes in enumerate(scales if programs else ()):
             _forward[(programs,)](
                 planes, points, out, len(points), planes.shape[1] - 1, out.shape[1], number * channels,
-                CHANNELS=channels, WIDTH=width, BLOCK=block,
+                CHANNELS=channels, WIDTH=width, BLOCK=block, **LAUNCH,
             )  # fmt: skip
         return out
 
@@ -166,7 +179,7 @@ class _Lookup(torch.autograd.Function):
         points_wanted, *planes_wanted = ctx.needs_input_grad
         features = upstream[0].contiguous()
         channels = scales[0].shape[3]
-        width, block = _tiling(channels)
+        width, block = tiling(channels, NUMBERS_PER_PROGRAM)
         points_gradient = torch.zeros_like(points, dtype=torch.float32) if points_wanted else None
         results: list[Optional[Tensor]] = []
         programs = triton.cdiv(len(points), block)
@@ -176,7 +189,7 @@ class _Lookup(torch.autograd.Function):
                 _backward[(programs,)](
                     planes, points, features, gradient, points_gradient,
                     len(points), planes.shape[1] - 1, features.shape[1], number * channels,
-                    CHANNELS=channels, WIDTH=width, BLOCK=block, PLANES=wanted, POINTS=points_wanted,
+                    CHANNELS=channels, WIDTH=width, BLOCK=block, PLANES=wanted, POINTS=points_wanted, **LAUNCH,
                 )  # fmt: skip
             results.append(None if gradient is None else gradient.to(planes.dtype))
         return (None if points_gradient is None else points_gradient.to(points.dtype), *results)
@@ -187,7 +200,78 @@ def lookup(scales: Sequence[Float[Tensor, "3 R R C"]], points: Float[Tensor, "po
 
     Features have the planes' type.
     """
-    if not points.is_cuda:  # as in Triton's interpreter
+    with _on(points.device):
         return _Lookup.apply(points, *scales)
-    with torch.cuda.device(points.device):
-        return _Lookup.apply(points, *scales)
+
+
+@triton.jit
+def _row(size, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    """A program's row: where it starts, how long it is, the program's numbers of it, and its place in the plane."""
+    row = tl.program_id(0)
+    length = size * CHANNELS
+    return row.to(tl.int64) * length, length, tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), row % size
+
+
+@triton.jit
+def _difference(here, neighbour, mask):
+    """What is ``here`` less what is stored at ``neighbour``; 0 where there is none."""
+    return tl.where(mask, here - tl.load(neighbour, mask=mask, other=0.0), 0.0)
+
+
+@triton.jit(do_not_specialize=["size"])
+def _sum_squares(planes, sums, size, factor, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    start, length, k, row = _row(size, CHANNELS, BLOCK)
+    at = planes + start + k
+    here = tl.load(at, mask=k < length, other=0.0)
+    along = _difference(here, at + CHANNELS, k + CHANNELS < length)
+    down = _difference(here, at + length, k < tl.where(row + 1 < size, length, 0))
+    total = tl.sum(along * along + down * down)
+    tl.store(sums + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), total * factor)
+
+
+@triton.jit(do_not_specialize=["size"])
+def _differentiate_squares(planes, upstream, gradient, size, factor, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    start, length, k, row = _row(size, CHANNELS, BLOCK)
+    at, mask = planes + start + k, k < length
+    here = tl.load(at, mask=mask, other=0.0)
+    total = _difference(here, at - CHANNELS, mask & (k >= CHANNELS))
+    total += _difference(here, at + CHANNELS, k + CHANNELS < length)
+    total += _difference(here, at - length, k < tl.where(row > 0, length, 0))
+    total += _difference(here, at + length, k < tl.where(row + 1 < size, length, 0))
+    tl.store(gradient + start + k, total * (2 * factor * tl.load(upstream)), mask=mask)
+
+
+class _SquaredDifferences(torch.autograd.Function):
+    """Reads the planes once forward; once more, and writes their gradient, backward."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor) -> Tensor:
+        ctx.save_for_backward(planes)
+        grid, size, factor, constants = _rows(planes)
+        sums = planes.new_empty(grid)
+        _sum_squares[grid](planes, sums, size, factor, **constants)
+        return sums.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        (planes,) = ctx.saved_tensors
+        grid, size, factor, constants = _rows(planes)
+        gradient = torch.empty_like(planes)
+        _differentiate_squares[grid](planes, upstream[0], gradient, size, factor, **constants)
+        return gradient
+
+
+def _rows(planes: Tensor) -> tuple[tuple[int, int], int, float, dict[str, Any]]:
+    """Programs by rows and parts of rows, rows of a plane, one over the differences in a plane along either axis, and
+    what the kernels are compiled for."""
+    count, size, _, channels = planes.shape
+    grid = count * size, triton.cdiv(size * channels, DIFFERENCES_PER_PROGRAM)
+    constants = {"CHANNELS": channels, "BLOCK": DIFFERENCES_PER_PROGRAM, **LAUNCH}
+    return grid, size, 1 / (size * (size - 1) * channels), constants
+
+
+def squared_differences(scale: Float[Tensor, "P R R C"]) -> Float[Tensor, ""]:
+    """``dac_nerfstudio.kplanes.regularizers.squared_differences`` for float32 on CUDA and R >= 2."""
+    with _on(scale.device):
+        return _SquaredDifferences.apply(scale)
