@@ -25,7 +25,7 @@ import tyro
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
-from dac_nerfstudio.conquer.models import StudentModel
+from dac_nerfstudio.conquer.models import ExpertModel, StudentModel
 from dac_nerfstudio.conquer.teachers import ExpertBank
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.methods import BOUNDED, methods
@@ -83,8 +83,9 @@ class Training:
         self.manager.to(device)
         self.model = self.new_model(config)
         if isinstance(self.model, StudentModel):
-            experts = [self.new_model(config).eval().requires_grad_(False) for _ in range(groups)]
-            self.model.teachers = ExpertBank(experts)
+            box = self.manager.train_dataset.scene_box
+            experts = [ExpertModel(config.pipeline.model, box, num_train_data=0) for _ in range(groups)]
+            self.model.teachers = ExpertBank([expert.teach_on(device) for expert in experts])
         self.optimizers = Optimizers(copy.deepcopy(config.optimizers), self.model.get_param_groups())
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed)
         self.model.step = config.pipeline.model.proposal_warmup

@@ -18,7 +18,7 @@ from dac_nerfstudio.conquer.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
 from dac_nerfstudio.conquer.models import StudentModelConfig
 from dac_nerfstudio.conquer.optimizers import FusedAdamConfig
-from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
+from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
 from dac_nerfstudio.conquer.schedules import CosineScheduleConfig
 from dac_nerfstudio.conquer.trainer import (
     DaCTrainerConfig,
@@ -128,7 +128,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
         "distill": (
             DistillTrainerConfig(
                 **common("distill", kind.distill_rate),
-                pipeline=DaCPipelineConfig(**pipeline(model(StudentModelConfig))),
+                pipeline=DistillPipelineConfig(**pipeline(model(StudentModelConfig))),
             ),
             "DaC step 2: one student that learns from the experts of all groups",
         ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Dict, List, Optional, Type
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import torch
 import tyro
@@ -11,13 +12,18 @@ from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from dac_nerfstudio.conquer.experts import load_expert
+from dac_nerfstudio.conquer.models import ExpertModel
 from dac_nerfstudio.conquer.pipeline import DaCPipeline, DaCPipelineConfig
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
+from dac_nerfstudio.stage import Stage
 
 Router = Callable[[Float[Tensor, "cameras 3 4"]], Int[Tensor, "cameras"]]
+"""From camera-to-world matrices to the number of each camera's group, from 1."""
 
 
 @dataclass
@@ -44,13 +50,13 @@ class EnsembleModel(KPlanesModel):
         names = [f.name for f in fields(KPlanesModelConfig) if f.name != "_target"]
         config = KPlanesModelConfig(**{name: getattr(self.config, name) for name in names})
         self.experts = nn.ModuleList(
-            KPlanesModel(config, self.scene_box, self.num_train_data) for _ in range(self.config.groups)
+            ExpertModel(config, self.scene_box, self.num_train_data) for _ in range(self.config.groups)
         )
 
-    def expert(self, group: int) -> KPlanesModel:
+    def expert(self, group: int) -> ExpertModel:
         """The expert of a group, counted from 1."""
         expert = self.experts[group - 1]
-        assert isinstance(expert, KPlanesModel)
+        assert isinstance(expert, ExpertModel)
         return expert
 
     def rays_at_a_time(self) -> int:
@@ -78,6 +84,11 @@ class EnsembleModel(KPlanesModel):
                     outputs.setdefault(name, value.new_zeros(len(groups), *value.shape[1:]))[mine] = value
         return outputs
 
+    def get_loss_dict(
+        self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
+    ) -> Dict[str, Tensor]:
+        return {"rgb_loss": (outputs["rgb"] - self.true_colour(outputs, batch)).square().mean()}
+
 
 def poses_of(rays: RayBundle) -> Float[Tensor, "rays 3 4"]:
     """Camera-to-world matrices at the rays' origins, looking along -z as nerfstudio's cameras do; the turn about the
@@ -98,11 +109,25 @@ class EnsemblePipelineConfig(DaCPipelineConfig):
     """Target class to instantiate."""
     model: EnsembleModelConfig = field(default_factory=EnsembleModelConfig)
     """Settings of the experts."""
+    experts: tyro.conf.Suppress[Tuple[Path, ...]] = ()
+    """Run folders of the experts, in the order of the groups; set from --experts."""
 
 
 class EnsemblePipeline(DaCPipeline):
-    """Tells the model which expert a camera belongs to."""
+    """Puts the experts together, and tells the model which of them a camera belongs to."""
+
+    config: EnsemblePipelineConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model.route = self.datamanager.route
+
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
+        """Loads the experts besides, as nerfstudio's trainer asks for callbacks; from then on the checkpoint has them.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
+        for slot, folder in zip(self.model.experts, self.config.experts):
+            slot.load_state_dict(load_expert(folder, Stage.load(folder), "cpu").state_dict())
+        return super().get_training_callbacks(attributes)

@@ -1,4 +1,4 @@
-"""The four distillation terms, as functions of what teacher and student say of the same rays.
+"""What a teacher says of rays, and the four distillation terms that compare it with what the student says of them.
 
 "Divide and Conquer: Rethinking the Training Paradigm of Neural Radiance Fields", arXiv 2401.16144. Unlike in the
 reference implementation, opacities at the teacher's samples are formed with the teacher's bin widths on both sides.
@@ -7,10 +7,11 @@ reference implementation, opacities at the teacher's samples are formed with the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
+import torch
 from jaxtyping import Float
-from nerfstudio.cameras.rays import RaySamples
+from nerfstudio.cameras.rays import RayBundle, RaySamples
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.proposals import Level, histogram_loss
@@ -32,13 +33,38 @@ class DistillationWeights:
 
 @dataclass
 class Answer:
-    """What the teacher says of a batch of rays. Carries no gradient."""
+    """What a teacher says of a batch of rays. Carries no gradient."""
 
     rgb: Float[Tensor, "rays 3"]
+    """Rendered colour, on the student's background."""
     samples: RaySamples
+    """The teacher's final samples, ``[rays, samples]``."""
     edges: Float[Tensor, "rays samples_plus_1"]
+    """Edges of the samples' bins in normalised ray space [0, 1]."""
     alphas: Float[Tensor, "rays samples"]
+    """Opacity of each bin by itself."""
     colours: Float[Tensor, "rays samples 3"]
+    """Colour at each sample."""
+
+    @classmethod
+    def joined(cls, answers: Sequence[Answer], rays: RayBundle) -> Answer:
+        """One answer for a bundle whose parts, in this order, were answered one by one."""
+
+        edges = torch.cat([answer.edges for answer in answers])
+        frustums = [answer.samples.frustums for answer in answers]
+        samples = rays.get_ray_samples(
+            bin_starts=torch.cat([frustum.starts for frustum in frustums]),
+            bin_ends=torch.cat([frustum.ends for frustum in frustums]),
+            spacing_starts=edges[:, :-1, None],
+            spacing_ends=edges[:, 1:, None],
+        )
+        return cls(
+            rgb=torch.cat([answer.rgb for answer in answers]),
+            samples=samples,
+            edges=edges,
+            alphas=torch.cat([answer.alphas for answer in answers]),
+            colours=torch.cat([answer.colours for answer in answers]),
+        )
 
 
 def distillation_losses(
@@ -49,11 +75,11 @@ def distillation_losses(
     point_alphas: Float[Tensor, "rays samples"],
     point_colours: Float[Tensor, "rays samples 3"],
 ) -> Dict[str, Tensor]:
-    """The weighted terms.
+    """The four terms of distillation, by name, each times its weight.
 
     Args:
-        weights: of the terms.
-        answer: the teacher's.
+        weights: how much each term counts.
+        answer: what the teacher says of the rays.
         rgb: the student's rendered colour, on the teacher's background.
         proposals: the student's proposal levels on its own bins.
         point_alphas: the student's opacities at the teacher's samples, with the teacher's bin widths.

@@ -1,19 +1,58 @@
-"""The student: a K-Planes model that learns from its teachers' answers."""
+"""Expert and student: a K-Planes model that answers for the rays of its group, and one that learns from the answers."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional, Type
 
+import torch
+from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
+from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 from dac_nerfstudio.kplanes.proposals import opacity
 
-Teachers = Callable[[RayBundle, Tensor], Answer]
+Teachers = Callable[[RayBundle, Float[Tensor, "3"]], Answer]
 """From rays sorted by group and the background's colour to the teachers' answer."""
+
+
+class ExpertModel(KPlanesModel):
+    """An expert whose training is over: its weights are frozen, and it stays in evaluation mode."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> ExpertModel:
+        # Training goes on around an expert, not in it.
+        return super().train(False)
+
+    def teach_on(self, device: torch.device | str) -> ExpertModel:
+        """Move to a device. On CUDA the planes are kept in half precision, in which they are asked: they are most of
+        the memory that distillation needs beyond an expert's training."""
+        self.to(device)
+        if self.device.type == "cuda":
+            for module in self.modules():
+                if isinstance(module, MultiScalePlanes):
+                    module.half()
+        return self
+
+    @torch.no_grad()
+    def answer(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Answer:
+        """What the expert says of a flat bundle of rays, in half precision on CUDA.
+
+        Args:
+            rays: with the nears and fars that the student uses.
+            background: colour that the student composites on.
+        """
+        with torch.autocast("cuda", torch.float16) if rays.origins.is_cuda else nullcontext():
+            rendering = self.render(rays, background)
+        final = rendering.final
+        return Answer(rendering.rgb, final.samples, final.edges, final.alphas, rendering.colours)
 
 
 @dataclass
@@ -31,7 +70,7 @@ class StudentModel(KPlanesModel):
 
     config: StudentModelConfig
     teachers: Optional[Teachers] = None
-    """Set by the trainer; no module, so neither saved nor trained with the student."""
+    """Set by the pipeline for training; no module, so neither saved nor trained with the student."""
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
         outputs = super().get_outputs(ray_bundle)

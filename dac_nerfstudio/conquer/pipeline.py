@@ -1,4 +1,4 @@
-"""nerfstudio's pipeline, with repeatable steps and scores per view and per group."""
+"""nerfstudio's pipeline with repeatable steps and scores per view and per group, and with teachers for distillation."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, Dict, List, Optional, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import torch
 import torchvision.utils
 import tyro
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from rich.progress import track
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
+from dac_nerfstudio.conquer.experts import load_expert
+from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
 from dac_nerfstudio.conquer.pixels import key_of
+from dac_nerfstudio.conquer.teachers import ExpertBank
 from dac_nerfstudio.files import temporary_beside
-from dac_nerfstudio.kplanes.model import KPlanesModelConfig
+from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.kplanes.scores import SCORES, save_pair
+from dac_nerfstudio.stage import Stage
 
 
 @dataclass
@@ -34,7 +39,7 @@ class DaCPipelineConfig(VanillaPipelineConfig):
     model: KPlanesModelConfig = field(default_factory=KPlanesModelConfig)
     """Settings of the model."""
     seed: tyro.conf.Suppress[int] = 42
-    """Of every training step's randomness; derived from --machine.seed and the method."""
+    """Seed of every training step's randomness; derived from --machine.seed and the method."""
     first_step: tyro.conf.Suppress[int] = 0
     """Steps that the model was trained for before this run; its schedules go on from there."""
 
@@ -49,8 +54,12 @@ class DaCPipeline(VanillaPipeline):
         provide_ffmpeg()
         super().__init__(*args, **kwargs)
 
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
+        assert isinstance(self.model, KPlanesModel)
+        self.model.first_step = self.config.first_step
+        return super().get_training_callbacks(attributes)
+
     def get_train_loss_dict(self, step: int) -> Any:
-        self.model.step = self.config.first_step + step
         torch.manual_seed(key_of(self.config.seed, self.datamanager.rank, step))
         return super().get_train_loss_dict(step)
 
@@ -129,8 +138,51 @@ class DaCPipeline(VanillaPipeline):
         return views
 
 
-NO_SCORES = ("name", "group", "pair")
-"""Of an entry: what is not a number."""
+@dataclass
+class DistillPipelineConfig(DaCPipelineConfig):
+    """Settings of the pipeline."""
+
+    _target: Type = field(default_factory=lambda: DistillPipeline)
+    """Target class to instantiate."""
+    model: StudentModelConfig = field(default_factory=StudentModelConfig)
+    """Settings of the student."""
+    experts: tyro.conf.Suppress[Tuple[Path, ...]] = ()
+    """Run folders of the experts, in the order of the groups; set from --experts."""
+
+
+class DistillPipeline(DaCPipeline):
+    """Gives the student its teachers for as long as it trains."""
+
+    config: DistillPipelineConfig
+
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
+        """Besides the callbacks loads the teachers: nerfstudio's trainer asks for callbacks once, when the student has
+        its weights. Evaluation, rendering and viewer never ask, and do without the experts' files.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
+        self.load_teachers()
+        callbacks = super().get_training_callbacks(attributes)
+        return [*callbacks, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers)]
+
+    def load_teachers(self) -> None:
+        """Load the experts, to the student's device."""
+        student = self._student()
+        experts = [load_expert(folder, Stage.load(folder), student.device) for folder in self.config.experts]
+        student.teachers = ExpertBank(experts)
+
+    def free_teachers(self, step: int) -> None:
+        """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
+        self._student().teachers = None
+
+    def _student(self) -> StudentModel:
+        assert isinstance(self.model, StudentModel)
+        return self.model
+
+
+NOT_SCORES = ("name", "group", "pair")
+"""Entries of a view's scores that are no numbers to take a mean of."""
 
 
 def mean_scores(views: List[Dict[str, Any]], own_group: Optional[int] = None, std: bool = False) -> Dict[str, float]:
@@ -139,7 +191,7 @@ def mean_scores(views: List[Dict[str, Any]], own_group: Optional[int] = None, st
     def mean(subset: List[Dict[str, Any]], key: str) -> float:
         return sum(view[key] for view in subset) / len(subset)
 
-    scores = [key for key in views[0] if key not in NO_SCORES and all(key in view for view in views)]
+    scores = [key for key in views[0] if key not in NOT_SCORES and all(key in view for view in views)]
     result = {key: mean(views, key) for key in scores}
     if std:
         for key in scores:

@@ -1,186 +1,16 @@
-"""Experts as teachers: found by their records, verified, loaded, and asked."""
+"""The teachers of a student: the experts of all groups, each asked for the rays of its own."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import fields
-from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Sequence
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.scene_box import SceneBox
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer
-from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.kplanes.planes import MultiScalePlanes
-from dac_nerfstudio.kplanes.proposals import opacity
-from dac_nerfstudio.layout import latest_checkpoint, run_folder
-from dac_nerfstudio.stage import Stage
-
-GEOMETRY = ("near_plane", "far_plane", "scene_radius", "is_contracted", "background_color")
-"""Settings in which teacher and student must agree to speak of the same rays."""
-
-
-def model_settings(config: KPlanesModelConfig) -> Dict[str, Any]:
-    """What a K-Planes model is rebuilt from, as JSON: the fields of ``KPlanesModelConfig`` itself."""
-    suppressed = {
-        "_target",
-        "eval_num_rays_per_chunk",
-        "enable_collider",
-        "collider_params",
-        "loss_coefficients",
-        "prompt",
-    }
-    names = [f.name for f in fields(KPlanesModelConfig) if f.name not in suppressed]
-    settings = {name: getattr(config, name) for name in names}
-    settings["regularizers"] = vars(config.regularizers).copy()
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-
-
-def rebuild_config(settings: Dict[str, Any], source: Path) -> KPlanesModelConfig:
-    """The inverse of ``model_settings``.
-
-    Raises:
-        StageError: the settings are not those of a K-Planes model.
-    """
-    try:
-        values: Dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-        }
-        values["regularizers"] = RegularizerWeights(**values["regularizers"])
-        return KPlanesModelConfig(**values)
-    except (TypeError, KeyError) as error:
-        raise StageError(
-            f"The model settings recorded in {source} are not those of a K-Planes model: {error}."
-        ) from None
-
-
-def runs_of(scene_dir: Path, method: str, group: int | None = None) -> List[Tuple[Path, Stage]]:
-    """Runs of a method in a scene's output folder, finished or not, latest first. Unreadable ones are passed over."""
-    folder = scene_dir / method if group is None else scene_dir / method / f"group-{group}"
-    found = []
-    for record in sorted(folder.glob("*/stage.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            found.append((record.parent, Stage.load(record.parent)))
-        except StageError as error:
-            CONSOLE.print(f"[yellow]{error}")
-    return found
-
-
-def find_experts(
-    scene_dir: Path, partition: str, groups: int, named: Sequence[Path], student: KPlanesModelConfig
-) -> List[Tuple[Path, Stage]]:
-    """Run folder and record of one finished expert per group, in the order of the groups.
-
-    Args:
-        scene_dir: where experts are looked for, as ``dac-expert*/group-<k>/<run>``, if none are named.
-        partition: fingerprint that they must have been trained for.
-        groups: how many there must be.
-        named: run folders given by the user; any order.
-        student: whose rays they will have to answer.
-
-    Raises:
-        StageError: an expert is missing, unfinished, of another partition or of another geometry.
-    """
-    if named:
-        candidates = [(folder, Stage.load(folder)) for folder in map(run_folder, named)]
-    else:
-        candidates = [
-            run for method in ("dac-expert", "dac-expert-360") for group in range(1, groups + 1)
-            for run in runs_of(scene_dir, method, group)
-        ]  # fmt: skip
-    experts: Dict[int, Tuple[Path, Stage]] = {}
-    strangers: Dict[int, str] = {}
-    for folder, stage in candidates:
-        problem = _problem(folder, stage, partition, student)
-        if problem is None:
-            if named and stage.group in experts:
-                raise StageError(f"{experts[stage.group][0]} and {folder} are both experts of group {stage.group}.")
-            experts.setdefault(int(stage.group or 0), (folder, stage))
-        elif named:
-            raise StageError(problem)
-        else:
-            strangers.setdefault(int(stage.group or 0), problem)
-    missing = [group for group in range(1, groups + 1) if group not in experts]
-    if missing:
-        where = "among those named" if named else f"in {scene_dir}"
-        lines = [
-            f"No usable expert of group {', '.join(map(str, missing))} {where}; the partition has {groups} groups."
-        ]
-        lines += [strangers[group] for group in missing if group in strangers]
-        method = "dac-expert-360" if student.is_contracted else "dac-expert"
-        lines.append(f"Train it: ns-train {method} --group {missing[0]} --data …")
-        raise StageError("\n".join(lines))
-    return [experts[group] for group in range(1, groups + 1)]
-
-
-def _problem(folder: Path, stage: Stage, partition: str, student: KPlanesModelConfig) -> str | None:
-    """Why a run cannot teach, or None."""
-    if not stage.method.startswith("dac-expert") or stage.group is None:
-        return f"{folder} holds a {stage.method}, not an expert."
-    if not stage.complete:
-        return f"The expert of group {stage.group} in {folder} stopped at step {stage.steps} of {stage.total_steps}."
-    if stage.partition != partition:
-        return (
-            f"The expert of group {stage.group} in {folder} was trained for partition {stage.partition}; the current "
-            f"one is {partition}."
-        )
-    expert, wanted = stage.settings.get("model", {}), model_settings(student)
-    differing = [name for name in GEOMETRY if expert.get(name) != wanted[name]]
-    if differing:
-        name = differing[0]
-        return (
-            f"The expert of group {stage.group} in {folder} has {name} {expert.get(name)}, the student "
-            f"{wanted[name]}: they would not see the same rays."
-        )
-    return None
-
-
-def load_expert(folder: Path, stage: Stage, device: torch.device | str) -> KPlanesModel:
-    """A frozen expert in evaluation mode.
-
-    Raises:
-        StageError: the checkpoint is missing, cannot be read or is of another model.
-    """
-    path = latest_checkpoint(folder)
-    config = rebuild_config(stage.settings.get("model", {}), folder)
-    state = read_checkpoint(path)["pipeline"]
-    prefix = "_model."
-    weights = {
-        key[len(prefix) :].removeprefix("module."): value for key, value in state.items() if key.startswith(prefix)
-    }
-    model = config.setup(scene_box=SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=0)
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise StageError(f"{path} does not fit the model recorded in {folder}/stage.json: {error}") from None
-    return model.to(device).eval().requires_grad_(False)
-
-
-def read_checkpoint(path: Path) -> Dict[str, Any]:
-    """A checkpoint's content, tensors and plain numbers only.
-
-    Raises:
-        StageError: the file is damaged, or holds more than tensors.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make the unpickler fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _damaged(path, reason) from None
-    if not isinstance(content, dict) or not isinstance(content.get("pipeline"), dict) or "step" not in content:
-        raise _damaged(path, "it holds no pipeline")
-    return content
-
-
-def _damaged(path: Path, reason: str) -> StageError:
-    return StageError(
-        f"The checkpoint {path} is damaged or not one of nerfstudio's ({reason}). Delete it and train that stage again."
-    )
+from dac_nerfstudio.conquer.models import ExpertModel
 
 
 class ExpertBank:
@@ -189,50 +19,23 @@ class ExpertBank:
     A plain object, kept out of the student's module tree: experts are neither trained nor saved with it.
 
     Args:
-        models: the experts, frozen, in the order of the groups. On CUDA they answer in half precision, and their
-            planes are kept in it: these are most of the memory that distillation needs beyond an expert's training.
+        models: the experts, in the order of the groups.
     """
 
-    def __init__(self, models: Sequence[KPlanesModel]) -> None:
+    def __init__(self, models: Sequence[ExpertModel]) -> None:
         self.models = models
-        for planes in (
-            module for model in models for module in model.modules() if isinstance(module, MultiScalePlanes)
-        ):
-            if models[0].device.type == "cuda":
-                planes.half()
 
-    @torch.no_grad()
-    def __call__(self, rays: RayBundle, background: Tensor) -> Answer:
-        """Answers a flat bundle sorted by ``metadata["group"]`` (from 1), each expert on one contiguous slice.
+    def __call__(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Answer:
+        """Answers a flat bundle that is sorted by ``metadata["group"]`` (from 1), each expert one contiguous slice.
 
         Args:
             rays: with the nears and fars that the student uses.
-            background: colour ``[3]`` that the student composites on.
+            background: colour that the student composites on.
         """
         counts = torch.bincount(rays.metadata["group"][:, 0], minlength=len(self.models) + 1)[1:].tolist()
-        renderings, start = [], 0
-        with torch.autocast("cuda", torch.float16) if rays.origins.is_cuda else nullcontext():
-            for model, count in zip(self.models, counts):
-                if count:
-                    renderings.append(model.render(rays[start : start + count], background))
-                start += count
-        finals = [rendering.final for rendering in renderings]
-        density = torch.cat([final.density for final in finals])
-        edges = torch.cat([final.edges for final in finals])
-        # The expert's bins, on the whole bundle: samples of different experts differ in nothing else.
-        to_distance = self.models[0].sampler.initial(rays, num_samples=1).spacing_to_euclidean_fn
-        bins = to_distance(edges)
-        samples = rays.get_ray_samples(
-            bin_starts=bins[:, :-1, None],
-            bin_ends=bins[:, 1:, None],
-            spacing_starts=edges[:, :-1, None],
-            spacing_ends=edges[:, 1:, None],
-            spacing_to_euclidean_fn=to_distance,
-        )
-        return Answer(
-            rgb=torch.cat([rendering.rgb for rendering in renderings]),
-            samples=samples,
-            edges=edges,
-            alphas=opacity(density, samples),
-            colours=torch.cat([rendering.colours for rendering in renderings]),
-        )
+        answers, start = [], 0
+        for model, count in zip(self.models, counts):
+            if count:
+                answers.append(model.answer(rays[start : start + count], background))
+            start += count
+        return Answer.joined(answers, rays)

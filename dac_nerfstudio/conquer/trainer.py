@@ -20,24 +20,15 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from dac_nerfstudio.conquer.datamanager import views_of
-from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsembleModelConfig
-from dac_nerfstudio.conquer.models import StudentModel
-from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig
+from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsemblePipelineConfig
+from dac_nerfstudio.conquer.experts import find_experts, model_settings, read_checkpoint, rebuild_config, runs_of
+from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
 from dac_nerfstudio.conquer.pixels import key_of
-from dac_nerfstudio.conquer.teachers import (
-    ExpertBank,
-    find_experts,
-    load_expert,
-    model_settings,
-    read_checkpoint,
-    rebuild_config,
-    runs_of,
-)
 from dac_nerfstudio.errors import PartitionError, StageError, UserError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.layout import latest_checkpoint, run_folder
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
-from dac_nerfstudio.signals import Interrupted, stop_requests
+from dac_nerfstudio.signals import Interrupted, Request, stop_requests
 from dac_nerfstudio.stage import Stage, versions
 
 
@@ -259,8 +250,8 @@ class ExpertTrainerConfig(DaCTrainerConfig):
 class DistillTrainerConfig(DaCTrainerConfig):
     """A student that learns from the experts of all groups."""
 
-    _target: Type = field(default_factory=lambda: DistillTrainer)
-    """Target class to instantiate."""
+    pipeline: DistillPipelineConfig = field(default_factory=DistillPipelineConfig)
+    """Settings of data, model and losses."""
     experts: Tuple[Path, ...] = ()
     """Run folders of the experts, one per group in any order; by default the scene's latest of each group."""
 
@@ -272,7 +263,7 @@ class DistillTrainerConfig(DaCTrainerConfig):
         found = find_experts(
             self.scene_dir, partition.fingerprint, partition.num_groups, self.experts, self.pipeline.model
         )
-        self.experts = tuple(folder for folder, _ in found)
+        self.experts = self.pipeline.experts = tuple(folder for folder, _ in found)
         stage.inputs = {f"expert-{record.group}": record.fingerprint for _, record in found}
         stage.inputs["partition"] = partition.fingerprint
 
@@ -318,6 +309,8 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
 
     _target: Type = field(default_factory=lambda: EnsembleTrainer)
     """Target class to instantiate."""
+    pipeline: EnsemblePipelineConfig = field(default_factory=EnsemblePipelineConfig)  # type: ignore[assignment]
+    """Settings of data and model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -337,7 +330,6 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
         for folder in self.experts:
             if not same_shape(Stage.load(folder).settings.get("model", {}), mine):
                 raise StageError(f"The expert in {folder} is a model of another size or kind than that of group 1.")
-        assert isinstance(self.pipeline.model, EnsembleModelConfig)
         self.pipeline.model.groups = partition.num_groups
         stage.settings = stage_settings(self)
         stage.total_steps = 1
@@ -424,13 +416,11 @@ class DaCTrainer(Trainer):
         self.stage = self.config.stage
         try:
             super().setup(test_mode)
-            self.prepare_model()
         except UserError as error:
             raise SystemExit(f"\n{error}") from None
+        self.request = Request()
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
         self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
-
-    def prepare_model(self) -> None:
-        """Give the model what it needs for training only."""
 
     def _load_checkpoint(self) -> None:
         folder, file = self.config.load_dir, self.config.load_checkpoint
@@ -488,21 +478,25 @@ class DaCTrainer(Trainer):
         # nerfstudio would run this many steps on top of those it resumes from.
         self.config.max_num_iterations = total - self._start_step
         try:
-            with stop_requests() as request:
-
-                def honour(step: int) -> None:
-                    if request.signal is not None and step + 1 < total:
-                        self.save_checkpoint(step)
-                        CONSOLE.print(f"Stopped at step {step + 1} of {total}, which is saved.")
-                        raise Interrupted(request.signal, step + 1)
-
-                self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], honour))
+            with stop_requests() as self.request:
                 super().train()
-                if request.signal is not None:
+                if self.request.signal is not None:
                     # Too late to stop short of the total, which is saved by now; in time for what would come next.
-                    raise Interrupted(request.signal, total)
+                    raise Interrupted(self.request.signal, total)
         finally:
             self.config.max_num_iterations = total
+
+    def save_and_stop(self, step: int) -> None:
+        """After a training step: save it and stop, if somebody has asked to.
+
+        Raises:
+            Interrupted: somebody has, and there are steps left.
+        """
+        total = self.stage.total_steps
+        if self.request.signal is not None and step + 1 < total:
+            self.save_checkpoint(step)
+            CONSOLE.print(f"Stopped at step {step + 1} of {total}, which is saved.")
+            raise Interrupted(self.request.signal, step + 1)
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
@@ -531,31 +525,24 @@ class DaCTrainer(Trainer):
                     other.unlink()
 
 
-class DistillTrainer(DaCTrainer):
-    """Gives the student its teachers."""
-
-    config: DistillTrainerConfig
-
-    def prepare_model(self) -> None:
-        model = self.pipeline.model
-        assert isinstance(model, StudentModel)
-        experts = self.config.experts
-        model.teachers = ExpertBank([load_expert(folder, Stage.load(folder), model.device) for folder in experts])
-
-
 class EnsembleTrainer(DaCTrainer):
-    """Assembles the experts into one checkpoint."""
+    """Saves the experts that the pipeline has put together: there is nothing to train."""
 
     config: EnsembleTrainerConfig
 
+    def train_iteration(self, step: int) -> Any:
+        """The losses on a batch of photos, from which nothing is learned."""
+        with torch.no_grad():
+            _, losses, metrics = self.pipeline.get_train_loss_dict(step)
+        self.latest = torch.stack([*losses.values()]).sum(), metrics
+        return self.latest[0], losses, metrics
+
     def train(self) -> None:
-        model = self.pipeline.model
-        assert isinstance(model, EnsembleModel)
+        assert isinstance(self.pipeline.model, EnsembleModel)
         self._clock, self._seconds_before = time.perf_counter(), 0.0
-        try:
-            for slot, folder in zip(model.experts, self.config.experts):
-                slot.load_state_dict(load_expert(folder, Stage.load(folder), "cpu").state_dict())
-        except UserError as error:
-            raise SystemExit(f"\n{error}") from None
         self.save_checkpoint(0)
-        CONSOLE.print(f"The experts of {len(model.experts)} groups are assembled in {self.base_dir}.")
+        CONSOLE.print(f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")
+
+
+DistillTrainer = DaCTrainer
+"""Under this name in the config.yml of runs that were made when teachers came with the trainer."""

@@ -11,6 +11,7 @@ import tyro
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.config_utils import to_immutable_dict
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.ray_samplers import UniformLinDispPiecewiseSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
@@ -157,8 +158,17 @@ class KPlanesModel(Model):
         self.renderer_rgb = RGBRenderer(background_color=eval_background)
         self.renderer_accumulation = AccumulationRenderer()
         self.renderer_depth = DepthRenderer(method="median")
+        self.first_step = 0
+        """Training steps that the model had behind it before this run; its schedules go on from there."""
         self.step = 0
-        """Step of the schedules that follow training; the pipeline sets it before each training step."""
+        """Training steps that the model has behind it: annealing and updates of the proposals are functions of it."""
+
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
+        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.begin_step)]
+
+    def begin_step(self, step: int) -> None:
+        """Set the schedules of the proposals to a training step, counted from 0 in this run."""
+        self.step = self.first_step + step
 
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {"fields": list(self.field.parameters()), "proposal_networks": list(self.proposal_networks.parameters())}

@@ -152,7 +152,7 @@ def test_asked_to_stop_while_the_last_step_is_saved(asked: bool, monkeypatch: py
     monkeypatch.setattr(Trainer, "train", lambda self: signal.raise_signal(signal.SIGTERM) if asked else None)
     trainer = object.__new__(DaCTrainer)
     trainer.config, trainer.stage = SimpleNamespace(max_num_iterations=STEPS), SimpleNamespace(seconds=0.0)
-    trainer.callbacks, trainer._start_step = [], 0
+    trainer._start_step = 0
     with pytest.raises(Interrupted) if asked else nullcontext() as stop:
         trainer.train()
     if asked:

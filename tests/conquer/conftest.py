@@ -13,7 +13,7 @@ from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
-from dac_nerfstudio.conquer.teachers import model_settings
+from dac_nerfstudio.conquer.experts import model_settings
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage

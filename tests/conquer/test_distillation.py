@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle, RaySamples
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from torch import Tensor
 
+from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses
-from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
-from dac_nerfstudio.conquer.teachers import ExpertBank, load_expert
+from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
+from dac_nerfstudio.conquer.pipeline import DistillPipeline, DistillPipelineConfig
+from dac_nerfstudio.conquer.teachers import ExpertBank
 from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
 from dac_nerfstudio.kplanes.proposals import Level, opacity
 from dac_nerfstudio.stage import Stage
@@ -233,3 +237,46 @@ def test_distillation_brings_the_student_to_its_teacher_and_leaves_the_teacher_a
     assert not bank.models[0].training
     for name, value in bank.models[0].state_dict().items():
         assert torch.equal(value, before[name])
+
+
+# In nerfstudio's pipeline
+
+
+def test_teachers_are_loaded_when_the_trainer_asks_for_callbacks_and_freed_after_training(
+    tiny_model: TinyModel, save_run: SaveRun
+) -> None:
+    teachers = [tiny_model(seed=group) for group in (1, 2)]
+    pipeline = object.__new__(DistillPipeline)
+    torch.nn.Module.__init__(pipeline)
+    folders = tuple(save_run(teacher, group)[0] for group, teacher in enumerate(teachers, start=1))
+    pipeline.config = DistillPipelineConfig(experts=folders, first_step=30)
+    pipeline._model = student = tiny_model(StudentModelConfig)
+    pipeline.datamanager = SimpleNamespace(get_training_callbacks=lambda attributes: [])
+    assert isinstance(student, StudentModel) and student.teachers is None
+
+    attributes = TrainingCallbackAttributes(optimizers=None, grad_scaler=None, pipeline=pipeline, trainer=None)
+    callbacks = pipeline.get_training_callbacks(attributes)
+    bank = student.teachers
+    assert isinstance(bank, ExpertBank)
+    for expert, teacher in zip(bank.models, teachers, strict=True):
+        assert torch.equal(expert.state_dict()["field.planes.scales.0"], teacher.state_dict()["field.planes.scales.0"])
+
+    def run(location: TrainingCallbackLocation, step: int) -> None:
+        for callback in callbacks:
+            callback.run_callback_at_location(step, location)
+
+    pipeline.train()
+    assert not any(expert.training for expert in bank.models)
+    run(TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, 7)
+    run(TrainingCallbackLocation.AFTER_TRAIN_ITERATION, 7)
+    assert student.step == 37 and student.teachers is bank
+    run(TrainingCallbackLocation.AFTER_TRAIN, 7)
+    assert student.teachers is None
+
+
+def test_an_expert_stays_frozen_and_in_evaluation_whatever_surrounds_it(tiny_model: TinyModel) -> None:
+    plain = tiny_model(seed=1)
+    expert = ExpertModel(plain.config, plain.scene_box, num_train_data=0)
+    torch.nn.ModuleList([expert]).train()
+    assert not any(module.training for module in expert.modules())
+    assert not any(parameter.requires_grad for parameter in expert.parameters())

@@ -12,9 +12,7 @@ import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
 
-from dac_nerfstudio.conquer.models import StudentModelConfig
-from dac_nerfstudio.conquer.teachers import (
-    ExpertBank,
+from dac_nerfstudio.conquer.experts import (
     find_experts,
     load_expert,
     model_settings,
@@ -22,6 +20,8 @@ from dac_nerfstudio.conquer.teachers import (
     rebuild_config,
     runs_of,
 )
+from dac_nerfstudio.conquer.models import StudentModelConfig
+from dac_nerfstudio.conquer.teachers import ExpertBank
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
 from dac_nerfstudio.layout import run_folder
