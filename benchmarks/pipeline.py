@@ -15,18 +15,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Optional
 
 import timing
 import tyro
 
-from dac_nerfstudio.run.plan import make_plan
+from dac_nerfstudio.presets import PRESETS
+from dac_nerfstudio.run.plan import Request, make_plan
 from dac_nerfstudio.scenes import make_demo_scene
 
 BESIDE = Path(__file__).parent
-SLOW_ADAM = ("--optimizers.fields.optimizer.fused", "False", "--optimizers.proposal-networks.optimizer.fused", "False")
+SLOW_ADAM = {"optimizers.fields.optimizer.fused": False, "optimizers.proposal-networks.optimizer.fused": False}
 
 
 @dataclass
@@ -49,17 +50,13 @@ def run(command: Sequence[str], log: Path) -> None:
 
 
 def naively(scene: Path, folder: Path, device: str) -> None:
-    nothing = dict.fromkeys(("groups", "strategy", "overlap", "softness"))
-    plan = make_plan(
-        data=scene, output_dir=folder, scene="demo", preset="demo", divide=nothing, downscale=None, baseline=True,
-        video=False, device=device, seed=42, only=None, experts=(),
-    )  # fmt: skip
+    plan = make_plan(Request(scene, folder, "demo", video=False, device=device), PRESETS["demo"])
     program = (sys.executable, str(BESIDE / "naive.py"))
     for job in plan.jobs:
         if job.kind != "train":
             continue
-        slow = () if "ensemble" in job.method else SLOW_ADAM
-        run((*program, "ns-train", job.method, *job.flags, *slow), folder / "log.txt")
+        slow = {} if job.stage == "ensemble" else SLOW_ADAM
+        run((*program, "ns-train", *replace(job, flags={**job.flags, **slow}).arguments), folder / "log.txt")
         if job.score_most:
             run((*program, "score", str(job.run_dir / "config.yml")), folder / "log.txt")
 

@@ -38,7 +38,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, Optional, get_args
-from unittest.mock import patch
 
 import tyro
 from rich.console import Console
@@ -48,14 +47,15 @@ from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition import find_model
 from dac_nerfstudio.partition.colmap import read_model
-from dac_nerfstudio.presets import PRESETS, Preset
+from dac_nerfstudio.presets import PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import plain, table, write_text
 from dac_nerfstudio.report.scores import SCORES, clock, signed
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.run.devices import find_devices
+from dac_nerfstudio.run.division import count_groups
 from dac_nerfstudio.run.flags import TABLES, flags_of
 from dac_nerfstudio.run.local import run_plans
-from dac_nerfstudio.run.plan import Job, Plan, count_groups, make_plan
+from dac_nerfstudio.run.plan import Job, Plan, Request, make_plan
 from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage
 
@@ -167,7 +167,7 @@ class Study:
         model = self.model_of(arm)
         return self.arms[model.experts] if model.experts else model
 
-    def recipe(self, scene: Scene, arm: Arm) -> Preset:
+    def recipe(self, scene: Scene, arm: Arm) -> Recipe:
         """The preset of the arm, or of what it is a control of, with its steps.
 
         Raises:
@@ -187,16 +187,16 @@ class Study:
         once = sum(number for stage, number in steps.items() if stage != "expert")
         return {"student": steps["distill"] + steps["finetune"], "total": once + groups * steps["expert"]}
 
-    def flags(self, scene: Scene, arm: Arm, groups: int) -> dict[str, tuple[str, ...]]:
+    def flags(self, scene: Scene, arm: Arm, groups: int) -> dict[str, Flags]:
         """Flags of ns-train per table: those of the arm that this is a control of, its own, and a baseline's steps."""
         baseline = self.count(scene, arm, groups)[arm.count]
         if arm.kind == "restart":
             baseline = self.recipe(scene, arm).steps["distill"]
-        found: dict[str, tuple[str, ...]] = dict.fromkeys(TABLES, ())
+        found: dict[str, Flags] = {name: {} for name in TABLES}
         given = (*([] if arm.kind == "dac" else [self.model_of(arm).flags]), arm.flags)
         for content in (*given, {"dac-baseline": {"max-num-iterations": baseline}}):
-            for name, words in flags_of(content, SETTINGS).items():
-                found[name] = (*found[name], *words)
+            for name, flags in flags_of(content, SETTINGS).items():
+                found[name] = {**found[name], **flags}
         return found
 
 
@@ -300,11 +300,12 @@ class Place:
         output_dir = self.folder / arm_name / f"seed-{seed}"
         asked = {name: value for name, value in divide.items() if value is not None}
         groups = len(experts) or count_groups(self.data, output_dir / self.name, asked)
-        with patch.dict(PRESETS, {self.scene.preset: self.study.recipe(self.scene, arm)}):
-            plan = make_plan(
-            self.data, output_dir, self.name, self.scene.preset, divide, self.scene.downscale, arm.kind != "dac",
-            False, self.device, seed, None, experts, self.study.flags(self.scene, arm, groups),
-            )  # fmt: skip
+        flags = self.study.flags(self.scene, arm, groups)
+        request = Request(
+            self.data, output_dir, self.name, asked, self.scene.downscale, baseline=arm.kind != "dac", video=False,
+            device=self.device, seed=seed, experts=experts, flags=flags,
+        )  # fmt: skip
+        plan = make_plan(request, self.study.recipe(self.scene, arm))
         return replace(plan, jobs=tuple(self._jobs(arm, {job.name: job for job in plan.jobs})))
 
     def _jobs(self, arm: Arm, jobs: dict[str, Job]) -> Iterator[Job]:
@@ -313,11 +314,10 @@ class Place:
             yield from (job for name, job in jobs.items() if name != "ensemble")
         elif arm.kind == "restart":
             baseline, student = jobs["baseline"], jobs["finetune"]
-            flags = list(student.flags)
-            flags[flags.index("--student") + 1] = str(baseline.run_dir)
             yield jobs["split"]
             yield replace(baseline, score_most=0)
-            yield replace(student, flags=tuple(flags), needs=("baseline",))
+            flags = {**student.flags, "student": baseline.run_dir}
+            yield replace(student, flags=flags, needs=(baseline.name,))
         else:
             yield from (jobs["split"], jobs["baseline"])
 
@@ -353,7 +353,7 @@ class Place:
 
 
 def expert_jobs(plan: Plan) -> list[Job]:
-    return [job for job in plan.jobs if job.name.startswith("expert ")]
+    return [job for job in plan.jobs if job.stage == "expert"]
 
 
 def scores(job: Job) -> list[dict[str, Any]]:

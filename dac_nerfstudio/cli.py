@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.layout import is_scored, video_path
 from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.report.division import division_table
 from dac_nerfstudio.run.plan import Only
@@ -148,7 +149,7 @@ def run(
     from dac_nerfstudio.run.devices import find_devices
     from dac_nerfstudio.run.flags import read_flags
     from dac_nerfstudio.run.local import explain_plan, run_plans
-    from dac_nerfstudio.run.plan import make_plan
+    from dac_nerfstudio.run.plan import Request, make_plan
     from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
@@ -159,21 +160,23 @@ def run(
     if preset is None:
         preset = "reference" if kind == "cuda" else "quick"
         console.print(f"Preset {preset} ({PRESETS[preset].description}); choose another with --preset.")
-    asked = {
+    settings = {
         "groups": groups, "strategy": strategy, "similarity": similarity, "overlap": overlap, "softness": softness,
     }  # fmt: skip
+    asked = {name: value for name, value in settings.items() if value is not None}
     flags = read_flags(config) if config is not None else {}
     names = [_scene_name(path, scene) for path in data]
     if len(set(names)) < len(names):
         raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
     if experts and len(data) > 1:
         raise StageError(f"--experts are of one scene, and --data names {len(data)}. Run them one by one.")
+    recipe = PRESETS[preset]
     plans = [
         make_plan(
-            path, output_dir, name, preset, asked, downscale, baseline, video, kind, seed, only, experts, flags
+            Request(path, output_dir, name, asked, downscale, baseline, video, kind, seed, only, experts, flags), recipe
         )
         for path, name in zip(data, names)
-    ]  # fmt: skip
+    ]
     if dry_run:
         for plan in plans:
             explain_plan(plan, console)
@@ -187,17 +190,15 @@ def run(
             refuse_queued(plan.scene_dir)
         succeeded = run_plans(plans, places, console)
     scored = [
-        plan.scene_dir
-        for plan in plans
-        if any(job.score_most for job in plan.jobs) and any(plan.scene_dir.rglob("evaluation.json"))
+        plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs) and is_scored(plan.scene_dir)
     ]
     if scored:
         # Experts that were named may have any name.
-        report(scored[0], tuple(scored[1:]), run=None if experts else f"{preset}-seed{seed}")
+        report(scored[0], tuple(scored[1:]), run=None if experts else recipe.run_name(seed))
     for plan in plans:
         console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
         if any(job.kind == "video" for job in plan.jobs):
-            console.print(f"Video:   {plan.scene_dir / 'report' / 'video.mp4'}", highlight=False, soft_wrap=True)
+            console.print(f"Video:   {video_path(plan.scene_dir)}", highlight=False, soft_wrap=True)
     if not succeeded:
         sys.exit(1)
 

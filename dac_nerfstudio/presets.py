@@ -1,23 +1,29 @@
-"""Named recipes: how long each stage trains, and with which flags of ``ns-train``."""
+"""Recipes by name: how long each stage trains, and with which flags of ``ns-train``."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Dict, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+Flags = Mapping[str, Any]
+"""Flags of ``ns-train``: names without the dashes in front; values are text, numbers, true or false, or several."""
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A recipe. What it leaves out stays as the methods have it."""
+class Recipe:
+    """How a scene is trained. What a recipe leaves out stays as the methods have it."""
 
+    name: str
+    """What its runs are named by."""
     description: str
-    flags: Tuple[str, ...] = ()
-    """For every method."""
-    real_flags: Tuple[str, ...] = ()
-    """After these, for the methods that end in -360."""
-    steps: Dict[str, int] = field(default_factory=dict)
-    """Of expert, distill and finetune, and of trunk where experts start from one; the baseline gets as many as distill
-    and finetune together. Empty: the methods' own."""
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """Steps of expert, distill and finetune, and of trunk where experts start from one; the baseline gets as many as
+    distill and finetune together. Empty: the methods' own."""
+    flags: Flags = field(default_factory=dict)
+    """Flags of every method."""
+    real_flags: Flags = field(default_factory=dict)
+    """Flags of the methods that end in -360, which win over those of every method."""
     one_cosine: bool = False
     """Whether the learning rate falls along one cosine through distillation and fine-tuning, instead of falling to zero
     in the one and starting again, where that cosine would then be, in the other, as in the paper."""
@@ -26,74 +32,96 @@ class Preset:
     score_most: int = 1000000
     """Score no more test views than this, evenly spread."""
 
-    def schedule(self, stage: str) -> Tuple[str, ...]:
-        """Flags that say how long a stage trains, and along which part of the cosine."""
+    def run_name(self, seed: int) -> str:
+        """What runs of this recipe are named."""
+        return f"{self.name}-seed{seed}"
+
+    def flags_of(self, stage: str, real: bool) -> Flags:
+        """All flags of a stage.
+
+        Args:
+            stage: such as distill.
+            real: whether the method is one for real scenes.
+        """
+        return {**self.flags, **(self.real_flags if real else {}), **self._schedule(stage)}
+
+    def _schedule(self, stage: str) -> Flags:
+        """How long a stage trains, and along which part of the cosine."""
         if not self.steps or stage == "ensemble":
-            return ()
+            return {}
         distill, finetune = self.steps["distill"], self.steps["finetune"]
-        words: Tuple[str, ...] = ("--max-num-iterations", str(self.steps.get(stage, distill + finetune)))
-        share = f"{distill / (distill + finetune):.6g}"
+        flags: Dict[str, Any] = {"max-num-iterations": self.steps.get(stage, distill + finetune)}
+        share = float(f"{distill / (distill + finetune):.6g}")
         if stage == "finetune":
-            words += _schedule("begin", share)
+            flags.update(_of_optimizers("scheduler.begin", share))
         if stage == "distill" and self.one_cosine:
-            words += _schedule("end", share)
-        return words
+            flags.update(_of_optimizers("scheduler.end", share))
+        return flags
 
 
-def _schedule(name: str, value: str) -> Tuple[str, ...]:
-    """A flag of the schedule of both groups of parameters."""
-    flags = [(f"--optimizers.{group}.scheduler.{name}", value) for group in ("fields", "proposal-networks")]
-    return tuple(word for flag in flags for word in flag)
+def recipe_of(run: str) -> Optional[Tuple[str, int]]:
+    """The preset and the seed that a run is named by; None if it has another name."""
+    named = re.fullmatch(r"(.+)-seed(\d+)", run)
+    return (named[1], int(named[2])) if named and named[1] in PRESETS else None
 
 
-_SMALL_MODEL = (
-    *("--pipeline.model.grid-base-resolution", "32"),
-    *("--pipeline.model.grid-feature-dim", "16"),
-    *("--pipeline.model.linear-decoder", "False"),
-    *("--pipeline.model.proposal-resolutions", "64"),
-    *("--pipeline.model.num-proposal-samples", "48"),
-    *("--pipeline.model.num-samples", "20"),
-    *("--pipeline.model.proposal-warmup", "500"),
-    *("--pipeline.model.proposal-weights-anneal-max-num-iters", "100"),
-    *("--pipeline.datamanager.train-num-rays-per-batch", "512"),
-    *_schedule("warmup-steps", "50"),
-    *("--steps-per-save", "250"),
-    *("--steps-per-eval-batch", "100"),
-    *("--steps-per-eval-image", "100000"),
-    *("--logging.steps-per-log", "50"),
-)
+def _of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flags:
+    """A setting of the optimisers of both groups of parameters; one value is for both."""
+    proposal_networks = fields if proposal_networks is None else proposal_networks
+    return {f"optimizers.fields.{name}": fields, f"optimizers.proposal-networks.{name}": proposal_networks}
 
-_FAST_ON_REAL = (
+
+SMALL_MODEL: Flags = {
+    "pipeline.model.grid-base-resolution": 32,
+    "pipeline.model.grid-feature-dim": 16,
+    "pipeline.model.linear-decoder": False,
+    "pipeline.model.proposal-resolutions": 64,
+    "pipeline.model.num-proposal-samples": 48,
+    "pipeline.model.num-samples": 20,
+    "pipeline.model.proposal-warmup": 500,
+    "pipeline.model.proposal-weights-anneal-max-num-iters": 100,
+    "pipeline.datamanager.train-num-rays-per-batch": 512,
+    **_of_optimizers("scheduler.warmup-steps", 50),
+    "steps-per-save": 250,
+    "steps-per-eval-batch": 100,
+    "steps-per-eval-image": 100000,
+    "logging.steps-per-log": 50,
+}
+FAST_ON_REAL: Flags = {
     # Far fewer steps than the reference's: less resolution, and a rate that gets somewhere in them.
-    *("--pipeline.model.multiscale-res", "1", "2", "4"),
-    *("--pipeline.datamanager.train-num-rays-per-batch", "1024"),
-    *("--optimizers.fields.optimizer.lr", "3e-2", "--optimizers.proposal-networks.optimizer.lr", "1e-2"),
-)
+    "pipeline.model.multiscale-res": (1, 2, 4),
+    "pipeline.datamanager.train-num-rays-per-batch": 1024,
+    **_of_optimizers("optimizer.lr", fields=3e-2, proposal_networks=1e-2),
+}
 
-PRESETS: Dict[str, Preset] = {
-    "reference": Preset("the paper's recipe and constants; wants a GPU"),
-    "best": Preset(
+RECIPES = (
+    Recipe("reference", "the paper's recipe and constants; wants a GPU"),
+    Recipe(
+        "best",
         "the reference's size and number of steps with the stages of quick; wants a GPU, and has not been measured yet",
-        # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
-        real_flags=("--optimizers.fields.optimizer.lr", "1e-2", "--optimizers.proposal-networks.optimizer.lr", "1e-2"),
         steps={"trunk": 15000, "expert": 30000, "distill": 18000, "finetune": 42000},
+        # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
+        real_flags=_of_optimizers("optimizer.lr", 1e-2),
         one_cosine=True,
         softness=0.3,
     ),
-    "quick": Preset(
+    Recipe(
+        "quick",
         "a small model and few steps, for a CPU; scores up to 40 test views",
-        flags=_SMALL_MODEL,
-        real_flags=_FAST_ON_REAL,
         steps={"trunk": 1000, "expert": 2000, "distill": 500, "finetune": 1000},
+        flags=SMALL_MODEL,
+        real_flags=FAST_ON_REAL,
         one_cosine=True,
         softness=0.3,
         score_most=40,
     ),
-    "demo": Preset(
+    Recipe(
+        "demo",
         "the generated scene in minutes on a CPU",
-        flags=_SMALL_MODEL,
         steps={"trunk": 300, "expert": 500, "distill": 300, "finetune": 700},
+        flags=SMALL_MODEL,
         one_cosine=True,
         softness=0.3,
     ),
-}
+)
+PRESETS: Dict[str, Recipe] = {recipe.name: recipe for recipe in RECIPES}

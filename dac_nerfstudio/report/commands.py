@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from dac_nerfstudio.presets import PRESETS
+from dac_nerfstudio.presets import recipe_of
 from dac_nerfstudio.report.runs import Run, SceneRuns
 from dac_nerfstudio.report.scores import METHODS
 
@@ -18,9 +17,9 @@ def commands(scene: SceneRuns) -> List[str]:
     recorded = {run.folder: read_config(run.folder / "config.yml") for run in runs}
     first = next((config for config in recorded.values() if config.get("data")), {})
     lines = []
-    named = re.fullmatch(r"(.+)-seed(\d+)", scene.name)
-    if named and named[1] in PRESETS and first:
-        lines.append(_run_command(scene, named[1], named[2], first, runs[0]))
+    recipe = recipe_of(scene.name)
+    if recipe is not None and first:
+        lines.append(_run_command(scene, *recipe, first, runs[0]))
     student = next((run for run in reversed(runs) if recorded[run.folder] and run.stage.complete), None)
     if student is not None:
         config = _place(scene, recorded[student.folder], student) / "config.yml"
@@ -28,9 +27,9 @@ def commands(scene: SceneRuns) -> List[str]:
     return lines
 
 
-def _run_command(scene: SceneRuns, preset: str, seed: str, config: Dict[str, Any], run: Run) -> str:
+def _run_command(scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any], run: Run) -> str:
     asked = {**scene.partition.settings, **scene.partition.asked}
-    words = ["dac", "run", "--data", str(config["data"]), "--preset", preset, "--seed", seed]
+    words = ["dac", "run", "--data", str(config["data"]), "--preset", preset, "--seed", str(seed)]
     # Overlap and softness exclude each other; no softness has to be said, as a preset may have some.
     for name in ("groups", "strategy", "similarity", "overlap" if asked["overlap"] else "softness"):
         if asked[name] is not None:

@@ -1,12 +1,13 @@
-"""Flags of `ns-train` from a file: one table per method."""
+"""Flags of ``ns-train``: from a file with one table per method, and as the words of a command."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Mapping, Tuple
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.presets import Flags
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,7 +39,16 @@ OWNED = {
 """Flags that tell stages apart or tie them together, and what to do about them instead."""
 
 
-def read_flags(path: Path) -> Dict[str, Tuple[str, ...]]:
+def words(flags: Flags) -> Tuple[str, ...]:
+    """Flags as they are typed: a name with two dashes, then its value or values."""
+    return tuple(word for name, value in flags.items() for word in (f"--{name}", *map(str, _values(value))))
+
+
+def _values(value: Any) -> Tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def read_flags(path: Path) -> Dict[str, Flags]:
     """Flags per table of a TOML file such as
 
         [all]
@@ -61,7 +71,7 @@ def read_flags(path: Path) -> Dict[str, Tuple[str, ...]]:
     return flags_of(content, path)
 
 
-def flags_of(content: Dict[str, Any], source: Path) -> Dict[str, Tuple[str, ...]]:
+def flags_of(content: Mapping[str, Any], source: Path) -> Dict[str, Flags]:
     """Flags per table of such a file's content.
 
     Raises:
@@ -70,23 +80,23 @@ def flags_of(content: Dict[str, Any], source: Path) -> Dict[str, Tuple[str, ...]
     for name, table in content.items():
         if name not in TABLES or not isinstance(table, dict):
             raise StageError(f"{source}: unknown entry '{name}'; expected tables {_tables()}.")
-    return {name: tuple(_flags(table, "", source)) for name, table in content.items()}
+    return {name: dict(_flags(table, "", source)) for name, table in content.items()}
 
 
 def _tables() -> str:
     return ", ".join(f"[{name}]" for name in TABLES)
 
 
-def _flags(table: Dict[str, Any], prefix: str, path: Path) -> Iterator[str]:
+def _flags(table: Mapping[str, Any], prefix: str, source: Path) -> Iterator[Tuple[str, Any]]:
     for name, value in table.items():
         if isinstance(value, dict):
-            yield from _flags(value, f"{prefix}{name}.", path)
+            yield from _flags(value, f"{prefix}{name}.", source)
             continue
         flag = f"{prefix}{name}".replace("_", "-")  # ns-train takes either
         if flag in OWNED:
-            raise StageError(f"{path}: {prefix}{name} cannot be set in a file. {OWNED[flag]}.")
-        words = value if isinstance(value, list) else [value]
-        if not all(isinstance(word, (str, int, float)) for word in words):
-            raise StageError(f"{path}: {prefix}{name} is {value!r}; expected text, a number, true or false, or a list.")
-        yield f"--{prefix}{name}"
-        yield from map(str, words)
+            raise StageError(f"{source}: {prefix}{name} cannot be set in a file. {OWNED[flag]}.")
+        if not all(isinstance(word, (str, int, float)) for word in _values(value)):
+            raise StageError(
+                f"{source}: {prefix}{name} is {value!r}; expected text, a number, true or false, or a list."
+            )
+        yield flag, value

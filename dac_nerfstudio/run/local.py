@@ -117,7 +117,7 @@ def explain_plan(plan: Plan, console: Console) -> None:
     """Print what each job of a plan would do, and why, and the command that does the same. Nothing is done."""
     context = _context()
     ours, theirs = context.Pipe()
-    job = Job("dry run", "examine", plan.scene_dir)
+    job = Job("split", "examine", plan.scene_dir)
     # Not in the scene's folder, where a dry run leaves nothing behind; there for the messages of one that fails.
     descriptor, name = tempfile.mkstemp(prefix="dac-dry-run-", suffix=".log")
     log = Path(name)

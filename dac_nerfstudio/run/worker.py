@@ -14,7 +14,7 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Callable, Dict, List, Literal, Tuple
+from typing import Callable, Dict, List, Literal, Sequence, Tuple
 
 import torch
 import tyro
@@ -40,8 +40,9 @@ from dac_nerfstudio.partition import (
     read_test_views,
 )
 from dac_nerfstudio.partition import split as divide_scene
+from dac_nerfstudio.run.division import divide_settings
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan, divide_settings
+from dac_nerfstudio.run.plan import Job, Plan
 from dac_nerfstudio.signals import Interrupted
 from dac_nerfstudio.stage import Stage
 
@@ -93,9 +94,9 @@ def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
         sys.stderr.flush()
 
 
-def parse(job: Job) -> DaCTrainerConfig:
-    """The configuration that ``ns-train`` makes of the job's flags."""
-    return tyro.cli(AnnotatedBaseConfigUnion, args=[job.method, *job.flags])
+def parse(arguments: Sequence[str]) -> DaCTrainerConfig:
+    """The configuration that ``ns-train`` makes of its arguments."""
+    return tyro.cli(AnnotatedBaseConfigUnion, args=list(arguments))
 
 
 def check_flags(job: Job) -> None:
@@ -107,7 +108,7 @@ def check_flags(job: Job) -> None:
     complaint = io.StringIO()
     try:
         with redirect_stdout(complaint), redirect_stderr(complaint):
-            parse(job)
+            parse(job.arguments)
     except SystemExit:
         lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
         told = " ".join(line for line in lines if line and line[0] not in "╭╰─-").partition(" Available subcommands")[0]
@@ -126,9 +127,9 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
     for other in plan.jobs:
         if other.kind == "train":
             check_flags(other)
-    config = with_data(parse(job))
+    config = with_data(parse(job.arguments))
     before = current_partition(plan.scene_dir)
-    kept = before is not None and before.satisfies(plan.divide)
+    kept = before is not None and before.satisfies(plan.request.divide)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if before is None and plan.partition is not None:
@@ -141,7 +142,7 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
             if not (plan.scene_dir / PICTURE).exists():
                 plot_partition(partition, plan.scene_dir / PICTURE)
         else:
-            settings = divide_settings(before, plan.divide, plan.softness)
+            settings = divide_settings(before, plan.request.divide, plan.recipe.softness)
             partition, _ = divide_scene(
                 config.views_to_divide(), plan.scene_dir, read_test_views(config.data_path), **settings
             )
@@ -152,7 +153,7 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
 
 def train(job: Job, plan: Plan, tell: Tell) -> None:
     """Train, unless a finished run with the same settings and inputs is there; go on where one was interrupted."""
-    config = with_data(parse(job))
+    config = with_data(parse(job.arguments))
     config.prepare()
     assert config.stage is not None
     state, text = take_up(job.run_dir, config)
@@ -272,7 +273,7 @@ def examine(job: Job, plan: Plan, tell: Tell) -> None:
             state, why = _examine_split(plan)
         elif other.kind == "train":
             try:
-                config = with_data(parse(other))
+                config = with_data(parse(other.arguments))
                 config.prepare()
                 assert config.stage is not None
                 state, why = decide(other.run_dir, config.stage)
@@ -293,9 +294,9 @@ def _examine_split(plan: Plan) -> Tuple[State, str]:
         return "new", f"takes the experts' division, {plan.partition}"
     if settings is None:
         return "new", "the views are not divided yet"
-    if settings.satisfies(plan.divide):
+    if settings.satisfies(plan.request.divide):
         return "kept", f"divided by {settings.settings['strategy']} into {settings.num_groups} groups"
-    other = [f"{name} {value}" for name, value in plan.divide.items() if not settings.satisfies({name: value})]
+    other = [f"{name} {value}" for name, value in plan.request.divide.items() if not settings.satisfies({name: value})]
     return "changed", f"asked for {', '.join(other)}"
 
 
@@ -358,7 +359,7 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
         most=job.score_most,
         progress=lambda done, total: tell(Report("evaluating", done, total)),
         # The two that a report compares.
-        pairs=pairs if job.method.startswith(("dac-baseline", "dac-finetune")) else None,
+        pairs=pairs if job.stage in ("baseline", "finetune") else None,
     )
     cameras = pipeline.datamanager.eval_dataset.cameras
     reasons = left_out(int(cameras.height.min()), int(cameras.width.min()), lpips_weights())

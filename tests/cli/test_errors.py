@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from commands import STEPS, TINY, Finished, Shell
 
-from dac_nerfstudio.run.plan import Job
 from dac_nerfstudio.stage import Stage
 
 COMMON = ("--data", "demo", "--groups", "2", "--max-num-iterations", str(STEPS), *TINY)
@@ -113,7 +112,7 @@ def refused(method: str, *flags: str, setup: bool = False) -> str:
     """The message with which ns-train ends for these flags, before training or (``setup``) on loading."""
     from dac_nerfstudio.run.worker import parse, with_data
 
-    config = with_data(parse(Job("", "train", Path(), method, (*COMMON, *flags))))
+    config = with_data(parse((method, *COMMON, *flags)))
     config.machine.device_type = "cpu"
     if not setup:
         with pytest.raises(SystemExit) as ended:

@@ -29,7 +29,7 @@ from dac_nerfstudio.run.flags import read_flags
 from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan, make_plan
+from dac_nerfstudio.run.plan import Job, Plan, Request, make_plan
 from dac_nerfstudio.stage import Stage
 
 RUN = "demo-seed7"
@@ -38,27 +38,15 @@ TRAINED = ["trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "
 
 def planned(shell: Shell, **changes: Any) -> Plan:
     """What ``dac run`` plans for the scene by default, in two groups."""
-    settings: dict[str, Any] = {
-        "data": shell.folder / "demo",
-        "output_dir": shell.folder / "whole",
-        "scene": "demo",
-        "preset": "demo",
-        "divide": {"groups": changes.pop("groups", GROUPS)},
-        "downscale": None,
-        "baseline": True,
-        "video": True,
-        "device": "cpu",
-        "seed": 7,
-        "only": None,
-        "experts": (),
-    }
-    return make_plan(**{**settings, **changes})
-
-
-def flag(job: Job, name: str) -> str:
-    """The value that a flag of a job has in the end."""
-    at = len(job.flags) - 1 - job.flags[::-1].index(name)
-    return job.flags[at + 1]
+    preset, groups = changes.pop("preset", "demo"), changes.pop("groups", GROUPS)
+    request = Request(
+        data=shell.folder / "demo",
+        output_dir=shell.folder / "whole",
+        scene="demo",
+        divide={} if groups is None else {"groups": groups},
+        seed=7,
+    )
+    return make_plan(dataclasses.replace(request, **changes), PRESETS[preset])
 
 
 def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
@@ -78,7 +66,7 @@ def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
 def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> None:
     for preset in ("quick", "best", "demo"):
         jobs = {job.name: job for job in planned(shell, preset=preset).jobs}
-        steps = {name: int(flag(jobs[name], "--max-num-iterations")) for name in ("distill", "finetune", "baseline")}
+        steps = {name: jobs[name].flags["max-num-iterations"] for name in ("distill", "finetune", "baseline")}
         assert steps["baseline"] == steps["distill"] + steps["finetune"]
 
 
@@ -101,10 +89,33 @@ def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> N
     assert all(set(job.needs) < set(names) for job in plan.jobs)
 
 
+def test_no_command_gives_a_flag_twice(shell: Shell) -> None:
+    """Where a preset, its settings for real scenes and a file disagree, the last of them has the only word."""
+    file = {"all": {"pipeline.model.num-samples": 9}, "dac-expert": {"max-num-iterations": 11}}
+    for preset in PRESETS:
+        for data in ("demo", "real"):
+            for job in planned(shell, preset=preset, data=shell.folder / data, flags=file).jobs:
+                names = [word for word in shlex.split(job.command) if word.startswith("--")]
+                assert len(names) == len(set(names)), job.command
+    jobs = {job.name: job for job in planned(shell, preset="quick", data=shell.folder / "real", flags=file).jobs}
+    command = jobs["expert 1"].command
+    assert "--pipeline.model.num-samples 9 " in command and "--max-num-iterations 11 " in command
+    assert "--pipeline.datamanager.train-num-rays-per-batch 1024 " in command
+    assert "--max-num-iterations 1500 " in jobs["baseline"].command
+
+
+def test_jobs_carry_stage_and_group(shell: Shell) -> None:
+    jobs = planned(shell).jobs
+    assert [(job.stage, job.group) for job in jobs if job.group is not None] == [("expert", 1), ("expert", 2)]
+    assert {job.stage: job.method for job in jobs if job.kind == "train" and job.group is None} == {
+        stage: f"dac-{stage}" for stage in ("trunk", "ensemble", "distill", "finetune", "baseline")
+    }
+
+
 def test_experts_of_the_papers_stages_start_from_scratch(shell: Shell) -> None:
     jobs = {job.name: job for job in planned(shell, preset="reference").jobs}
     assert "trunk" not in jobs and jobs["expert 1"].needs == ("split",)
-    assert not any("scheduler.begin" in word or "scheduler.end" in word for job in jobs.values() for word in job.flags)
+    assert not any("scheduler.begin" in name or "scheduler.end" in name for job in jobs.values() for name in job.flags)
     with pytest.raises(StageError, match="no trunk to train: with the preset reference experts start from scratch"):
         planned(shell, preset="reference", only="trunk")
 
@@ -123,7 +134,7 @@ def test_stages_share_cosines(shell: Shell) -> None:
 
     def rates(name: str) -> tuple[float, float]:
         """At the beginning and at the end of a stage, the same for both groups of parameters."""
-        config = parse(jobs[name])
+        config = parse(jobs[name].arguments)
         schedules = [group["scheduler"] for group in config.optimizers.values()]
         found = {tuple(rate_factor(step, one) for step in (0, config.max_num_iterations)) for one in schedules}
         ((first, last),) = found
@@ -156,8 +167,7 @@ def test_plan_with_ready_experts_trains_none(shell: Shell, tmp_path: Path) -> No
     assert not any(name.startswith("expert") for name in jobs)
     for name in ("distill", "ensemble"):
         assert jobs[name].needs == ("split",)
-        at = jobs[name].flags.index("--experts")
-        assert jobs[name].flags[at + 1 : at + 3] == ("a", "b")
+        assert jobs[name].flags["experts"] == (Path("a"), Path("b"))
 
 
 def expert_of(partition: Partition, run_dir: Path) -> Path:
@@ -198,7 +208,7 @@ def test_a_division_that_cannot_be_read_is_made_again(shell: Shell, tmp_path: Pa
     current.write_text('{"format": "dac-partition", "version": 1}')
     plan = planned(shell, output_dir=tmp_path, only="split")
     told: list[Report] = []
-    examine(Job("", "examine", tmp_path), plan, told.append)
+    examine(Job("split", "examine", tmp_path), plan, told.append)
     assert told.pop().text == "the views are not divided yet"
     split(plan.jobs[0], plan, told.append)
     assert told[0].state == "done" and "cannot be read and is now partition-before-20" in told[0].text
@@ -243,7 +253,7 @@ def test_plan_without_extras(shell: Shell) -> None:
 def test_plan_takes_the_number_of_groups_from_the_scene(shell: Shell, tmp_path: Path) -> None:
     def experts(groups: int | None) -> int:
         jobs = planned(shell, output_dir=tmp_path, groups=groups).jobs
-        return sum(job.name.startswith("expert ") for job in jobs)
+        return sum(job.stage == "expert" for job in jobs)
 
     assert experts(None) == 4
     publish(divide(read_views(shell.folder / "demo"), 3), tmp_path / "demo")
@@ -254,7 +264,7 @@ def test_plan_takes_the_number_of_groups_from_the_scene(shell: Shell, tmp_path: 
 def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> None:
     plan = planned(shell, data=shell.folder / "real")
     assert all(job.method.endswith("-360") for job in plan.jobs if job.kind == "train")
-    assert all(job.flags[-3:] == ("colmap", "--colmap-path", "colmap/sparse/0") for job in plan.jobs if job.flags)
+    assert all(job.arguments[-3:] == ("colmap", "--colmap-path", "colmap/sparse/0") for job in plan.jobs if job.flags)
     with pytest.raises(ValueError, match="expected transforms_train.json"):
         planned(shell, data=tmp_path.parent)
 
@@ -290,7 +300,7 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
     for job in plan.jobs:
         if job.kind == "train":
             words = shlex.split(commands[job.name])
-            assert words == ["ns-train", job.method, *job.flags]
+            assert words == ["ns-train", *job.arguments]
     assert not list((shell.folder / "planned").rglob("*-seed42"))
 
 
@@ -300,7 +310,7 @@ def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
     for preset in PRESETS:
         for job in planned(shell, preset=preset).jobs:
             if job.kind == "train":
-                config = parse(job)
+                config = parse(job.arguments)
                 assert config.method_name == job.method
                 config.data = config.pipeline.datamanager.data = shell.folder / "demo"
                 assert shell.folder / config.get_base_dir() == job.run_dir
@@ -397,7 +407,7 @@ def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Pa
 
     for job in planned(shell, output_dir=tmp_path, preset="reference").jobs:
         if job.name in ("expert 1", "baseline"):
-            with_data(parse(job)).save_config()
+            with_data(parse(job.arguments)).save_config()
             aside = move_aside(job.run_dir)
             config = yaml.load((aside / "config.yml").read_text(), Loader=yaml.Loader)
             assert aside == tmp_path / config.get_base_dir()
@@ -413,7 +423,7 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     publish(divide(read_views(shell.folder / "demo"), GROUPS), tmp_path / "demo")
     plan = planned(shell, output_dir=tmp_path, only="baseline")
     job = plan.jobs[-1]
-    config = with_data(parse(job))
+    config = with_data(parse(job.arguments))
     config.save_config()
     assert config.stage is not None
     stage = dataclasses.replace(config.stage, steps=config.stage.total_steps)
@@ -495,13 +505,14 @@ STEPS = {"trunk": 6, "expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
 
 
 def in_small(plan: Plan) -> Plan:
-    """The plan with a tiny model and few steps: later flags win."""
+    """The plan with a tiny model and few steps."""
+    model = {name.removeprefix("--"): value for name, value in zip(TINY_MODEL[::2], TINY_MODEL[1::2])}
     jobs = []
     for job in plan.jobs:
-        steps = next((str(number) for stage, number in STEPS.items() if stage in job.method), None)
-        more = ("--pipeline.datamanager.train-num-rays-per-batch", "64", *TINY_MODEL) if job.kind == "train" else ()
-        more += ("--max-num-iterations", steps) if steps and job.kind == "train" else ()
-        jobs.append(dataclasses.replace(job, flags=(*job.flags, *more)))
+        more = {"pipeline.datamanager.train-num-rays-per-batch": 64, **model} if job.kind == "train" else {}
+        if job.stage in STEPS:
+            more["max-num-iterations"] = STEPS[job.stage]
+        jobs.append(dataclasses.replace(job, flags={**job.flags, **more}))
     return dataclasses.replace(plan, jobs=tuple(jobs))
 
 
@@ -658,9 +669,9 @@ def test_report_shows_the_figures(whole: Ran, results: Mapping[str, Any], shell:
 def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -> None:
     """As if the baseline had been stopped after its tenth step: it ends where the undisturbed one did."""
     plan = in_small(planned(shell, output_dir=shell.folder / "stopped", only="baseline"))
-    often = ("--steps-per-save", "9", "--save-only-latest-checkpoint", "False")
+    often = {"steps-per-save": 9, "save-only-latest-checkpoint": False}
     plan = dataclasses.replace(
-        plan, jobs=tuple(dataclasses.replace(j, flags=(*j.flags, *often), score_most=0) for j in plan.jobs)
+        plan, jobs=tuple(dataclasses.replace(j, flags={**j.flags, **often}, score_most=0) for j in plan.jobs)
     )
     assert carry_out(plan).succeeded
     run_dir = plan.jobs[-1].run_dir
@@ -682,7 +693,7 @@ def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -
 def test_failed_job_is_named_and_the_others_finish(shell: Shell, small_environment: None) -> None:
     plan = in_small(planned(shell, output_dir=shell.folder / "broken", video=True))
     jobs = [
-        dataclasses.replace(job, flags=(*job.flags, "--group", "9")) if job.name == "expert 1" else job
+        dataclasses.replace(job, flags={**job.flags, "group": 9}) if job.name == "expert 1" else job
         for job in plan.jobs
     ]
     plan = dataclasses.replace(plan, jobs=tuple(jobs))

@@ -21,12 +21,14 @@ from rich.console import Console
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.partition import divide, read_views
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.run.devices import find_devices
-from dac_nerfstudio.run.flags import read_flags
+from dac_nerfstudio.run.division import divide_settings
+from dac_nerfstudio.run.flags import read_flags, words
 from dac_nerfstudio.run.local import Task, Worker, _signals_interrupt, _stop
 from dac_nerfstudio.run.lock import FILE_NAME, scene_lock
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan, divide_settings
+from dac_nerfstudio.run.plan import Job, Plan, Request
 from dac_nerfstudio.run.process import visible_device
 from dac_nerfstudio.run.table import Row
 from dac_nerfstudio.signals import SIGNALS
@@ -39,9 +41,13 @@ def test_flags_of_a_file_are_those_of_the_command_line(tmp_path: Path) -> None:
         "[dac-expert]\nmax-num-iterations = 7\n[dac-expert.pipeline.model]\nmultiscale-res = [1, 2]\n"
     )
     assert read_flags(path) == {
-        "all": ("--pipeline.model.num-samples", "12", "--mixed-precision", "False", "--vis", "tensorboard"),
-        "dac-expert": ("--max-num-iterations", "7", "--pipeline.model.multiscale-res", "1", "2"),
+        "all": {"pipeline.model.num-samples": 12, "mixed-precision": False, "vis": "tensorboard"},
+        "dac-expert": {"max-num-iterations": 7, "pipeline.model.multiscale-res": [1, 2]},
     }
+    assert words(read_flags(path)["all"]) == (
+        "--pipeline.model.num-samples", "12", "--mixed-precision", "False", "--vis", "tensorboard",
+    )  # fmt: skip
+    assert words(read_flags(path)["dac-expert"])[2:] == ("--pipeline.model.multiscale-res", "1", "2")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +271,11 @@ def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: 
     process.start()
     assert ours.recv() == "ready"
     job = Job("baseline", "train", Path("run"))
-    worker = Worker(Task(Plan(Path("scene"), {}, 0.0, (job,)), job, Row("baseline")), process, ours)
+    worker = Worker(
+        Task(Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["demo"], (job,)), job, Row("baseline")),
+        process,
+        ours,
+    )
 
     def interrupt() -> None:
         assert ours.recv() == "asked"

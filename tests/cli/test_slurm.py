@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,8 +21,9 @@ from slurm_cluster import cluster, lacking
 
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Plan, make_plan
+from dac_nerfstudio.run.plan import Plan, Request, make_plan
 from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
 from dac_nerfstudio.run.slurm.follow import follow
 from dac_nerfstudio.run.slurm.job import StageJob, Status, _end_or_requeue, _interrupting
@@ -96,21 +98,15 @@ def planned(shell: Shell, tmp_path: Path) -> Callable[..., Plan]:
     """What ``dac run`` plans for the scene by default, in two groups."""
 
     def plan(**changes: Any) -> Plan:
-        settings: dict[str, Any] = {
-            "data": shell.folder / "demo",
-            "output_dir": tmp_path / "outputs",
-            "scene": "demo",
-            "preset": "demo",
-            "divide": {"groups": GROUPS},
-            "downscale": None,
-            "baseline": True,
-            "video": True,
-            "device": "cuda",
-            "seed": 7,
-            "only": None,
-            "experts": (),
-        }
-        return make_plan(**{**settings, **changes})
+        request = Request(
+            data=shell.folder / "demo",
+            output_dir=tmp_path / "outputs",
+            scene="demo",
+            divide={"groups": GROUPS},
+            device="cuda",
+            seed=7,
+        )
+        return make_plan(dataclasses.replace(request, **changes), PRESETS["demo"])
 
     return plan
 

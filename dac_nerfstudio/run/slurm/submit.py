@@ -53,7 +53,7 @@ def _submit(submitted: Submitted, options: SlurmOptions) -> None:
     # In an order in which they can be done, which puts experts next to each other.
     stages = groupby(
         (job for job in plan.jobs if job.kind != "split"),
-        key=lambda job: "experts" if job.name.startswith("expert ") else job.name,
+        key=lambda job: "experts" if job.stage == "expert" and job.kind == "train" else job.name,
     )
     for name, members in stages:
         jobs = list(members)
