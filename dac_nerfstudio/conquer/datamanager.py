@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, Optional, Tuple, Type, Union
+from typing import Dict, NamedTuple, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, Va
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
-from nerfstudio.model_components.ray_generators import RayGenerator
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
 
+from dac_nerfstudio.conquer.ahead import Ahead
 from dac_nerfstudio.conquer.pixels import PixelSchedule
+from dac_nerfstudio.conquer.rays import PixelRays
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Partition, Views, align, view_name
 
@@ -87,24 +88,42 @@ class DaCDataManager(VanillaDataManager):
 
     def setup_train(self) -> None:
         # Photos are read at the first training step: evaluation, rendering and viewer never need them.
-        self.train_ray_generator = RayGenerator(self.train_dataset.cameras.to(self.device))
+        self.batches = Ahead(self.prepare)
 
     def next_train(self, step: int) -> Tuple[RayBundle, Dict[str, Tensor]]:
         self.train_count += 1
-        photos = self.photos
         # Outside of training nobody counts steps: exporters ask for step 0 again and again and want new rays.
-        views, pixels = self.train_pixel_sampler.draw(step if self.training else self.train_count)
+        number = step if self.training else self.train_count
+        drawn = self.batches(number, self.train_pixel_sampler.num_rays_per_batch)
+        # Nothing here waits for the device; that the batch lies in pinned memory is what lets copies be left to it.
+        rays = drawn.rays._apply_fn_to_fields(lambda part: part.to(self.device, non_blocking=True))
+        if drawn.groups is not None:
+            # On the CPU, where it takes no waiting for the device to count them.
+            rays.metadata["group"] = drawn.groups[:, None]
+        colours = drawn.colours.to(self.device, non_blocking=True)
+        if self.photos.pixels.is_cuda:
+            colours = self.photos.pixels[colours]
+        return rays, {"image": colours.float() / 255, "indices": drawn.indices.to(self.device, non_blocking=True)}
+
+    def prepare(self, number: int) -> Drawn:
+        """The batch of a step, on the CPU; in pinned memory if it goes to a CUDA device from there."""
+        views, pixels = self.train_pixel_sampler.draw(number)
         groups = None
         if self.config.sort_by_group:
-            groups = self.homes[views]
-            order = groups.argsort(stable=True)
-            views, pixels, groups = views[order], pixels[order], groups[order]
-        colours, rows, columns = photos.read(views, pixels)
-        indices = torch.stack((views, rows, columns), dim=-1).to(self.device)
-        rays = self.train_ray_generator(indices)
-        if groups is not None:
-            rays.metadata["group"] = groups[:, None].to(self.device)
-        return rays, {"image": colours.to(self.device).float() / 255, "indices": indices}
+            groups, order = self.homes[views].sort(stable=True)
+            views, pixels = views[order], pixels[order]
+        places, rows, columns = self.photos.locate(views, pixels)
+        indices = torch.stack((views, rows, columns), dim=-1)
+        rays = self.train_rays(indices)
+        colours = places if self.photos.pixels.is_cuda else self.photos.pixels[places]
+        if torch.device(self.device).type == "cuda":
+            rays, indices, colours = rays.pin_memory(), indices.pin_memory(), colours.pin_memory()
+        return Drawn(rays, indices, colours, groups)
+
+    @cached_property
+    def train_rays(self) -> PixelRays:
+        """Makes the rays of the training views' pixels."""
+        return PixelRays(self.train_dataset.cameras)
 
     def get_train_rays_per_batch(self) -> int:
         return self.config.train_num_rays_per_batch
@@ -191,6 +210,18 @@ class DaCDataManager(VanillaDataManager):
         return torch.distributed.get_rank() if torch.distributed.is_initialized() else self.local_rank
 
 
+class Drawn(NamedTuple):
+    """A batch on the CPU."""
+
+    rays: RayBundle
+    indices: Int[Tensor, "rays 3"]
+    """View, row and column of each ray's pixel."""
+    colours: Union[UInt8[Tensor, "rays channels"], Int[Tensor, "rays"]]
+    """Of the pixels; where the photos lie on the device, the colours' places among them."""
+    groups: Optional[Int[Tensor, "rays"]]
+    """Home group of each ray's view, ascending, if the batch is sorted by it."""
+
+
 class Photos:
     """Photos as one array of bytes ``[pixels, channels]``, masked pixels left out.
 
@@ -228,14 +259,14 @@ class Photos:
             )
         self.starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
 
-    def read(
+    def locate(
         self, views: Int[Tensor, "n"], pixels: Int[Tensor, "n"]
-    ) -> Tuple[UInt8[Tensor, "n channels"], Int[Tensor, "n"], Int[Tensor, "n"]]:
-        """Colour, row and column of the given (visible) pixels of the given views; colours where the photos lie."""
-        at = self.starts[views] + pixels
-        number = pixels if self.numbers is None else self.numbers[at].long()
+    ) -> Tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
+        """Place in ``pixels``, row and column of the given (visible) pixels of the given views."""
+        places = self.starts[views] + pixels
+        number = pixels if self.numbers is None else self.numbers[places].long()
         widths = self.widths[views]
-        return self.pixels[at.to(self.pixels.device, non_blocking=True)], number // widths, number % widths
+        return places, number // widths, number % widths
 
 
 def _with_alpha(colours: UInt8[Tensor, "n channels"]) -> UInt8[Tensor, "n 4"]:

@@ -2,33 +2,37 @@
 
 An epoch visits every pixel of a view of weight 1 once, in random order, and of a view of weight w a random share w of
 them. The order comes from a keyed bijection of the pixel numbers instead of a stored permutation.
+``permute`` and ``draw`` are plain PyTorch; training draws by their fused equal in ``batch_kernels``.
 """
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Tuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
-_ROUNDS = 6
+MASK = 0xFFFFFFFF
+ROUNDS = 6
+
+Numbers = TypeVar("Numbers", int, Tensor)
 
 
-def _mix(x: Tensor) -> Tensor:
-    """Avalanche of 32-bit numbers held in int64 (the finaliser of MurmurHash3)."""
-    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK
-    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK
+def _mix(x: Numbers) -> Numbers:
+    """Avalanche of 32-bit numbers, tensors held in int64 (the finaliser of MurmurHash3)."""
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & MASK
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & MASK
     return x ^ (x >> 16)
 
 
 def key_of(*parts: int) -> int:
     """One 31-bit key from several numbers, such as (seed, epoch)."""
-    state = torch.zeros((), dtype=torch.int64)
+    state = 0
     for part in parts:
-        state = _mix((state * 31 + (part & _MASK) + 0x9E3779B9) & _MASK)
-    return int(state) >> 1
+        state = _mix((state * 31 + (part & MASK) + 0x9E3779B9) & MASK)
+    return state >> 1
 
 
 def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
@@ -45,9 +49,9 @@ def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor
     while len(outside):
         height, width, key = rows[outside], columns[outside], keys[outside]
         row, column = out[outside] // width, out[outside] % width
-        for round_number in range(0, _ROUNDS, 2):
-            row = (row + _mix((column * 0x9E3779B1 + key + round_number) & _MASK)) % height
-            column = (column + _mix((row * 0x9E3779B1 + key + round_number + 1) & _MASK)) % width
+        for round_number in range(0, ROUNDS, 2):
+            row = (row + _mix((column * 0x9E3779B1 + key + round_number) & MASK)) % height
+            column = (column + _mix((row * 0x9E3779B1 + key + round_number + 1) & MASK)) % width
         out[outside] = row * width + column
         outside = outside[out[outside] >= sizes[outside]]
     return out
@@ -76,15 +80,29 @@ class PixelSchedule:
         if self.epoch_length == 0:
             raise ValueError("There is no pixel to draw: every view is empty or has weight 0.")
 
-    def draw(self, step: int) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
+    def draw(self, step: int) -> Tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
         """View and pixel number within the view, for each ray of the step."""
-        positions = torch.arange(step * self.num_rays_per_batch, (step + 1) * self.num_rays_per_batch)
-        epochs = positions // self.epoch_length
-        epoch_keys = torch.empty_like(positions)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            epoch_keys[epochs == epoch] = key_of(self.seed, epoch)
-        lengths = torch.full_like(positions, self.epoch_length)
-        order = permute(positions % self.epoch_length, lengths, epoch_keys)
-        views = torch.searchsorted(self.ends, order, right=True)
-        pixels = permute(order - self.starts[views], self.sizes[views], _mix((epoch_keys + views * 0x9E3779B1) & _MASK))
-        return views, pixels
+        from dac_nerfstudio.conquer import batch_kernels
+
+        count = self.num_rays_per_batch
+        first, last = step * count, (step + 1) * count - 1
+        epochs = range(first // self.epoch_length, last // self.epoch_length + 1)
+        keys = np.array([key_of(self.seed, epoch) for epoch in epochs])
+        views, pixels = np.empty(count, np.int64), np.empty(count, np.int64)
+        sizes, ends, starts = (numbers.numpy() for numbers in (self.sizes, self.ends, self.starts))
+        batch_kernels.draw(first, keys, sizes, ends, starts, views, pixels)
+        return torch.from_numpy(views), torch.from_numpy(pixels)
+
+
+def draw(schedule: PixelSchedule, step: int) -> Tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
+    """What ``PixelSchedule.draw`` returns, operation by operation: its reference."""
+    positions = torch.arange(step * schedule.num_rays_per_batch, (step + 1) * schedule.num_rays_per_batch)
+    epochs = positions // schedule.epoch_length
+    epoch_keys = torch.empty_like(positions)
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        epoch_keys[epochs == epoch] = key_of(schedule.seed, epoch)
+    lengths = torch.full_like(positions, schedule.epoch_length)
+    order = permute(positions % schedule.epoch_length, lengths, epoch_keys)
+    views = torch.searchsorted(schedule.ends, order, right=True)
+    keys = _mix((epoch_keys + views * 0x9E3779B1) & MASK)
+    return views, permute(order - schedule.starts[views], schedule.sizes[views], keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +81,45 @@ def test_a_step_draws_the_same_rays_in_every_run_of_the_seed(demo: Path, manager
     assert torch.equal(rays.directions, expected_rays.directions)
     assert not torch.equal(other.next_train(4)[1]["indices"], batch["indices"])
     assert again.get_train_rays_per_batch() == len(rays) == 64
+
+
+def test_a_batch_is_the_same_whether_it_was_made_ahead_or_not(
+    demo: Path, manager: Manager, partition_file: Path
+) -> None:
+    steadily = manager(demo, partition=partition_file, sort_by_group=True)
+    for step in [*range(6), 3, 4, 0]:  # ahead but for the first and after each jump
+        rays, batch = steadily.next_train(step)
+        fresh_rays, fresh = manager(demo, partition=partition_file, sort_by_group=True).next_train(step)
+        for name in ("origins", "directions", "pixel_area", "camera_indices"):
+            assert torch.equal(getattr(rays, name), getattr(fresh_rays, name))
+        assert torch.equal(rays.metadata["group"], fresh_rays.metadata["group"])
+        assert torch.equal(batch["indices"], fresh["indices"]) and torch.equal(batch["image"], fresh["image"])
+
+
+def test_whoever_asks_for_one_step_again_and_again_outside_of_training_gets_new_rays(
+    demo: Path, manager: Manager
+) -> None:
+    made = manager(demo).eval()
+    made.train_pixel_sampler.num_rays_per_batch = 256
+    drawn = torch.cat([made.next_train(0)[1]["indices"] for _ in range(7)])
+    assert len(drawn.unique(dim=0)) == len(drawn) == 7 * 256
+    # A size that is set later counts from the next call on, though a batch of the old one is made already.
+    made.train_pixel_sampler.num_rays_per_batch = 32
+    assert len(made.next_train(0)[0]) == 32
+    # Within training a step is a step.
+    made.train()
+    assert torch.equal(made.next_train(0)[1]["indices"], made.next_train(0)[1]["indices"])
+
+
+def test_a_data_managers_error_names_the_line_that_failed(
+    demo: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = manager(demo)
+    made.next_train(0)
+    monkeypatch.setattr(made.photos, "starts", None)
+    with pytest.raises(TypeError) as error:
+        made.next_train(5)
+    assert [frame.name for frame in traceback.extract_tb(error.value.__traceback__)][-1] == "locate"
 
 
 def test_processes_that_train_together_draw_other_pixels_on_every_machine(
@@ -278,12 +318,12 @@ def test_photos_of_different_size_are_read_at_row_and_column() -> None:
     photos = Photos(FakeDataset(images), [True] * 3)
     assert photos.sizes == [15, 8, 42]
     for view, size in enumerate(photos.sizes):
-        colours, rows, columns = photos.read(torch.full((size,), view), torch.arange(size))
+        colours, rows, columns = read(photos, torch.full((size,), view), torch.arange(size))
         assert colours.dtype == torch.uint8
         assert torch.equal(colours, images[view].flatten(0, 1))
         assert torch.equal(images[view][rows, columns], colours)
     views, pixels = torch.tensor([2, 0, 1]), torch.tensor([8, 14, 3])
-    _, rows, columns = photos.read(views, pixels)
+    _, rows, columns = read(photos, views, pixels)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(1, 1), (2, 4), (1, 1)]
 
 
@@ -291,7 +331,7 @@ def test_photos_that_are_not_wanted_are_not_read() -> None:
     dataset = FakeDataset([random_image(3, 5), random_image(4, 2), random_image(6, 7)])
     photos = Photos(dataset, [False, True, True])
     assert dataset.read == [1, 2] and photos.sizes == [0, 8, 42] and len(photos.pixels) == 50
-    colours, rows, columns = photos.read(torch.tensor([1, 2]), torch.tensor([0, 41]))
+    colours, rows, columns = read(photos, torch.tensor([1, 2]), torch.tensor([0, 41]))
     assert colours.tolist() == [dataset.images[1][0, 0].tolist(), dataset.images[2][5, 6].tolist()]
     assert (rows.tolist(), columns.tolist()) == ([0, 5], [0, 6])
 
@@ -303,7 +343,7 @@ def test_masked_pixels_are_never_drawn_and_all_others_are() -> None:
     assert photos.sizes == [int(mask.sum()) for mask in masks]
     schedule = PixelSchedule(photos.sizes, [1.0] * 3, num_rays_per_batch=schedule_batch(photos), seed=0)
     views, pixels = schedule.draw(0)
-    colours, rows, columns = photos.read(views, pixels)
+    colours, rows, columns = read(photos, views, pixels)
     drawn = torch.zeros(3, 6, 5, dtype=torch.long)
     drawn.index_put_((views, rows, columns), torch.ones(len(views), dtype=torch.long), accumulate=True)
     for view, (image, mask) in enumerate(zip(images, masks, strict=True)):
@@ -311,6 +351,12 @@ def test_masked_pixels_are_never_drawn_and_all_others_are() -> None:
         assert torch.equal(drawn[view, :height, :width], mask[..., 0].long())
         mine = views == view
         assert torch.equal(image[rows[mine], columns[mine]], colours[mine])
+
+
+def read(photos: Photos, views: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours, rows and columns of pixels."""
+    places, rows, columns = photos.locate(views, pixels)
+    return photos.pixels[places], rows, columns
 
 
 def schedule_batch(photos: Photos) -> int:
@@ -321,5 +367,5 @@ def schedule_batch(photos: Photos) -> int:
 def test_photos_without_alpha_become_opaque_beside_those_with_it() -> None:
     images = [random_image(2, 3, channels=3), random_image(3, 2, channels=4)]
     photos = Photos(FakeDataset(images), [True, True])
-    colours, _, _ = photos.read(torch.tensor([0, 1]), torch.tensor([4, 5]))
+    colours, _, _ = read(photos, torch.tensor([0, 1]), torch.tensor([4, 5]))
     assert colours.tolist() == [[*images[0][1, 1].tolist(), 255], images[1][2, 1].tolist()]

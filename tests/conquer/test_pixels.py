@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from dac_nerfstudio.conquer import pixels
-from dac_nerfstudio.conquer.pixels import PixelSchedule, key_of, permute
+from dac_nerfstudio.conquer.pixels import PixelSchedule, draw, key_of, permute
 
 
 def permutation(size: int, key: int) -> list[int]:
@@ -101,6 +102,33 @@ def test_a_draw_is_a_function_of_the_step_alone() -> None:
     for step in (19, 3, 3, 0, 11):
         for one, other in zip(fresh.draw(step), steps[step], strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "batch", "steps"),
+    [
+        ([50, 0, 70, 1], [1.0, 1.0, 0.5, 1.0], 16, range(20)),
+        ([6, 4], [1.0, 1.0], 25, range(4)),  # several epochs in a batch
+        ([1], [1.0], 3, range(2)),
+        ([800 * 800] * 100, [1.0] * 60 + [0.2] * 40, 4096, [0, 1, 11_000, 65_000]),
+        ([4000 * 3000] * 300, [1.0] * 300, 512, [0, 7_000_000]),  # numbers beyond 32 bits
+    ],
+)
+def test_the_fused_draw_is_its_plain_reference(
+    sizes: list[int], weights: list[float], batch: int, steps: Sequence[int]
+) -> None:
+    for seed in (0, 42, -1, 2**31 - 1):
+        schedule = PixelSchedule(sizes, weights, batch, seed)
+        for step in steps:
+            for one, other in zip(schedule.draw(step), draw(schedule, step), strict=True):
+                assert one.dtype == other.dtype == torch.int64 and torch.equal(one, other)
+
+
+def test_draws_are_those_that_earlier_versions_made() -> None:
+    views, pixels = PixelSchedule([300, 500, 200], [1.0, 0.5, 1.0], num_rays_per_batch=8, seed=42).draw(7)
+    assert views.tolist() == [2, 0, 0, 0, 0, 1, 1, 0]
+    assert pixels.tolist() == [126, 26, 185, 71, 2, 156, 399, 113]
+    assert (key_of(42, 3), key_of(-1), key_of(1, 2, 3)) == (84791284, 460282497, 1686266059)
 
 
 def test_seeds_give_different_draws() -> None:
