@@ -24,6 +24,7 @@ def findings() -> List[Finding]:
     found = [Finding("good", ", ".join(f"{name} {version}" for name, version in versions().items()))]
     found.append(_methods())
     found.append(_device())
+    found.append(_kernels())
     if find_spec("tinycudann") is None:
         found.append(Finding("optional", "tiny-cuda-nn is not installed: the small MLPs run in PyTorch."))
     else:
@@ -65,3 +66,17 @@ def _device() -> Finding:
 
         return Finding("good", f"Training runs on {torch.cuda.get_device_name(0)}.")
     return Finding("optional", f"No CUDA device: training runs on {device}. --preset quick suits it.")
+
+
+def _kernels() -> Finding:
+    """Compiles the kernels of the default model, which takes seconds the first time."""
+    from dac_nerfstudio.device import default_device
+    from dac_nerfstudio.kplanes.model import KPlanesModelConfig
+    from dac_nerfstudio.kplanes.planes import kernel_problem
+
+    config, device = KPlanesModelConfig(), default_device()
+    sizes = [(config.grid_feature_dim, len(config.multiscale_res)), (config.proposal_feature_dim, 1)]
+    problem = kernel_problem(device, sizes)
+    if problem is None:
+        return Finding("good", f"Fast kernels look the planes up on {device}.")
+    return Finding("optional", problem)

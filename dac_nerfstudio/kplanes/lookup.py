@@ -7,20 +7,17 @@ features of a grid corner lie side by side in memory. Points are in [-1, 1]^3. C
 
 from __future__ import annotations
 
-import warnings
-from functools import lru_cache
-from typing import Literal, Optional, Sequence
+from typing import List, Literal, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from dac_nerfstudio.kplanes.backends.trial import Backend, Case, works
+
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 """(column axis, row axis) of each plane: xy, xz, yz."""
-Backend = Literal["reference", "cpu", "triton"]
-COMPILERS = {"cpu": "numba", "triton": "triton"}
-"""The package that each of the fast backends needs."""
 HALF_OR_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -68,6 +65,12 @@ def lookup(
 
 def choose(scales: Sequence[Tensor], points: Tensor) -> Backend:
     """The fastest backend for these tensors that works here."""
+    case = case_of(scales, points)
+    return case.backend if case is not None and works(case, example) else "reference"
+
+
+def case_of(scales: Sequence[Tensor], points: Tensor) -> Optional[Case]:
+    """What the fastest backend would have to be compiled for, or None where only the reference will do."""
     first = scales[0]
     regular = all(
         scale.device == points.device
@@ -77,37 +80,38 @@ def choose(scales: Sequence[Tensor], points: Tensor) -> Backend:
         and scale.is_contiguous()
         for scale in scales
     )
-    if not regular:
-        return "reference"
-    backend: Backend = "reference"
-    if points.is_cuda and first.dtype in HALF_OR_SINGLE and points.dtype in HALF_OR_SINGLE:
+    backend: Literal["cpu", "triton"]
+    if regular and points.is_cuda and first.dtype in HALF_OR_SINGLE and points.dtype in HALF_OR_SINGLE:
         backend = "triton"
-    elif points.device.type == "cpu" and first.dtype == points.dtype == torch.float32:
+    elif regular and points.device.type == "cpu" and first.dtype == points.dtype == torch.float32:
         backend = "cpu"
-    return backend if backend == "reference" or works(backend, str(points.device)) else "reference"
+    else:
+        return None
+    learning = torch.is_grad_enabled()
+    return Case(
+        operation="lookup",
+        backend=backend,
+        device=str(points.device),
+        planes=first.dtype,
+        points=points.dtype,
+        channels=first.shape[3],
+        scales=len(scales),
+        planes_gradient=learning and any(scale.requires_grad for scale in scales),
+        points_gradient=learning and points.requires_grad,
+    )
 
 
-@lru_cache(maxsize=None)
-def works(backend: Literal["cpu", "triton"], device: str) -> bool:
-    """Whether a backend gets a small example right. If not, one warning says why, and what to install.
-
-    The first call of a process compiles the kernels or loads them from their cache on disk.
-    """
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            planes = torch.linspace(0.1, 0.9, 3 * 2 * 2 * 8, device=device).view(3, 2, 2, 8).requires_grad_()
-            points = torch.linspace(-0.9, 1.1, 6, device=device).view(2, 3)
-            features = lookup([planes], points, backend)
-            (gradient,) = torch.autograd.grad(features.sum(), planes)
-            expected = interpolate_planes(planes, points)
-            (expected_gradient,) = torch.autograd.grad(expected.sum(), planes)
-        torch.testing.assert_close((features, gradient), (expected, expected_gradient))
-    except Exception as problem:
-        what = "is not installed" if isinstance(problem, ImportError) else "does not work"
-        warnings.warn(
-            f"{COMPILERS[backend]} {what} here ({type(problem).__name__}: {problem}), so the planes are looked up by "
-            f"plain PyTorch. To have the fast lookup: pip install --upgrade {COMPILERS[backend]}",
-            stacklevel=2,
-        )
-        return False
-    return True
+def example(case: Case, backend: Backend) -> List[Tensor]:
+    """Features of two points, and their gradients as far as the case asks for them."""
+    shape, device = (3, 2, 2, case.channels), case.device
+    numbers = torch.linspace(0.1, 0.9, 12 * case.channels, device=device).view(shape)
+    scales = [(numbers / number).to(case.planes) for number in range(1, case.scales + 1)]
+    points = torch.linspace(-0.9, 1.1, 6, device=device).view(2, 3).to(case.points)
+    if backend == "reference":
+        scales, points = [scale.float() for scale in scales], points.float()
+    wanted = [scale.requires_grad_() for scale in scales if case.planes_gradient]
+    wanted += [points.requires_grad_()] if case.points_gradient else []
+    features = lookup(scales, points, backend)
+    upstream = torch.linspace(0.5, 1, features.numel(), device=device).to(case.planes).to(features.dtype)
+    gradients = torch.autograd.grad(features, wanted, upstream.view_as(features)) if wanted else ()
+    return [features.detach(), *gradients]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Optional
+from dataclasses import replace
+from typing import Iterable, List, Optional
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.lookup import Backend, choose
+from dac_nerfstudio.kplanes import lookup
+from dac_nerfstudio.kplanes.backends.trial import Backend, Case, works
 
 
 def plane_tv(scales: Iterable[Float[Tensor, "3 R R C"]]) -> Float[Tensor, ""]:
@@ -27,7 +29,9 @@ def squared_differences(scale: Float[Tensor, "P R R C"], backend: Optional[Backe
     Args:
         backend: who computes it; by default the fastest that works for this tensor.
     """
-    backend = choose([scale], scale) if backend is None else backend
+    if backend is None:
+        case = smoothness_case_of(scale)
+        backend = case.backend if case is not None and works(case, smoothness_example) else "reference"
     if backend == "cpu":
         from dac_nerfstudio.kplanes.backends import cpu
 
@@ -39,6 +43,20 @@ def squared_differences(scale: Float[Tensor, "P R R C"], backend: Optional[Backe
     rows = (scale[:, 1:] - scale[:, :-1]).square().mean(dim=(1, 2, 3))
     columns = (scale[:, :, 1:] - scale[:, :, :-1]).square().mean(dim=(1, 2, 3))
     return (rows + columns).sum()
+
+
+def smoothness_case_of(scale: Float[Tensor, "P R R C"]) -> Optional[Case]:
+    """What the fastest backend would have to be compiled for, or None where only the reference will do."""
+    case = lookup.case_of([scale], scale) if scale.dtype == torch.float32 else None
+    return None if case is None else replace(case, operation="total variation", points_gradient=False)
+
+
+def smoothness_example(case: Case, backend: Backend) -> List[Tensor]:
+    """Total variation of planes of 3 x 3 points, and its gradient if the case asks for it."""
+    numbers = torch.linspace(-1, 1, 27 * case.channels, device=case.device).square().view(3, 3, 3, case.channels)
+    scale = numbers.requires_grad_(case.planes_gradient)
+    value = squared_differences(scale, backend)
+    return [value.detach(), *(torch.autograd.grad(0.7 * value, scale) if case.planes_gradient else ())]
 
 
 def distortion(

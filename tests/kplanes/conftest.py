@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
+from dac_nerfstudio.kplanes.backends import trial
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 
 # Tensors this small gain nothing from threads, which on a busy machine wait for each other: fifteen times as slow.
@@ -23,6 +24,19 @@ torch.set_num_threads(1)
 def reference() -> dict[str, Any]:
     """What the reference implementations return for small inputs; see tests/fixtures/README.md."""
     return json.loads((Path(__file__).parents[1] / "fixtures" / "reference_losses.json").read_text())
+
+
+@pytest.fixture
+def untried() -> Iterator[None]:
+    """No backend has been tried yet, and none afterwards: the trial's results of this test are forgotten."""
+
+    def forget() -> None:
+        trial.failure.cache_clear()
+        trial._warned.clear()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture
