@@ -199,16 +199,15 @@ class KPlanesModel(Model):
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
         background = self.background()
         rendering = self.render(ray_bundle, background)
-        outputs: Dict[str, Any] = {
-            "rgb": rendering.rgb,
-            "accumulation": self.renderer_accumulation(rendering.final.weights),
-            "depth": self.renderer_depth(rendering.final.weights.detach(), rendering.final.samples),
-        }
+        outputs: Dict[str, Any] = {"rgb": rendering.rgb}
         if self.training:
             # Computed here, not with the other losses: on several GPUs every use of a parameter belongs in the forward
             # pass.
             outputs.update(background=background, rendering=rendering, regularizers=self.regularizers(rendering))
         else:
+            # For pictures alone: neither losses nor metrics of training look at them, and viewers render in evaluation.
+            outputs["accumulation"] = self.renderer_accumulation(rendering.final.weights)
+            outputs["depth"] = self.renderer_depth(rendering.final.weights, rendering.final.samples)
             for number, level in enumerate(rendering.proposals):
                 outputs[f"prop_depth_{number}"] = self.renderer_depth(level.weights, level.samples)
         return outputs

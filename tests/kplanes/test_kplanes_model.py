@@ -102,6 +102,15 @@ def test_a_rendered_ray_is_its_weighted_colours_on_the_background(tiny_model: Ti
     weights = rendering.final.weights
     expected = (weights * rendering.colours).sum(1) + (1 - weights.sum(1)) * outputs["background"]
     torch.testing.assert_close(outputs["rgb"], expected)
+
+
+def test_depth_and_accumulation_are_rendered_for_pictures_alone(tiny_model: TinyModel, rays: Rays) -> None:
+    model = tiny_model()
+    assert set(model.train()(rays(5))) == {"rgb", "background", "rendering", "regularizers"}
+    model.eval()
+    bundle = model.collider(rays(5))
+    outputs, weights = model(bundle), model.render(bundle, model.background()).final.weights
+    assert set(outputs) == {"rgb", "accumulation", "depth", "prop_depth_0", "prop_depth_1"}
     torch.testing.assert_close(outputs["accumulation"], weights.sum(1))
 
 
