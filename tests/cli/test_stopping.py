@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from commands import TINY_MODEL, Shell
 
 from dac_nerfstudio.stage import Stage
@@ -22,6 +23,16 @@ from dac_nerfstudio.stage import Stage
 STEPS = 600
 IN_A_GROUP_OF_ITS_OWN = "import os; os.setpgrp(); from dac_nerfstudio.cli import main; main()"
 """So that it can be signalled with all its processes, as a terminal or a scheduler does."""
+ON_A_CUDA_DEVICE = "from dac_nerfstudio.run import local, process; local.Place = lambda *_: process.Place('cuda:0'); "
+"""There is none here: stages that train on the CPU are told so when they start."""
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+WAYS = [
+    "forked",
+    pytest.param(
+        "afresh", marks=pytest.mark.skipif(torch.version.cuda is None, reason="this PyTorch knows nothing of CUDA")
+    ),
+]
+"""How stages start: forked from the server, or in fresh interpreters, as on CUDA devices with tiny-cuda-nn installed."""
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +41,17 @@ def run_baseline(shell: Shell) -> Callable[..., Popen[str]]:
     flags = dict(zip(TINY_MODEL[::2], TINY_MODEL[1::2]))
     rows = [f"{name.lstrip('-')} = {value}" for name, value in flags.items()]
     rows += [f"max-num-iterations = {STEPS}", "pipeline.datamanager.train-num-rays-per-batch = 64"]
+    spoilt = Shell(shell.folder)
+    spoilt.environment["PYTHONPATH"] = os.pathsep.join([str(FIXTURES), shell.environment.get("PYTHONPATH", "")])
 
-    def start(folder: str, every: int) -> Popen[str]:
+    def start(folder: str, every: int, way: str = "forked") -> Popen[str]:
         config = shell.folder / f"{folder}.toml"
         config.write_text("\n".join(["[all]", *rows, f"steps-per-save = {every}"]))
-        return shell.start(
+        return (spoilt if way == "afresh" else shell).start(
             *(
                 "python",
                 "-c",
-                IN_A_GROUP_OF_ITS_OWN,
+                (ON_A_CUDA_DEVICE if way == "afresh" else "") + IN_A_GROUP_OF_ITS_OWN,
                 "run",
                 "--data",
                 "demo",
@@ -73,8 +86,6 @@ def wait_for(steps: int, folder: Path, process: Popen[str]) -> None:
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    import torch
-
     checkpoint = torch.load(folder / "nerfstudio_models" / f"step-{STEPS - 1:09d}.ckpt", weights_only=True)
     return checkpoint["pipeline"]
 
@@ -87,14 +98,13 @@ def undisturbed(shell: Shell, run_baseline: Callable[..., Popen[str]]) -> dict[s
     return weights(run_dir(shell, "undisturbed"))
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_asked_to_stop_saves_and_goes_on(
-    number: signal.Signals, shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
+    number: signal.Signals, way: str, shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
 ) -> None:
-    import torch
-
-    folder = f"stopped-{int(number)}"
-    process = run_baseline(folder, 10000)
+    folder = f"stopped-{way}-{int(number)}"
+    process = run_baseline(folder, 10000, way)
     wait_for(100, shell.folder / folder / "demo", process)
     os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=120)
@@ -105,40 +115,40 @@ def test_a_run_asked_to_stop_saves_and_goes_on(
     stopped.peak_memory["gpu"] = 123
     stopped.save(run_dir(shell, folder))
 
-    process = run_baseline(folder, 10000)
+    process = run_baseline(folder, 10000, way)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and f"resumed at step {stopped.steps}" in output, output
     torch.testing.assert_close(weights(run_dir(shell, folder)), undisturbed, rtol=0, atol=1e-6)
     assert Stage.load(run_dir(shell, folder)).peak_memory["gpu"] == 123  # of the process before
 
 
+@pytest.mark.parametrize("way", WAYS)
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
+    way: str, shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
 ) -> None:
-    import torch
-
-    scene_dir = shell.folder / "killed" / "demo"
-    process = run_baseline("killed", 100)
+    folder = f"killed-{way}"
+    scene_dir = shell.folder / folder / "demo"
+    process = run_baseline(folder, 100, way)
     wait_for(120, scene_dir, process)
     process.kill()
     process.communicate()
     # At once: its stage, which notices, may still be saving.
-    process = run_baseline("killed", 100)
+    process = run_baseline(folder, 100, way)
     wait_for(320, scene_dir, process)
     processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in processes:
         one.kill()
     process.communicate()
     psutil.wait_procs(processes, timeout=30)
-    assert Stage.load(run_dir(shell, "killed")).steps % 100 == 1  # as a checkpoint was due
+    assert Stage.load(run_dir(shell, folder)).steps % 100 == 1  # as a checkpoint was due
 
-    process = run_baseline("killed", 100)
+    process = run_baseline(folder, 100, way)
     output, _ = process.communicate(timeout=300)
     (step,) = re.findall(r"resumed at step (\d+)", output)
     assert process.returncode == 0 and int(step) > 300, output
     (saved,) = re.findall(rf"Stopped at step (\d+) of {STEPS}", (scene_dir / "logs" / "baseline.log").read_text())
     assert 120 <= int(saved) < 320
-    torch.testing.assert_close(weights(run_dir(shell, "killed")), undisturbed, rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights(run_dir(shell, folder)), undisturbed, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("asked", [True, False])
