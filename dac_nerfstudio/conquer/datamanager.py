@@ -59,6 +59,7 @@ def views_of(outputs: DataparserOutputs, data: Path) -> Views:
         names=tuple(name_of(path, data) for path in outputs.image_filenames),
         camera_to_worlds=cameras.camera_to_worlds.numpy().astype(np.float64),
         intrinsics=torch.cat([column.double() for column in intrinsics], dim=-1).numpy(),
+        photos=tuple(outputs.image_filenames),
     )
 
 

@@ -19,6 +19,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from dac_nerfstudio.conquer.bounds import scene_radius
 from dac_nerfstudio.conquer.datamanager import views_of
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsemblePipelineConfig
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, read_checkpoint, rebuild_config, runs_of
@@ -26,6 +27,7 @@ from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineCo
 from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.errors import PartitionError, StageError, UserError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
+from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.layout import latest_checkpoint, run_folder
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
@@ -91,6 +93,7 @@ class DaCTrainerConfig(TrainerConfig):
             self.pipeline.model.implementation, self.machine.device_type == "cuda"
         )
         partition = self.find_partition()
+        self.find_scene_radius()
         self.stage = Stage(
             method=str(self.method_name),
             scene=str(self.experiment_name),
@@ -128,6 +131,15 @@ class DaCTrainerConfig(TrainerConfig):
         stage.first_step = record.first_step + record.steps
         # Proposal schedules go on where they were left.
         self.pipeline.first_step = stage.first_step
+
+    def find_scene_radius(self) -> None:
+        """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike."""
+        model = self.pipeline.model
+        if model.scene_radius is None and model.is_contracted:
+            model.scene_radius = RADIUS
+        elif model.scene_radius is None:
+            model.scene_radius, why = scene_radius(self.read_views())
+            CONSOLE.print(f"scene radius {model.scene_radius}: {why}")
 
     def find_partition(self) -> Partition:
         """The partition that was asked for, or the scene's; made if there is none.

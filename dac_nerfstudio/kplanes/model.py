@@ -52,8 +52,9 @@ class KPlanesModelConfig(ModelConfig):
     """Distance from the camera at which rays begin, in the units of the camera poses; the same in evaluation."""
     far_plane: float = 6.0
     """Distance from the camera at which rays end."""
-    scene_radius: float = 1.3
-    """Half the side of the box that holds the scene (1.5 for NeRF-synthetic 'ship'). Unused when contracted."""
+    scene_radius: Optional[float] = None
+    """Half the side of the box that holds the scene. By default 1.3, or 1.5 where the photos' alpha shows the object
+    beyond that. Unused when contracted."""
     is_contracted: bool = False
     """Unbounded scene: contract all of space into the planes (L-infinity norm) and sample in disparity."""
     grid_base_resolution: int = 128
@@ -98,6 +99,9 @@ class KPlanesModelConfig(ModelConfig):
     prompt: tyro.conf.Suppress[Optional[str]] = None
 
 
+RADIUS = 1.3
+"""Half the side of a scene's box unless something else is known: the reference's for NeRF-synthetic."""
+
 SHARE_FOR_RENDERING = 0.25
 """Of a GPU's free memory."""
 ROOM_FOR_RENDERING = 100_000_000
@@ -133,7 +137,8 @@ class KPlanesModel(Model):
                 "numbers. Give one number of samples per level."
             )
         implementation = resolve_implementation(config.implementation, torch.cuda.is_available())
-        coordinates = SceneCoordinates(config.scene_radius, config.is_contracted)
+        radius = RADIUS if config.scene_radius is None else config.scene_radius
+        coordinates = SceneCoordinates(radius, config.is_contracted)
         self.field = KPlanesField(
             coordinates,
             [config.grid_base_resolution * scale for scale in config.multiscale_res],

@@ -32,7 +32,7 @@ WAYS = [
         "afresh", marks=pytest.mark.skipif(torch.version.cuda is None, reason="this PyTorch knows nothing of CUDA")
     ),
 ]
-"""How stages start: forked from the server, or in fresh interpreters, as on CUDA devices with tiny-cuda-nn installed."""
+"""How stages start: forked from the server, or in fresh interpreters, as on CUDA where tiny-cuda-nn is installed."""
 
 
 @pytest.fixture(scope="module")
