@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Tuple, Type, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -24,7 +24,7 @@ from dac_nerfstudio.conquer.ahead import Ahead
 from dac_nerfstudio.conquer.pixels import PixelSchedule
 from dac_nerfstudio.conquer.rays import PixelRays
 from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition import Partition, Views, align, view_name
+from dac_nerfstudio.partition import Partition, Views, align, blending_weights, view_name
 
 
 @dataclass
@@ -163,8 +163,30 @@ class DaCDataManager(VanillaDataManager):
         """Names of the evaluation views, in the order of the dataset."""
         return tuple(name_of(path, self.get_datapath()) for path in self.eval_dataset.image_filenames)
 
+    def views_to_choose_on(self, most: int) -> List[int]:
+        """Numbers of evaluation views, evenly spread, that settings may be chosen on: those for validation, unless they
+        are the test views, as where the data have no split of their own; then none."""
+        if self.eval_dataset is None or self.test_split != "val":
+            return []
+        test = self.dataparser.get_dataparser_outputs(split="test").image_filenames
+        if set(test) & set(self.eval_dataset.image_filenames):
+            return []
+        count = len(self.eval_dataset)
+        return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
+
     def route(self, camera_to_worlds: Tensor) -> Int[Tensor, "cameras"]:
-        """Group of each camera, counted from 1; poses ``[cameras, 3, 4]`` in the model's frame.
+        """Group of each camera, counted from 1; poses ``[cameras, 3, 4]`` in the model's frame."""
+        partition, poses = self._as_divided(camera_to_worlds)
+        return torch.from_numpy(np.asarray(partition.route(poses), dtype=np.int64))
+
+    def blend(self, camera_to_worlds: Tensor, sharpness: float) -> Float[Tensor, "cameras groups"]:
+        """How much each group's expert has to say at each camera, see `blending_weights`; poses ``[cameras, 3, 4]`` in
+        the model's frame."""
+        partition, poses = self._as_divided(camera_to_worlds)
+        return torch.from_numpy(blending_weights(partition, poses, sharpness)).float()
+
+    def _as_divided(self, camera_to_worlds: Tensor) -> Tuple[Partition, np.ndarray]:
+        """The partition, and poses in the frame that it was made in.
 
         Dataparsers may turn, shift and scale a scene: the frames are matched by the training cameras, which are known
         in both.
@@ -174,8 +196,7 @@ class DaCDataManager(VanillaDataManager):
         poses = dict(zip(self.train_names, self.train_dataset.cameras.camera_to_worlds.numpy().astype(np.float64)))
         here = np.stack([poses[name] for name in self.partition.views.names])
         to_partition = align(here, self.partition.views.camera_to_worlds)
-        queries = camera_to_worlds.cpu().numpy().astype(np.float64)
-        return torch.from_numpy(np.asarray(self.partition.route(to_partition.apply(queries)), dtype=np.int64))
+        return self.partition, to_partition.apply(camera_to_worlds.cpu().numpy().astype(np.float64))
 
     @cached_property
     def homes(self) -> Int[Tensor, "views"]:

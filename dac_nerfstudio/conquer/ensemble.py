@@ -1,29 +1,35 @@
-"""All experts in one model, each camera answered by the expert of its group: what the teachers know, as one method."""
+"""All experts in one model, each camera answered by a blend of them: what the teachers know, as one method."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 import torch
 import tyro
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.utils import colormaps
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from dac_nerfstudio.conquer.calibration import MOST_VIEWS, UNCHOSEN, Pictures, choose_sharpness
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.models import ExpertModel
 from dac_nerfstudio.conquer.pipeline import DaCPipeline, DaCPipelineConfig
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.stage import Stage
 
-Router = Callable[[Float[Tensor, "cameras 3 4"]], Int[Tensor, "cameras"]]
-"""From camera-to-world matrices to the number of each camera's group, from 1."""
+Blend = Callable[[Float[Tensor, "cameras 3 4"], float], Float[Tensor, "cameras groups"]]
+"""From camera-to-world matrices and a sharpness to the weights of the groups' experts at each camera."""
+
+LEAST_WEIGHT = 0.01
+"""An expert that counts for less at a camera is not asked."""
 
 
 @dataclass
@@ -40,8 +46,11 @@ class EnsembleModel(KPlanesModel):
     """As many K-Planes models as groups. Nothing in it is trained."""
 
     config: EnsembleModelConfig
-    route: Optional[Router] = None
-    """Group of each camera, from 1; set by the pipeline."""
+    blend: Optional[Blend] = None
+    """Weights of the experts at each camera; set by the pipeline."""
+    sharpness: Tensor
+    """How sharply experts are told apart, from 0, the average of all, to infinity, each group's alone. Saved with the
+    experts, for whom it is chosen."""
 
     def populate_modules(self) -> None:
         super().populate_modules()
@@ -52,6 +61,7 @@ class EnsembleModel(KPlanesModel):
         self.experts = nn.ModuleList(
             ExpertModel(config, self.scene_box, self.num_train_data) for _ in range(self.config.groups)
         )
+        self.register_buffer("sharpness", torch.tensor(float("inf")))
 
     def expert(self, group: int) -> ExpertModel:
         """The expert of a group, counted from 1."""
@@ -65,29 +75,91 @@ class EnsembleModel(KPlanesModel):
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {}
 
+    def weights(self, camera_to_worlds: Float[Tensor, "cameras 3 4"]) -> Float[Tensor, "cameras groups"]:
+        """Weights of the experts at each camera, those of little weight left out."""
+        assert self.blend is not None
+        weights = self.blend(camera_to_worlds, float(self.sharpness))
+        weights = torch.where(weights < LEAST_WEIGHT, 0, weights)
+        return weights / weights.sum(dim=-1, keepdim=True)
+
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Dict[str, Tensor]:
-        assert self.route is not None
-        group = int(self.route(camera.camera_to_worlds.view(-1, 3, 4)[:1])[0])
-        outputs = self.expert(group).get_outputs_for_camera(camera, obb_box)
-        return {**outputs, "group": torch.full_like(outputs["depth"], group)}
+        (weights,) = self.weights(camera.camera_to_worlds.view(-1, 3, 4)[:1])
+        asked = weights.nonzero()[:, 0].tolist()
+        answers = [self.expert(number + 1).get_outputs_for_camera(camera, obb_box) for number in asked]
+        outputs = blended(answers, weights[asked])
+        return {**outputs, "group": torch.full_like(outputs["depth"], int(weights.argmax()) + 1)}
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
-        """Rays without a camera are routed one by one, each as if a camera stood at its origin and looked along it."""
-        assert self.route is not None
-        groups = self.route(poses_of(ray_bundle))
+        """Rays without a camera are answered one by one, each as if a camera stood at its origin and looked along it.
+        They have no disagreement."""
+        weights = self.weights(poses_of(ray_bundle)).to(ray_bundle.origins.device)
         outputs: Dict[str, Tensor] = {}
-        for group in groups.unique().tolist():
-            mine = (groups == group).to(ray_bundle.origins.device)
+        for group, weight in enumerate(weights.T, start=1):
+            mine = weight > 0
+            if not mine.any():
+                continue
             for name, value in self.expert(group).get_outputs(ray_bundle[mine]).items():
-                if isinstance(value, Tensor) and value.shape[:1] == mine[mine].shape:
-                    outputs.setdefault(name, value.new_zeros(len(groups), *value.shape[1:]))[mine] = value
+                total = outputs.setdefault(name, value.new_zeros(len(weight), *value.shape[1:]))
+                total[mine] += weight[mine, None] * value
         return outputs
+
+    def get_image_metrics_and_images(
+        self, outputs: Dict[str, Tensor], batch: Dict[str, Tensor]
+    ) -> Tuple[Dict[str, float], Dict[str, Tensor]]:
+        """Besides the scores of any model how well the experts' disagreement foretells the error: the correlation of
+        the two over pixels (``disagreement_correlation``), and the share of the squared error in the 5 % of pixels in
+        which they disagree most (``disagreement_error_share``)."""
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        if outputs["disagreement"].any():
+            error = outputs["rgb"] - self.true_colour(outputs, batch)
+            metrics.update(foretold(outputs["disagreement"][..., 0], error))
+            images["disagreement"] = colormaps.apply_colormap(outputs["disagreement"] / outputs["disagreement"].max())
+        return metrics, images
 
     def get_loss_dict(
         self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
     ) -> Dict[str, Tensor]:
         return {"rgb_loss": (outputs["rgb"] - self.true_colour(outputs, batch)).square().mean()}
+
+
+def blended(
+    answers: Sequence[Dict[str, Tensor]], weights: Float[Tensor, "answers"]
+) -> Dict[str, Float[Tensor, "height width channels"]]:
+    """Several models' pictures of one camera as one.
+
+    Args:
+        answers: outputs of the models.
+        weights: how much each counts; of sum 1.
+
+    Returns:
+        The weighted mean of each output, and ``disagreement`` ``[height, width, 1]``: the weighted standard deviation
+        of the models' colours, mean over channels. Models that were trained apart seldom err alike, so that where they
+        disagree they err.
+    """
+
+    def mean(pictures: Sequence[Tensor]) -> Tensor:
+        return torch.einsum("n,n...->...", weights.to(pictures[0]), torch.stack(list(pictures)))
+
+    outputs = {name: mean([answer[name] for answer in answers]) for name in answers[0]}
+    variance = mean([(answer["rgb"] - outputs["rgb"]).square() for answer in answers])
+    return {**outputs, "disagreement": variance.sqrt().mean(dim=-1, keepdim=True)}
+
+
+WORST = 0.05
+"""Share of pixels, of those where experts disagree most."""
+
+
+def foretold(disagreement: Float[Tensor, "height width"], error: Float[Tensor, "height width 3"]) -> Dict[str, float]:
+    """How well disagreement foretells the error of a picture: see `EnsembleModel.get_image_metrics_and_images`."""
+    flat, squared = disagreement.flatten(), error.square().sum(dim=-1).flatten()
+    correlation = torch.corrcoef(torch.stack((flat, error.abs().mean(dim=-1).flatten())))[0, 1]
+    worst = flat.topk(max(round(WORST * len(flat)), 1)).indices
+    return {
+        # Where one of the two is the same everywhere there is nothing to foretell.
+        "disagreement_correlation": float(correlation.nan_to_num()),
+        "disagreement_error_share": float(squared[worst].sum() / squared.sum().clamp(min=1e-12)),
+    }
 
 
 def poses_of(rays: RayBundle) -> Float[Tensor, "rays 3 4"]:
@@ -111,23 +183,50 @@ class EnsemblePipelineConfig(DaCPipelineConfig):
     """Settings of the experts."""
     experts: tyro.conf.Suppress[Tuple[Path, ...]] = ()
     """Run folders of the experts, in the order of the groups; set from --experts."""
+    sharpness: Optional[float] = None
+    """How sharply experts are told apart: 0 averages all of them, inf asks each camera's own alone. By default what is
+    best on validation views."""
 
 
 class EnsemblePipeline(DaCPipeline):
-    """Puts the experts together, and tells the model which of them a camera belongs to."""
+    """Puts the experts together, chooses how sharply they are told apart, and tells the model how to blend them."""
 
     config: EnsemblePipelineConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model.route = self.datamanager.route
+        self.model.blend = self.datamanager.blend
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
-        """Loads the experts besides, as nerfstudio's trainer asks for callbacks; from then on the checkpoint has them.
+        """Loads the experts besides, as nerfstudio's trainer asks for callbacks, and chooses how sharply they are told
+        apart; from then on the checkpoint has both.
 
         Raises:
             StageError: an expert has no checkpoint that fits it.
         """
         for slot, folder in zip(self.model.experts, self.config.experts):
             slot.load_state_dict(load_expert(folder, Stage.load(folder), "cpu").state_dict())
+        self.model.sharpness.fill_(self.choose_sharpness())
         return super().get_training_callbacks(attributes)
+
+    @torch.no_grad()
+    def choose_sharpness(self) -> float:
+        """The sharpness that was asked for, or the best on validation views that are no test views."""
+        if self.config.sharpness is not None:
+            return self.config.sharpness
+        manager = self.datamanager
+        numbers = manager.views_to_choose_on(MOST_VIEWS)
+        if not numbers:
+            CONSOLE.print(f"There are no validation views to choose a sharpness on: experts are blended at {UNCHOSEN}.")
+            return UNCHOSEN
+        best, psnr = choose_sharpness((self.seen_by_experts(number) for number in numbers), manager.blend)
+        tried = ", ".join(f"{sharpness:g}: {value:.2f}" for sharpness, value in psnr.items())
+        CONSOLE.print(f"Experts are blended at sharpness {best:g}; PSNR on {len(numbers)} validation views: {tried}.")
+        return best
+
+    def seen_by_experts(self, number: int) -> Pictures:
+        """A validation view as every expert renders it, and the photo."""
+        camera, batch = self.datamanager.fixed_indices_eval_dataloader.get_camera(number)
+        pictures = [expert.get_outputs_for_camera(camera)["rgb"] for expert in self.model.experts]
+        photo = self.model.true_colour({}, batch)
+        return torch.stack(pictures), photo, camera.camera_to_worlds.view(-1, 3, 4)[0]
