@@ -85,7 +85,7 @@ class Training:
         if isinstance(self.model, StudentModel):
             box = self.manager.train_dataset.scene_box
             experts = [ExpertModel(config.pipeline.model, box, num_train_data=0) for _ in range(groups)]
-            self.model.teachers = ExpertBank([expert.teach_on(device) for expert in experts])
+            self.model.teachers = ExpertBank([[expert.teach_on(device)] for expert in experts])
         self.optimizers = Optimizers(copy.deepcopy(config.optimizers), self.model.get_param_groups())
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed)
         self.model.step = config.pipeline.model.proposal_warmup

@@ -134,7 +134,8 @@ def _testifies(witness: Mask, masks: List[Mask], beyond: Float[np.ndarray, "n 3"
 
 def _far_apart(centres: Float[np.ndarray, "views 3"]) -> List[int]:
     """Up to `MOST_PHOTOS` cameras, each the farthest from all before it: those cut away most of the space."""
-    distances, chosen = np.full(len(centres), np.inf), []
+    distances = np.full(len(centres), np.inf)
+    chosen: List[int] = []
     while len(chosen) < min(MOST_PHOTOS, len(centres)):
         chosen.append(int(distances.argmax()))
         distances = np.minimum(distances, np.linalg.norm(centres - centres[chosen[-1]], axis=1))

@@ -21,6 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from dac_nerfstudio.conquer.ahead import Ahead
+from dac_nerfstudio.conquer.novel import NovelCameras, novel_rays
 from dac_nerfstudio.conquer.pixels import PixelSchedule
 from dac_nerfstudio.conquer.rays import PixelRays
 from dac_nerfstudio.errors import PartitionError
@@ -43,6 +44,9 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     pixel_sampler: tyro.conf.Suppress[PixelSamplerConfig] = field(default_factory=PixelSamplerConfig)
     sort_by_group: tyro.conf.Suppress[bool] = False
     """Order each batch by the group of the rays and tell it in the bundle's metadata, for distillation."""
+    novel_share: float = 0.0
+    """Share of each batch's rays that start from new cameras, between the training cameras, and are answered by the
+    experts; for students."""
     seed: tyro.conf.Suppress[int] = 42
     """Of the draw of pixels; derived from --machine.seed and the method."""
 
@@ -73,6 +77,9 @@ class DaCDataManager(VanillaDataManager):
     """Holds the training photos as bytes, drawn by a schedule that is a function of the step."""
 
     config: DaCDataManagerConfig
+    sharpness: Optional[float] = None
+    """How sharply experts are told apart at new cameras; set by the pipeline that has the experts. Without it there are
+    no new cameras, whatever their share: exporters and viewer ask for rays of photos."""
 
     def create_train_dataset(self) -> InputDataset:
         return _in_single_precision(super().create_train_dataset())
@@ -116,6 +123,10 @@ class DaCDataManager(VanillaDataManager):
         places, rows, columns = self.photos.locate(views, pixels)
         indices = torch.stack((views, rows, columns), dim=-1)
         rays = self.train_rays(indices)
+        if self.num_novel_rays:
+            novel, of_novel = self.draw_novel(number)
+            rays = joined(rays, novel)
+            groups = torch.cat((torch.zeros_like(views) if groups is None else groups, of_novel))
         colours = places if self.photos.pixels.is_cuda else self.photos.pixels[places]
         if torch.device(self.device).type == "cuda":
             rays, indices, colours = rays.pin_memory(), indices.pin_memory(), colours.pin_memory()
@@ -125,6 +136,32 @@ class DaCDataManager(VanillaDataManager):
     def train_rays(self) -> PixelRays:
         """Makes the rays of the training views' pixels."""
         return PixelRays(self.train_dataset.cameras)
+
+    @property
+    def num_novel_rays(self) -> int:
+        """How many rays of a batch start from new cameras."""
+        if self.sharpness is None:
+            return 0
+        return round(self.config.novel_share * self.config.train_num_rays_per_batch)
+
+    def draw_novel(self, number: int) -> Tuple[RayBundle, Int[Tensor, "rays"]]:
+        """Rays from new cameras for the batch of a step, sorted by the group whose expert is to answer.
+
+        The group is drawn by the experts' weights at the camera: on average a student then learns their blend, and each
+        ray costs one answer.
+        """
+        assert self.sharpness is not None
+        generator = np.random.default_rng([self.config.seed, self.rank, number])
+        rays, which, poses = novel_rays(self.novel_cameras, self.train_dataset.cameras, self.num_novel_rays, generator)
+        weights = self.blend(torch.from_numpy(poses), self.sharpness).numpy()[which]
+        groups = 1 + (generator.random((len(which), 1)) >= weights.cumsum(axis=1)[:, :-1]).sum(axis=1)
+        order = groups.argsort(kind="stable")
+        return rays[torch.from_numpy(order)], torch.from_numpy(groups[order])
+
+    @cached_property
+    def novel_cameras(self) -> NovelCameras:
+        """Where new cameras may stand."""
+        return NovelCameras(self.train_dataset.cameras.camera_to_worlds.numpy())
 
     def get_train_rays_per_batch(self) -> int:
         return self.config.train_num_rays_per_batch
@@ -224,7 +261,9 @@ class DaCDataManager(VanillaDataManager):
         weights = [self.weights[name] for name in self.train_names]
         # Each process of a run on several GPUs draws its own pixels.
         seed = self.config.seed + self.rank
-        return PixelSchedule(self.photos.sizes, weights, self.config.train_num_rays_per_batch, seed)
+        return PixelSchedule(
+            self.photos.sizes, weights, self.config.train_num_rays_per_batch - self.num_novel_rays, seed
+        )
 
     @cached_property
     def rank(self) -> int:
@@ -236,12 +275,26 @@ class Drawn(NamedTuple):
     """A batch on the CPU."""
 
     rays: RayBundle
-    indices: Int[Tensor, "rays 3"]
-    """View, row and column of each ray's pixel."""
-    colours: Union[UInt8[Tensor, "rays channels"], Int[Tensor, "rays"]]
+    """Those of pixels first, then those of new cameras."""
+    indices: Int[Tensor, "pixels 3"]
+    """View, row and column of each pixel."""
+    colours: Union[UInt8[Tensor, "pixels channels"], Int[Tensor, "pixels"]]
     """Of the pixels; where the photos lie on the device, the colours' places among them."""
     groups: Optional[Int[Tensor, "rays"]]
-    """Home group of each ray's view, ascending, if the batch is sorted by it."""
+    """Group whose expert answers each ray, 0 where the photo does; ascending among rays of pixels and among those of
+    new cameras. None where no expert is asked."""
+
+
+def joined(one: RayBundle, other: RayBundle) -> RayBundle:
+    """Two flat bundles of the same fields as one."""
+
+    def both(name: str) -> Optional[Tensor]:
+        first, second = getattr(one, name), getattr(other, name)
+        return None if first is None else torch.cat((first, second))
+
+    names = ("origins", "directions", "pixel_area", "camera_indices", "nears", "fars", "times")
+    metadata = {name: torch.cat((value, other.metadata[name])) for name, value in one.metadata.items()}
+    return RayBundle(**{name: both(name) for name in names}, metadata=metadata)  # type: ignore[arg-type]
 
 
 class Photos:

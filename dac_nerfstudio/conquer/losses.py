@@ -7,14 +7,14 @@ reference implementation, opacities at the teacher's samples are formed with the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Sequence
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle, RaySamples
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.proposals import Level, histogram_loss
+from dac_nerfstudio.kplanes.proposals import histogram_loss
 
 
 @dataclass
@@ -29,6 +29,11 @@ class DistillationWeights:
     """Opacity of the teacher's samples."""
     pixel: float = 0.3
     """Rendered colour."""
+
+    @property
+    def points(self) -> bool:
+        """Whether the student is compared with the teacher at the teacher's samples."""
+        return self.point_colour > 0 or self.point_opacity > 0
 
 
 @dataclass
@@ -67,28 +72,52 @@ class Answer:
         )
 
 
+NEAR = 0.05
+"""Share of the normalised ray in which a new camera should find nothing in its way."""
+
+
+def stands_clear(answer: Answer) -> Float[Tensor, "rays"]:
+    """1 for rays that meet little in their first twentieth, 0 for those that are stopped there: their camera stands
+    inside something, where no photo was taken and no expert knows anything."""
+    near = answer.edges[:, 1:] <= NEAR
+    stopped = 1 - torch.where(near, 1 - answer.alphas, 1).prod(dim=-1)
+    return (stopped < 0.5).to(stopped.dtype)
+
+
 def distillation_losses(
     weights: DistillationWeights,
     answer: Answer,
     rgb: Float[Tensor, "rays 3"],
-    proposals: List[Level],
-    point_alphas: Float[Tensor, "rays samples"],
-    point_colours: Float[Tensor, "rays samples 3"],
+    proposals: Sequence[Tuple[Float[Tensor, "rays bins_plus_1"], Float[Tensor, "rays bins"]]],
+    point_alphas: Optional[Float[Tensor, "rays samples"]],
+    point_colours: Optional[Float[Tensor, "rays samples 3"]],
+    trust: Optional[Float[Tensor, "rays"]] = None,
 ) -> Dict[str, Tensor]:
-    """The four terms of distillation, by name, each times its weight.
+    """The four terms of distillation, by name, each times its weight; those of weight 0 are not computed.
 
     Args:
         weights: how much each term counts.
         answer: what the teacher says of the rays.
         rgb: the student's rendered colour, on the teacher's background.
-        proposals: the student's proposal levels on its own bins.
-        point_alphas: the student's opacities at the teacher's samples, with the teacher's bin widths.
-        point_colours: the student's colours at the teacher's samples.
+        proposals: edges and opacities of the student's own bins, level by level.
+        point_alphas: the student's opacities at the teacher's samples, with the teacher's bin widths; None if of no
+            weight.
+        point_colours: the student's colours at the teacher's samples; None if of no weight.
+        trust: how much each ray counts in the last three terms; all alike without it.
     """
-    histogram = histogram_loss(answer.edges, answer.alphas, [(level.edges, level.alphas) for level in proposals])
-    return {
-        "histogram_loss": weights.histogram * histogram,
-        "point_colour_loss": weights.point_colour * (point_colours - answer.colours).square().mean(),
-        "point_opacity_loss": weights.point_opacity * (point_alphas - answer.alphas).square().mean(),
-        "pixel_loss": weights.pixel * (rgb - answer.rgb).square().mean(),
-    }
+
+    def squared(difference: Tensor) -> Tensor:
+        if trust is None:
+            return difference.square().mean()
+        return (trust.view(-1, *(1,) * (difference.dim() - 1)) * difference.square()).mean()
+
+    losses: Dict[str, Tensor] = {}
+    if weights.histogram > 0:
+        losses["histogram_loss"] = weights.histogram * histogram_loss(answer.edges, answer.alphas, proposals)
+    if point_colours is not None:
+        losses["point_colour_loss"] = weights.point_colour * squared(point_colours - answer.colours)
+    if point_alphas is not None:
+        losses["point_opacity_loss"] = weights.point_opacity * squared(point_alphas - answer.alphas)
+    if weights.pixel > 0:
+        losses["pixel_loss"] = weights.pixel * squared(rgb - answer.rgb)
+    return losses

@@ -94,4 +94,5 @@ def novel_rays(
     sizes = torch.cat((cameras.height[like], cameras.width[like]), dim=1).numpy()[which]
     places = torch.from_numpy((generator.random((count, 2)) * sizes).astype(np.float32))  # row, column
     rays = lenses.generate_rays(camera_indices=torch.from_numpy(which)[:, None], coords=places)
+    rays.camera_indices = like[torch.from_numpy(which)][:, None]
     return rays, which, placed.camera_to_worlds

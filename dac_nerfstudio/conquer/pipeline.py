@@ -19,7 +19,7 @@ from rich.progress import track
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.conquer.experts import load_expert
-from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
+from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
 from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.conquer.teachers import ExpertBank
 from dac_nerfstudio.files import temporary_beside
@@ -169,8 +169,11 @@ class DistillPipeline(DaCPipeline):
     def load_teachers(self) -> None:
         """Load the experts, to the student's device."""
         student = self._student()
-        experts = [load_expert(folder, Stage.load(folder), student.device) for folder in self.config.experts]
-        student.teachers = ExpertBank(experts)
+        experts: Dict[int, List[ExpertModel]] = {}
+        for folder in self.config.experts:
+            record = Stage.load(folder)
+            experts.setdefault(record.group or 1, []).append(load_expert(folder, record, student.device))
+        student.teachers = ExpertBank([experts[group] for group in sorted(experts)])
 
     def free_teachers(self, step: int) -> None:
         """Let go of the experts, whose memory is then free for the viewer and for evaluation."""

@@ -14,28 +14,32 @@ from dac_nerfstudio.conquer.models import ExpertModel
 
 
 class ExpertBank:
-    """The experts of a partition, answering each ray by its group's expert.
+    """The experts of a partition, answering each ray by one of its group's experts.
 
     A plain object, kept out of the student's module tree: experts are neither trained nor saved with it.
 
     Args:
-        models: the experts, in the order of the groups.
+        models: for each group, in their order, its experts: one, or several that share its rays.
     """
 
-    def __init__(self, models: Sequence[ExpertModel]) -> None:
+    def __init__(self, models: Sequence[Sequence[ExpertModel]]) -> None:
         self.models = models
 
     def __call__(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Answer:
-        """Answers a flat bundle that is sorted by ``metadata["group"]`` (from 1), each expert one contiguous slice.
+        """Answers a flat bundle by ``metadata["group"]`` (from 1): every run of rays of one group in as many slices as
+        it has experts. The fewer runs, the faster.
 
         Args:
             rays: with the nears and fars that the student uses.
             background: colour that the student composites on.
         """
-        counts = torch.bincount(rays.metadata["group"][:, 0], minlength=len(self.models) + 1)[1:].tolist()
+        groups, counts = torch.unique_consecutive(rays.metadata["group"][:, 0], return_counts=True)
         answers, start = [], 0
-        for model, count in zip(self.models, counts):
-            if count:
-                answers.append(model.answer(rays[start : start + count], background))
-            start += count
+        for group, count in zip(groups.tolist(), counts.tolist()):
+            experts = self.models[group - 1]
+            ends = [start + count * (number + 1) // len(experts) for number in range(len(experts))]
+            for expert, end in zip(experts, ends):
+                if end > start:
+                    answers.append(expert.answer(rays[start:end], background))
+                start = end
         return Answer.joined(answers, rays)

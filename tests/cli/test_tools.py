@@ -138,7 +138,7 @@ def test_eval_scores_an_expert_on_its_own_group(group: int, scores: Mapping[str,
 
 
 @pytest.mark.parametrize("group", [1, 2])
-def test_ensemble_is_as_good_as_each_expert_on_its_own_group(
+def test_routed_ensemble_is_as_good_as_each_expert_on_its_own_group(
     group: int, scores: Mapping[str, dict[str, float]]
 ) -> None:
     own = scores[f"dac-expert {group}"]["psnr_own_group"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCall
 from torch import Tensor
 
 from dac_nerfstudio.conquer.experts import load_expert
-from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses
+from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses, stands_clear
 from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
 from dac_nerfstudio.conquer.pipeline import DistillPipeline, DistillPipelineConfig
 from dac_nerfstudio.conquer.teachers import ExpertBank
@@ -54,7 +55,7 @@ def lesson(reference: dict[str, Any], samples_between: Callable[..., RaySamples]
     return {
         "answer": answer,
         "rgb": torch.tensor(inputs["student_ray_colour"]),
-        "proposals": [level(*arrays) for arrays in student],
+        "proposals": [(one.edges, one.alphas) for one in (level(*arrays) for arrays in student)],
         "point_alphas": opacity(torch.tensor(inputs["student_density_at_teacher_points"])[..., None], answer.samples),
         "point_colours": torch.tensor(inputs["student_colour_at_teacher_points"]),
     }
@@ -85,6 +86,31 @@ def test_the_default_weights_are_the_papers() -> None:
     assert (weights.histogram, weights.point_colour, weights.point_opacity, weights.pixel) == (0.3, 0.2, 0.2, 0.3)
 
 
+def test_terms_of_no_weight_are_not_computed(lesson: dict[str, Any]) -> None:
+    pixels = DistillationWeights(histogram=0, point_colour=0, point_opacity=0, pixel=1)
+    assert not pixels.points and DistillationWeights().points
+    assert set(distillation_losses(pixels, **{**lesson, "point_alphas": None, "point_colours": None})) == {"pixel_loss"}
+
+
+def test_rays_without_trust_do_not_count(lesson: dict[str, Any]) -> None:
+    count = len(lesson["rgb"])
+    everything = distillation_losses(DistillationWeights(), **lesson)
+    same = distillation_losses(DistillationWeights(), **lesson, trust=torch.ones(count))
+    for name in TERMS:
+        torch.testing.assert_close(same[name], everything[name])
+    nothing = distillation_losses(DistillationWeights(), **lesson, trust=torch.zeros(count))
+    assert [nothing[name].item() for name in TERMS[1:]] == [0, 0, 0]
+    # The bound on the proposals is about the teacher's opacities, wherever they are.
+    assert nothing[TERMS[0]] == everything[TERMS[0]]
+
+
+def test_a_camera_inside_something_does_not_stand_clear(lesson: dict[str, Any]) -> None:
+    edges = torch.tensor([[0.0, 0.02, 0.04, 0.5, 1.0]]).repeat(3, 1)
+    alphas = torch.tensor([[0.0, 0.9, 0.0, 0.0], [0.3, 0.2, 0.0, 0.0], [0.0, 0.0, 0.99, 0.99]])
+    answer = replace(lesson["answer"], edges=edges, alphas=alphas)
+    assert stands_clear(answer).tolist() == [0, 1, 1]
+
+
 @pytest.fixture
 def pair(tiny_model: TinyModel, save_run: SaveRun) -> Callable[..., tuple[StudentModel, ExpertBank]]:
     """Makes a student in training and its one teacher, of equal weights where `alike`."""
@@ -95,7 +121,7 @@ def pair(tiny_model: TinyModel, save_run: SaveRun) -> Callable[..., tuple[Studen
         assert isinstance(student, StudentModel)
         if alike:
             student.load_state_dict(teacher.state_dict())
-        bank = ExpertBank([load_expert(*save_run(teacher), "cpu")])
+        bank = ExpertBank([[load_expert(*save_run(teacher), "cpu")]])
         student.teachers = bank
         return student.train(), bank
 
@@ -139,7 +165,7 @@ def test_each_term_teaches_what_it_should(
         "density": list(decoder.density_head.parameters()),
         "colour": list(decoder.basis.parameters()),
         "proposals": list(student.proposal_networks.parameters()),
-        "teacher": list(bank.models[0].parameters()),
+        "teacher": list(bank.models[0][0].parameters()),
     }
     reached = {}
     for name in TERMS:
@@ -189,7 +215,7 @@ def test_teacher_and_student_are_composited_on_one_colour(
 ) -> None:
     student, bank = pair(alike=False)
     with torch.no_grad():
-        for model in (student, bank.models[0]):
+        for model in (student, bank.models[0][0]):
             model.field.decoder.density_head.weight.fill_(-1e5)
     outputs = student(rays(4, groups=[1] * 4))
     for seen in (outputs["rgb"], outputs["answer"].rgb):
@@ -214,12 +240,12 @@ def test_distillation_brings_the_student_to_its_teacher_and_leaves_the_teacher_a
     pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays
 ) -> None:
     student, bank = pair(alike=False)
-    before = copy.deepcopy(bank.models[0].state_dict())
+    before = copy.deepcopy(bank.models[0][0].state_dict())
     start = copy.deepcopy(student.state_dict())
     # Neither the teacher nor its weights are part of the student, so that they are neither saved nor trained with it.
     own = {id(parameter) for parameter in student.parameters()}
-    assert not own & {id(parameter) for parameter in bank.models[0].parameters()}
-    assert not set(bank.models) & set(student.modules())
+    assert not own & {id(parameter) for parameter in bank.models[0][0].parameters()}
+    assert bank.models[0][0] not in set(student.modules())
     assert set(student.state_dict()) == set(before)
     optimizer = torch.optim.Adam([p for group in student.get_param_groups().values() for p in group], lr=2e-2)
     bundle = rays(32, groups=[1] * 32)
@@ -234,8 +260,8 @@ def test_distillation_brings_the_student_to_its_teacher_and_leaves_the_teacher_a
         history.append(sum(losses[name].item() for name in TERMS[1:]))
     assert sum(history[-5:]) < 0.5 * sum(history[:5])
     assert not torch.equal(student.state_dict()["field.planes.scales.0"], start["field.planes.scales.0"])
-    assert not bank.models[0].training
-    for name, value in bank.models[0].state_dict().items():
+    assert not bank.models[0][0].training
+    for name, value in bank.models[0][0].state_dict().items():
         assert torch.equal(value, before[name])
 
 
@@ -258,7 +284,7 @@ def test_teachers_are_loaded_when_the_trainer_asks_for_callbacks_and_freed_after
     callbacks = pipeline.get_training_callbacks(attributes)
     bank = student.teachers
     assert isinstance(bank, ExpertBank)
-    for expert, teacher in zip(bank.models, teachers, strict=True):
+    for (expert,), teacher in zip(bank.models, teachers, strict=True):
         assert torch.equal(expert.state_dict()["field.planes.scales.0"], teacher.state_dict()["field.planes.scales.0"])
 
     def run(location: TrainingCallbackLocation, step: int) -> None:
@@ -266,7 +292,7 @@ def test_teachers_are_loaded_when_the_trainer_asks_for_callbacks_and_freed_after
             callback.run_callback_at_location(step, location)
 
     pipeline.train()
-    assert not any(expert.training for expert in bank.models)
+    assert not any(expert.training for (expert,) in bank.models)
     run(TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, 7)
     run(TrainingCallbackLocation.AFTER_TRAIN_ITERATION, 7)
     assert student.step == 37 and student.teachers is bank
@@ -280,3 +306,21 @@ def test_an_expert_stays_frozen_and_in_evaluation_whatever_surrounds_it(tiny_mod
     torch.nn.ModuleList([expert]).train()
     assert not any(module.training for module in expert.modules())
     assert not any(parameter.requires_grad for parameter in expert.parameters())
+
+
+def test_photos_and_teachers_share_a_batch(pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays) -> None:
+    """Rays of group 0 learn from their photos, the others from the teacher; every ray counts the same."""
+    student, _ = pair(alike=True)
+    student.config.distillation = DistillationWeights(histogram=0, point_colour=0, point_opacity=0, pixel=1)
+    bundle = rays(8, groups=[0, 0, 0, 0, 0, 0, 1, 1])
+    torch.manual_seed(0)
+    outputs = student.get_outputs(bundle)
+    photos = torch.rand(6, 3)  # rays of new cameras have none
+    losses = student.get_loss_dict(outputs, {"image": photos})
+    error = (outputs["rgb"][:6] - photos).square().mean()
+    torch.testing.assert_close(losses["rgb_loss"], 0.75 * error)
+    answer = (outputs["rgb"][6:] - outputs["answer"].rgb).square()
+    clear = stands_clear(outputs["answer"])
+    torch.testing.assert_close(losses["pixel_loss"], 0.25 * (clear[:, None] * answer).mean())
+    assert "point_colour_loss" not in losses and "histogram_loss" not in losses
+    assert student.get_metrics_dict(outputs, {"image": photos})["psnr"].isfinite()

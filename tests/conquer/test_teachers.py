@@ -306,7 +306,7 @@ def test_each_ray_is_answered_as_by_its_expert_alone(
     tiny_model: TinyModel, save_run: SaveRun, rays: Rays, groups: list[int], settings: dict[str, Any]
 ) -> None:
     models = [tiny_model(seed=seed, **settings).eval() for seed in (1, 2, 3)]
-    bank = ExpertBank([load_expert(*save_run(model, group), "cpu") for group, model in enumerate(models, start=1)])
+    bank = ExpertBank([[load_expert(*save_run(model, group), "cpu")] for group, model in enumerate(models, start=1)])
     near = settings.get("near_plane", 2.0)
     bundle = rays(len(groups), groups=groups, near=near)
     background = torch.tensor([0.2, 0.5, 0.9])
@@ -332,20 +332,41 @@ def test_each_ray_is_answered_as_by_its_expert_alone(
 def test_an_answer_carries_no_gradient_and_is_the_same_every_time(
     tiny_model: TinyModel, save_run: SaveRun, rays: Rays
 ) -> None:
-    bank = ExpertBank([load_expert(*save_run(tiny_model(seed=group), group), "cpu") for group in (1, 2)])
+    bank = ExpertBank([[load_expert(*save_run(tiny_model(seed=group), group), "cpu")] for group in (1, 2)])
     bundle, background = rays(4, groups=[1, 1, 2, 2]), torch.ones(3)
     first, again = bank(bundle, background), bank(bundle, background)
     for name in ("rgb", "edges", "alphas", "colours"):
         assert not getattr(first, name).requires_grad
         assert torch.equal(getattr(first, name), getattr(again, name))
-    assert not any(model.training for model in bank.models)
+    assert not any(expert.training for experts in bank.models for expert in experts)
     assert first.alphas.min() >= 0 and first.alphas.max() <= 1
 
 
 def test_experts_of_different_size_answer_together(tiny_model: TinyModel, save_run: SaveRun, rays: Rays) -> None:
     models = [tiny_model(seed=1).eval(), tiny_model(seed=2, grid_base_resolution=7, grid_feature_dim=3).eval()]
-    bank = ExpertBank([load_expert(*save_run(model, group), "cpu") for group, model in enumerate(models, start=1)])
+    bank = ExpertBank([[load_expert(*save_run(model, group), "cpu")] for group, model in enumerate(models, start=1)])
     bundle = rays(4, groups=[1, 2, 2, 2])
     with torch.no_grad():
         expected = models[1].render(bundle[1:], torch.ones(3)).rgb
     torch.testing.assert_close(bank(bundle, torch.ones(3)).rgb[1:], expected)
+
+
+def test_experts_of_one_group_share_its_rays(tiny_model: TinyModel, save_run: SaveRun, rays: Rays) -> None:
+    models = [tiny_model(seed=seed).eval() for seed in (1, 2, 3)]
+    experts = [load_expert(*save_run(model, group=1, run=str(number)), "cpu") for number, model in enumerate(models)]
+    background, bundle = torch.ones(3), rays(8, groups=[1] * 5 + [2] * 3)
+    answer = ExpertBank([experts[:2], experts[2:]])(bundle, background)
+    with torch.no_grad():
+        alone = [model.render(bundle, background).rgb for model in models]
+    expected = torch.cat((alone[0][:2], alone[1][2:5], alone[2][5:]))
+    torch.testing.assert_close(answer.rgb, expected)
+
+
+def test_runs_of_groups_may_come_in_any_order(tiny_model: TinyModel, save_run: SaveRun, rays: Rays) -> None:
+    models = [tiny_model(seed=seed).eval() for seed in (1, 2)]
+    bank = ExpertBank([[load_expert(*save_run(model, group), "cpu")] for group, model in enumerate(models, start=1)])
+    groups, background = [1, 1, 2, 1, 2, 2], torch.ones(3)
+    answer = bank(rays(6, groups=groups), background)
+    with torch.no_grad():
+        alone = [model.render(rays(6), background).rgb for model in models]
+    torch.testing.assert_close(answer.rgb, torch.stack([alone[group - 1][ray] for ray, group in enumerate(groups)]))
