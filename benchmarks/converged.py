@@ -1,0 +1,719 @@
+"""What experts know that longer training does not: a study where one model has converged.
+
+On small pictures a baseline reaches its best, by any number of steps, within minutes of one core. Only what is gained
+beyond it counts here.
+
+    python benchmarks/converged.py run --data-root data --output-dir outputs/converged --json docs/convergence.json
+    python benchmarks/converged.py page docs/convergence.json docs/convergence.md
+    python benchmarks/converged.py check docs/convergence.json docs/convergence.md   # fails where the page is stale
+
+Cases, arms, seeds and the queue of what is trained first are those of converged.toml. Every model has a file of its
+own, named by all that it was made from, and written once it is whole: the same command goes on after any mishap, and
+arms that share a model train it once.
+
+An arm is one model, or several *members* whose pictures are blended: at each camera by a softmax over members of
+sharpness x nearness of the camera to the member's group, where nearness is the cosine between the azimuths of the
+camera and of the group's sector. Sharpness 0 is the average of all, infinity is routing to the camera's own group.
+A *student* is one model that learns from photos and from what the members of another arm, blended, render at novel
+poses. What is to be chosen (``choose`` in the settings: one setting after another, the others at what they are by then)
+is chosen by PSNR on validation views with the first seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal, Optional
+
+import tyro
+
+from dac_nerfstudio.partition.files import atomic_write
+from dac_nerfstudio.report.markdown import table, write_text
+from dac_nerfstudio.report.scores import clock, signed
+from dac_nerfstudio.report.tables import Grid
+from dac_nerfstudio.stage import StageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SETTINGS = Path(__file__).with_name("converged.toml")
+BASELINE = "baseline"
+"""The arm whose best the others have to beat."""
+DEVICES = (1, 2, 4)
+FIGURES = (
+    "val", "test", "train", "seconds", "lesson_seconds", "each", "sharpness", "by_sharpness", "pearson", "error_share",
+)  # fmt: skip
+"""What results keep of an arm and seed."""
+INTRODUCTION = """Made by `python benchmarks/converged.py page` from convergence.json and benchmarks/converged.toml: do
+not edit.
+
+Pictures are small, so that one model reaches its best, by any number of steps, within minutes of one core: what is
+gained beyond it is gained by the several experts. The baseline is chosen first: its total variation, then its number of
+steps. All choices are made on validation views; test views are reported for what is claimed, in this table, as means
+over seeds; a gain is paired by seed, with its standard deviation after ±."""
+TEST_VIEWS = 40
+"""Of the scene's, evenly spread."""
+WORST = 0.05
+"""Share of pixels, of those where members disagree most, whose part in the squared error is told."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an arm is trained, all choices made."""
+
+    steps: int
+    """Of each model."""
+    tv: float
+    """Weight of the total variation of all planes."""
+    size: dict[str, Any] = field(default_factory=dict)
+    """Fields of the model's config that differ from the study's."""
+    members: int = 1
+    groups: int = 1
+    """Azimuth sectors; member m, from 0, belongs to group m mod groups."""
+    own: float = 0.0
+    """Share of a member's rays that are drawn from its own group's photos; the others are drawn from all."""
+    turned: Literal["no", "upright", "any"] = "no"
+    """How members' planes stand: as the world's axes, turned about the up axis, or any way. Member 0's always stand as
+    the world's."""
+    teacher: str = ""
+    """The arm whose members teach at novel poses."""
+    novel: tuple[float, float] = (0.0, 0.0)
+    """Share of the rays at novel poses, in the beginning and at the end."""
+    poses: int = 200
+    """How many."""
+    doubt: float = 0.0
+    """Novel rays weigh exp(-doubt x the members' disagreement there, in units of its mean)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scene and a number of its photos."""
+
+    about: str
+    data: str
+    """Folder below --data-root, in Blender's format."""
+    downscale: int
+    photos: int
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train."""
+
+    about: str
+    """What it is."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Fields of Recipe."""
+    like: str = ""
+    """The arm whose fields it has where it says nothing, as chosen there."""
+    choose: dict[str, list[Any]] = field(default_factory=dict)
+    """Values to try of each field."""
+    more: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`recipe` and `choose` of single cases, beside or instead of the above."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What converged.toml says."""
+
+    seeds: list[int]
+    rays: int
+    """Per step."""
+    rate: float
+    """Adam's, highest."""
+    sharpness: list[float]
+    """To choose from."""
+    model: dict[str, Any]
+    """Fields of the model's config."""
+    cases: dict[str, Case]
+    arms: dict[str, Arm]
+    queue: list[str] = field(default_factory=list)
+    """What `run` does, in order: case, arm and the seeds, such as `lego-25 baseline 1 2 3`."""
+    notes: list[dict[str, str]] = field(default_factory=list)
+    """Sections of the page, each with `title` and `text`, in Markdown."""
+
+    @classmethod
+    def load(cls, path: Path) -> Study:
+        """Read the settings.
+
+        Raises:
+            StageError: they are not of this form.
+        """
+        try:
+            content = tomllib.loads(path.read_text("utf8"))
+            cases = {name: Case(**entry) for name, entry in content.pop("cases").items()}
+            arms = {name: Arm(**entry) for name, entry in content.pop("arms").items()}
+            study = cls(cases=cases, arms=arms, **content)
+            for name, arm in arms.items():
+                if arm.like and arm.like not in arms:
+                    raise ValueError(f"arm {name} is like {arm.like}, which is none")
+                Recipe(**{"steps": 1, "tv": 0.0, **arm.recipe, **dict.fromkeys(arm.choose)})
+            for case, name, _ in study.tasks():
+                if case not in cases or name not in arms:
+                    raise ValueError(f"the queue has {case} {name}, which is none")
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise StageError(f"{path} is not a study: {error}.") from None
+        return study
+
+    def tasks(self) -> Iterator[tuple[str, str, int]]:
+        """Case, arm and seed, in order."""
+        for line in self.queue:
+            case, arm, *seeds = line.split()
+            yield from ((case, arm, int(seed)) for seed in seeds)
+
+
+class Pending(Exception):
+    """A model has not been trained yet, and is not to be trained now."""
+
+
+# Models and what they score
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that a model is made from."""
+
+    case: str
+    recipe: Recipe
+    """Without what concerns an arm as a whole."""
+    seed: int
+    member: int
+    teachers: tuple[Model, ...] = ()
+    """What teaches it."""
+    teacher_groups: int = 1
+    sharpness: float = 0.0
+    """Of the blend of its teachers."""
+
+
+@dataclass
+class Bench:
+    """Where models are kept and trained."""
+
+    study: Study
+    folder: Path
+    data_root: Optional[Path] = None
+    """Without it, nothing is trained."""
+    until: float = math.inf
+    """Time, by time.time, from which on nothing is begun."""
+
+    def content(self, model: Model) -> dict[str, Any]:
+        study = self.study
+        return {
+            "case": asdict(study.cases[model.case]) | {"about": model.case},
+            "model": study.model | model.recipe.size,
+            "rays": study.rays,
+            "rate": study.rate,
+            "recipe": asdict(model.recipe),
+            "seed": model.seed,
+            "member": model.member,
+            "teachers": [self.name(teacher) for teacher in model.teachers],
+            "teacher_groups": model.teacher_groups,
+            "sharpness": str(model.sharpness),
+        }
+
+    def name(self, model: Model) -> str:
+        text = json.dumps(self.content(model), sort_keys=True)
+        return f"{model.case}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    # Recipes
+
+    def recipe(self, case: str, arm: str) -> Recipe:
+        """All choices made.
+
+        Raises:
+            Pending: some cannot be made yet.
+        """
+        return self.chosen(case, arm)[0]
+
+    def chosen(self, case: str, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
+        """The recipe, and what was tried on the way, each with its PSNR on validation views."""
+        arm = self.study.arms[name]
+        more = arm.more.get(case, {})
+        given = {**arm.recipe, **more.get("recipe", {})}
+        recipe = replace(self.recipe(case, arm.like), **given) if arm.like else Recipe(**given)
+        recipe = replace(recipe, novel=tuple(recipe.novel))
+        tried: list[dict[str, Any]] = []
+        for setting, values in {**arm.choose, **more.get("choose", {})}.items():
+            found = {}
+            for value in values:
+                value = tuple(value) if isinstance(value, list) else value
+                candidate = replace(recipe, **{setting: value})
+                found[value] = self.measure(case, candidate, self.study.seeds[0])["val"]
+                tried.append({setting: value, "val": found[value]})
+            recipe = replace(recipe, **{setting: max(found, key=lambda value: found[value])})
+        return recipe, tried
+
+    def outcome(self, case: str, arm: str, seed: int) -> dict[str, Any]:
+        """What an arm scores."""
+        return self.measure(case, self.recipe(case, arm), seed)
+
+    def measure(self, case: str, recipe: Recipe, seed: int) -> dict[str, Any]:
+        """PSNR on validation and test views of a recipe's model, or of its members' blend, and what that took.
+
+        Raises:
+            Pending: a model is missing and not to be trained now.
+        """
+        models = self.models(case, recipe, seed)
+        records = [self.record(model) for model in models]
+        seconds = [record["seconds"] for record in records]
+        if len(models) == 1:
+            return {**records[0], "seconds": seconds}
+        key = hashlib.sha256(" ".join(self.name(model) for model in models).encode()).hexdigest()[:12]
+        path = self.folder / f"{case}-blend-{key}.json"
+        if not path.exists():
+            if self.data_root is None:
+                raise Pending(path)
+            save(path, self.blend(case, models, recipe.groups))
+        return {**json.loads(path.read_text("utf8")), "seconds": seconds}
+
+    def models(self, case: str, recipe: Recipe, seed: int) -> list[Model]:
+        """Those that a recipe is made of."""
+        teachers: tuple[Model, ...] = ()
+        groups, sharpness = 1, 0.0
+        if recipe.teacher:
+            of = self.recipe(case, recipe.teacher)
+            teachers, groups = tuple(self.models(case, of, seed)), of.groups
+            sharpness = float(self.measure(case, of, seed).get("sharpness", 0.0))
+        found = []
+        for number in range(recipe.members):
+            single = replace(recipe, members=1, teacher="", turned=recipe.turned if number else "no")
+            if not single.own:
+                single = replace(single, groups=1)
+            if not teachers:
+                single = replace(single, novel=(0.0, 0.0))
+            role = number if single.own or single.turned != "no" else 0
+            found.append(Model(case, single, 100 * seed + number, role, teachers, groups, sharpness))
+        return found
+
+    # Training and rendering; imports torch where it is needed, which the page can do without
+
+    def record(self, model: Model) -> dict[str, Any]:
+        """What is known of a model, which is trained if need be."""
+        path = self.folder / f"{self.name(model)}.json"
+        if not path.exists():
+            if self.data_root is None or time.time() > self.until:
+                raise Pending(path)
+            self.train(model, path)
+        return json.loads(path.read_text("utf8"))
+
+    def photos(self, case: str, split: str) -> Any:
+        from lean import read_photos
+
+        assert self.data_root is not None
+        scene = self.study.cases[case]
+        views = {"train": scene.photos, "val": None, "test": TEST_VIEWS}[split]
+        return read_photos(self.data_root / scene.data, split, scene.downscale, views)
+
+    def train(self, model: Model, path: Path) -> None:
+        import torch
+        from lean import Lessons, psnr, train
+
+        recipe, photos = model.recipe, self.photos(model.case, "train")
+        weights = torch.full((len(photos.cameras),), 1 / len(photos.cameras))
+        if recipe.own:
+            own = sectors(photos.cameras, recipe.groups) == model.member % recipe.groups
+            weights = (1 - recipe.own) * weights + recipe.own * own / own.sum()
+        lessons, extra = None, {}
+        if model.teachers:
+            shown, spread, extra["lesson_seconds"] = self.lessons(model)
+            doubt = torch.exp(-recipe.doubt * spread / spread.mean())
+            lessons = Lessons(shown, doubt / doubt.mean(), recipe.novel)
+        member = self.member(model)
+        seconds = train(member, photos, weights, recipe.steps, model.seed, self.study.rays, self.study.rate, lessons)
+        splits = {split: self.photos(model.case, split) for split in ("train", "val", "test")}
+        pictures = {split: member.pictures(seen.cameras) for split, seen in splits.items()}
+        with atomic_write(path.with_suffix(".pt")) as temporary:
+            state = {"model": member.model.state_dict(), "pictures": {s: p.half() for s, p in pictures.items()}}
+            torch.save(state, temporary)
+        scores = {split: round(psnr(pictures[split], seen), 3) for split, seen in splits.items()}
+        save(path, {**scores, "seconds": round(seconds, 1), **extra, **self.content(model)})
+        print(f"{path.stem} {scores} {seconds:.0f} s: {asdict(recipe)}, seed {model.seed}", flush=True)
+
+    def member(self, model: Model) -> Any:
+        """A new model, its planes turned as its recipe says."""
+        import numpy as np
+        import torch
+        from lean import Member, small_model
+        from scipy.spatial.transform import Rotation
+
+        turn = Rotation.identity()
+        if model.recipe.turned == "upright":
+            turn = Rotation.from_rotvec([0, 0, np.pi / 2 * halving(model.member)])
+        elif model.recipe.turned == "any":
+            turn = Rotation.random(random_state=model.member)
+        made = small_model(self.study.model | model.recipe.size, model.recipe.tv, model.seed)
+        return Member(made, torch.tensor(turn.as_matrix(), dtype=torch.float32))
+
+    def pictures(self, model: Model, split: str) -> Any:
+        """Of a trained model."""
+        return self.state(model)["pictures"][split].float()
+
+    def state(self, model: Model) -> Any:
+        import torch
+
+        return torch.load(self.folder / f"{self.name(model)}.pt", weights_only=True)
+
+    def blend(self, case: str, models: Sequence[Model], groups: int) -> dict[str, Any]:
+        """What models score together, by the sharpness that is best on validation views."""
+        import torch
+        from lean import on_white, psnr
+
+        photos = {split: self.photos(case, split) for split in ("val", "test")}
+        pictures = {split: torch.stack([self.pictures(model, split) for model in models]) for split in photos}
+        scores: dict[str, dict[str, float]] = {split: {} for split in photos}
+        candidates = self.study.sharpness if groups > 1 else [0.0]
+        for split, seen in photos.items():
+            for sharpness in candidates:
+                weights = blend_weights(seen.cameras, models, groups, sharpness)
+                blended = (weights[:, :, None, None] * pictures[split]).sum(dim=0)
+                scores[split][str(sharpness)] = round(psnr(blended, seen), 3)
+        best = max(candidates, key=lambda sharpness: scores["val"][str(sharpness)])
+        weights = blend_weights(photos["test"].cameras, models, groups, best)[:, :, None, None]
+        colours = on_white(pictures["test"])
+        mean = (weights * colours).sum(dim=0)
+        spread = (weights * (colours - mean).square()).sum(dim=0).mean(dim=-1).sqrt().flatten()
+        squared = (mean - on_white(photos["test"].pixels)).square().mean(dim=-1).flatten()
+        worst = spread.argsort(descending=True)[: round(WORST * len(spread))]
+        return {
+            "val": scores["val"][str(best)],
+            "test": scores["test"][str(best)],
+            "each": [round(psnr(one, photos["test"]), 3) for one in pictures["test"]],
+            "sharpness": str(best),  # JSON knows no infinity
+            "by_sharpness": scores,
+            "pearson": round(torch.corrcoef(torch.stack([spread, squared.sqrt()]))[0, 1].item(), 3),
+            "error_share": round((squared[worst].sum() / squared.sum()).item(), 3),
+        }
+
+    def lessons(self, model: Model) -> tuple[Any, Any, float]:
+        """What the teachers, blended, show at novel poses, their disagreement there, and the seconds that took."""
+        import torch
+        from lean import Photos, on_white, orbit
+
+        cameras = orbit(self.photos(model.case, "train").cameras, model.recipe.poses, model.seed)
+        views, seconds = [], 0.0
+        for teacher in model.teachers:
+            path = self.folder / f"{self.name(teacher)}-novel-{model.recipe.poses}-{model.seed}.pt"
+            if not path.exists():
+                member = self.member(teacher)
+                member.model.load_state_dict(self.state(teacher)["model"])
+                began = time.process_time()
+                pictures = member.pictures(cameras).half()
+                with atomic_write(path) as temporary:
+                    torch.save({"pictures": pictures, "seconds": time.process_time() - began}, temporary)
+            rendered = torch.load(path, weights_only=True)
+            views.append(rendered["pictures"])
+            seconds += rendered["seconds"]
+        weights = blend_weights(cameras, model.teachers, model.teacher_groups, model.sharpness)
+        mean, square = 0.0, 0.0
+        for weight, seen in zip(weights[:, :, None, None], views):
+            mean = mean + weight * seen.float()
+            square = square + weight * on_white(seen.float()).square()
+        spread = (square - on_white(mean).square()).clamp(min=0).mean(dim=-1).sqrt()
+        return Photos(cameras, mean), spread, round(seconds, 1)
+
+
+def sectors(cameras: Any, groups: int) -> Any:
+    """Each camera's azimuth sector, from 0."""
+    import torch
+
+    from dac_nerfstudio.partition import azimuth
+
+    return torch.tensor(azimuth(cameras.poses[:, :, 3].double().numpy(), groups)) - 1
+
+
+def blend_weights(cameras: Any, models: Sequence[Model], groups: int, sharpness: float) -> Any:
+    """Of each model at each camera, [models, cameras]: softmax over models of sharpness x nearness."""
+    import torch
+
+    from dac_nerfstudio.partition import sector_centres
+
+    of = torch.tensor([model.member % groups for model in models])
+    if math.isinf(sharpness):
+        weights = (of[:, None] == sectors(cameras, groups)).float()
+        return weights / weights.sum(dim=0)
+    angles = torch.atan2(cameras.poses[:, 1, 3], cameras.poses[:, 0, 3])
+    nearness = torch.cos(angles - torch.tensor(sector_centres(groups)).float()[of, None])
+    return torch.softmax(sharpness * nearness, dim=0)
+
+
+def halving(number: int) -> float:
+    """Van der Corput's sequence: 0, 1/2, 1/4, 3/4, 1/8 and so on, which fill [0, 1) evenly however far one goes."""
+    return sum(int(bit) / 2 ** (place + 1) for place, bit in enumerate(reversed(f"{number:b}")))
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", "utf8")
+
+
+# Figures
+
+
+def gather(study: Study, folder: Path) -> dict[str, Any]:
+    """Figures of all that is finished, and what is claimed by them."""
+    bench, cases = Bench(study, folder), {}
+    for case, about in study.cases.items():
+        arms = {}
+        for arm, entry in study.arms.items():
+            try:
+                recipe, tried = bench.chosen(case, arm)
+            except Pending:
+                continue
+            seeds = {}
+            for seed in study.seeds:
+                with suppress(Pending):
+                    seeds[str(seed)] = {
+                        name: value for name, value in bench.outcome(case, arm, seed).items() if name in FIGURES
+                    }
+            if seeds:
+                arms[arm] = {"about": entry.about, "recipe": asdict(recipe), "tried": tried, "seeds": seeds}
+        if BASELINE in arms:
+            cases[case] = {"about": about.about, "scene": case.rpartition("-")[0], "photos": about.photos, "arms": arms}
+    return {"cases": cases, "headline": [line for case in cases.values() if (line := headline(case))]}
+
+
+def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
+    """What is claimed of a case, on test views: the best ensemble and the best student, as validation views tell, of
+    those that have as many seeds as any. None if there is no student."""
+    arms = case["arms"]
+    baseline = arms[BASELINE]
+    chosen = {}
+    for kind, several in (("ensemble", True), ("student", False)):
+        of_kind = {
+            name: arm
+            for name, arm in arms.items()
+            if (arm["recipe"]["members"] > 1) == several and (several or arm["recipe"]["teacher"])
+        }
+        if not of_kind:
+            return None
+        most = max(len(arm["seeds"]) for arm in of_kind.values())
+        chosen[kind] = max(
+            (name for name, arm in of_kind.items() if len(arm["seeds"]) == most),
+            key=lambda name: mean(arms[name], "val"),
+        )
+    student = arms[chosen["student"]]
+    seeds = [seed for seed in student["seeds"] if seed in baseline["seeds"]]
+    gains = [student["seeds"][seed]["test"] - baseline["seeds"][seed]["test"] for seed in seeds]
+    return {
+        "scene": case["scene"],
+        "photos": case["photos"],
+        "seeds": len(seeds),
+        "baseline_best": round(mean(baseline, "test"), 3),
+        "baseline_best_steps": baseline["recipe"]["steps"],
+        "ensemble": round(mean(arms[chosen["ensemble"]], "test"), 3),
+        "ensemble_arm": chosen["ensemble"],
+        "ensemble_seeds": len(arms[chosen["ensemble"]]["seeds"]),
+        "student": round(mean(student, "test"), 3),
+        "student_arm": chosen["student"],
+        "gain": round(fmean(gains), 3),
+        "gain_sd": round(stdev(gains), 3) if len(gains) > 1 else None,
+    }
+
+
+def mean(arm: dict[str, Any], of: str) -> float:
+    """Over seeds."""
+    return fmean(figures[of] for figures in arm["seeds"].values())
+
+
+def page(results: dict[str, Any], study: Study) -> str:
+    """All figures, and what converged.toml has to say of them, as Markdown."""
+    parts = ["# What experts know that longer training does not", INTRODUCTION]
+    if results["headline"]:
+        columns = ["", "photos", "seeds", "baseline's best", "its steps", "experts blended", "student", "gain"]
+        rows = [
+            [
+                line["scene"], str(line["photos"]), str(line["seeds"]), decibels(line["baseline_best"]),
+                str(line["baseline_best_steps"]), decibels(line["ensemble"]), decibels(line["student"]),
+                signed(line["gain"]) + (f" ± {line['gain_sd']:.2f}" if line["gain_sd"] is not None else ""),
+            ]
+            for line in results["headline"]
+        ]  # fmt: skip
+        parts.append(table(Grid(columns, rows)))
+    for section in study.notes:
+        parts += [f"## {section['title']}", section["text"].strip()]
+    for case in results["cases"].values():
+        parts += case_sections(case)
+    return "\n\n".join(parts) + "\n"
+
+
+def case_sections(case: dict[str, Any]) -> Iterator[str]:
+    """Of one case."""
+    arms = case["arms"]
+    baseline = arms[BASELINE]
+    yield f"## {case['about'].rstrip('.')}"
+    if baseline["tried"]:
+        yield "The baseline's settings, one after another, PSNR on validation views, first seed:"
+        yield "\n".join(f"- {line}" for line in attempts(baseline))
+    best = {seed: figures["val"] for seed, figures in baseline["seeds"].items()}
+    rows, bold = [], []
+    for name, arm in arms.items():
+        gains = [figures["val"] - best[seed] for seed, figures in arm["seeds"].items() if seed in best]
+        recipe = arm["recipe"]
+        steps = f"{recipe['members']} x {recipe['steps']}" if recipe["members"] > 1 else str(recipe["steps"])
+        rows.append(
+            [name, steps, f"{recipe['tv']:g}", str(len(arm["seeds"])), decibels(mean(arm, "val")),
+             signed(fmean(gains)) if gains and name != BASELINE else "–",
+             clock(fmean(sum(figures["seconds"]) for figures in arm["seeds"].values()))]
+        )  # fmt: skip
+        bold.append([False] * 4 + [bool(gains) and fmean(gains) > 0.3, False])
+    yield "All arms on validation views; the gain is paired by seed. Time is the processor's, without the teachers'."
+    yield table(Grid(["", "steps", "TV", "seeds", "PSNR", "gain", "time"], rows))
+    yield "\n".join(
+        f"- **{name}**: {arm['about']}" + "".join(f" Tried: {line}" for line in attempts(arm) if name != BASELINE)
+        for name, arm in arms.items()
+    )
+    several = {name: arm for name, arm in arms.items() if arm["recipe"]["members"] > 1}
+    if several:
+        yield (
+            "Members together, first seed: each alone (test views); averaged, routed, blended (validation views); "
+            "Pearson's correlation of their disagreement with the absolute error, and the share of the squared error "
+            f"in the {WORST:.0%} of the pixels where they disagree most (test views):"
+        )
+        yield table(Grid(["", "each", "averaged", "routed", "blended", "sharpness", "Pearson", "error"],
+            [blend_row(name, next(iter(arm["seeds"].values()))) for name, arm in several.items()]))  # fmt: skip
+    yield from device_section(arms)
+
+
+def attempts(arm: dict[str, Any]) -> list[str]:
+    """What was tried, a line for each setting."""
+    lines: dict[str, list[str]] = {}
+    for attempt in arm["tried"]:
+        for name, value in attempt.items():
+            if name != "val":
+                shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
+                lines.setdefault(name, []).append(f"{shown}: {decibels(attempt['val'])}")
+    return [f"{name} {', '.join(found)}." for name, found in lines.items()]
+
+
+def blend_row(name: str, figures: dict[str, Any]) -> list[str]:
+    by = figures["by_sharpness"]["val"]
+    each = figures["each"]
+    return [
+        name, f"{min(each):.2f} to {max(each):.2f}", decibels(by["0.0"]), decibels(by["inf"]) if "inf" in by else "–",
+        decibels(figures["val"]), figures["sharpness"], f"{figures['pearson']:.2f}", f"{figures['error_share']:.0%}",
+    ]  # fmt: skip
+
+
+def device_section(arms: dict[str, Any]) -> Iterator[str]:
+    """Who reaches the baseline's best first, on so many devices."""
+    baseline = next(iter(arms[BASELINE]["seeds"].values()))
+    reached = {
+        name: {devices: wall_time(arms, name, devices) for devices in DEVICES}
+        for name, arm in arms.items()
+        if next(iter(arm["seeds"].values()))["val"] >= baseline["val"]
+    }
+    yield (
+        "Seconds until validation PSNR is the baseline's best or more, first seed, on so many devices like this core. "
+        "Simulated: the measured times of members, handed out longest first, of rendering at novel poses and of "
+        "students; what is done by one model cannot be shared."
+    )
+    rows = [
+        [name, *(f"{times[devices]:.0f}" for devices in DEVICES)]
+        for name, times in sorted(reached.items(), key=lambda item: item[1][DEVICES[-1]])
+    ]
+    yield table(Grid(["", *(counted(devices) for devices in DEVICES)], rows))
+
+
+def wall_time(arms: dict[str, Any], name: str, devices: int) -> float:
+    """Seconds of an arm's first seed on so many devices, its teachers included."""
+    arm = arms[name]
+    figures = next(iter(arm["seeds"].values()))
+    busy = [0.0] * devices
+    for seconds in sorted(figures["seconds"], reverse=True):
+        busy[busy.index(min(busy))] += seconds
+    before = 0.0
+    if arm["recipe"]["teacher"] in arms:
+        before = wall_time(arms, arm["recipe"]["teacher"], devices) + figures.get("lesson_seconds", 0.0) / devices
+    return before + max(busy)
+
+
+def counted(devices: int) -> str:
+    return f"{devices} device{'s' if devices > 1 else ''}"
+
+
+def decibels(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path} holds no results ({error}). Make them: python benchmarks/converged.py run") from None
+
+
+def write_page(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Path], settings: Path = SETTINGS) -> None:
+    """Write the page of results.
+
+    Args:
+        results: What `run` has written.
+        to: The page.
+        settings: Its free text.
+    """
+    write_text(to, page(read_results(results), Study.load(settings)))
+
+
+def check(results: tyro.conf.Positional[Path], of: tyro.conf.Positional[Path], settings: Path = SETTINGS) -> None:
+    """Fail if the page is not what the results give.
+
+    Args:
+        results: What `run` has written.
+        of: The page.
+        settings: Its free text.
+    """
+    if not of.exists() or of.read_text("utf8") != page(read_results(results), Study.load(settings)):
+        raise StageError(f"{of} is stale. Make it again: python benchmarks/converged.py page {results} {of}")
+
+
+# Running
+
+
+def run(
+    tasks: tuple[str, ...] = (),
+    minutes: float = math.inf,
+    settings: Path = SETTINGS,
+    data_root: Path = Path("data"),
+    output_dir: Path = Path("outputs/converged"),
+    json: Path = Path("outputs/converged/results.json"),
+) -> None:
+    """Train and score what is not done yet, and write all figures. The same command goes on after any mishap.
+
+    Args:
+        tasks: Case, arm and seeds, such as "lego-25 baseline 1 2 3"; by default the queue of the settings.
+        minutes: So long; nothing is begun after that.
+        settings: The study.
+        data_root: Where the scenes' data lie.
+        output_dir: Where models go.
+        json: Where figures go.
+    """
+    study = Study.load(settings)
+    bench = Bench(study, output_dir, data_root, time.time() + 60 * minutes)
+    for case, arm, seed in list((replace(study, queue=list(tasks)) if tasks else study).tasks()):
+        try:
+            found = bench.outcome(case, arm, seed)
+        except Pending:
+            print("The time is over. The same command goes on from here.")
+            break
+        print(f"== {case} {arm} {seed}: val {found['val']}, test {found['test']}", flush=True)
+        save(json, gather(study, output_dir))
+
+
+def main() -> None:
+    try:
+        tyro.extras.subcommand_cli_from_dict({"run": run, "page": write_page, "check": check})
+    except StageError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Small photos, and a training loop so lean that a step of a small K-Planes takes 10 to 20 ms on one core.
+
+The models are the product's own; what is left out is nerfstudio around them. Pictures are premultiplied RGBA, so that
+any background can be put behind them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import SceneBox
+from PIL import Image
+from torch import Tensor
+
+from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
+
+WARM_UP = 50
+"""Steps in which the rate rises."""
+RAYS_AT_A_TIME = 4096
+"""In rendering; more are slower on a CPU, as they leave its caches."""
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """Pinhole cameras of one size, looking along -z."""
+
+    poses: Float[Tensor, "views 3 4"]
+    """Camera to world."""
+    focal: float
+    """In pixels."""
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def rays(self) -> tuple[Float[Tensor, "views pixels 3"], Float[Tensor, "views pixels 3"]]:
+        """Origins and unit directions through the pixels' centres, row by row."""
+        y, x = torch.meshgrid(torch.arange(self.height) + 0.5, torch.arange(self.width) + 0.5, indexing="ij")
+        local = torch.stack([x - self.width / 2, self.height / 2 - y, torch.full_like(x, -self.focal)], dim=-1)
+        directions = torch.einsum("vij,pj->vpi", self.poses[:, :, :3], local.reshape(-1, 3))
+        directions = torch.nn.functional.normalize(directions, dim=-1)
+        return self.poses[:, None, :, 3].expand_as(directions), directions
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Cameras and what they saw."""
+
+    cameras: Cameras
+    pixels: Float[Tensor, "views pixels 4"]
+    """Premultiplied RGBA in [0, 1]."""
+
+
+def read_photos(data: Path, split: str, downscale: int, views: Optional[int] = None) -> Photos:
+    """Photos of a scene in Blender's format, averaged over squares of pixels.
+
+    Args:
+        split: `train`, `val` or `test`.
+        downscale: side of the squares; the images' sides must be multiples of it.
+        views: so many, evenly spread over the file's; by default all.
+    """
+    meta = json.loads((data / f"transforms_{split}.json").read_text("utf8"))
+    frames = meta["frames"]
+    if views is not None:
+        frames = [frames[index] for index in np.linspace(0, len(frames) - 1, views).round().astype(int)]
+    pixels = []
+    for frame in frames:
+        with Image.open(data / f"{frame['file_path']}.png") as image:
+            rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+        rgba[..., :3] *= rgba[..., 3:]
+        height, width = (side // downscale for side in rgba.shape[:2])
+        pixels.append(rgba.reshape(height, downscale, width, downscale, 4).mean(axis=(1, 3)))
+    poses = torch.tensor([frame["transform_matrix"] for frame in frames])[:, :3]
+    focal = 0.5 * width / math.tan(0.5 * meta["camera_angle_x"])
+    return Photos(Cameras(poses, focal, height, width), torch.tensor(np.stack(pixels)).flatten(1, 2))
+
+
+def orbit(cameras: Cameras, count: int, seed: int) -> Cameras:
+    """Random cameras on the sphere of others, within their range of elevations, that look at its centre, the origin."""
+    random = np.random.default_rng(seed)
+    centres = cameras.poses[:, :, 3].numpy()
+    radii = np.linalg.norm(centres, axis=1)
+    heights = centres[:, 2] / radii
+    sine = random.uniform(heights.min(), heights.max(), count)
+    azimuth = random.uniform(0, 2 * np.pi, count)
+    cosine = np.sqrt(1 - sine**2)
+    back = np.stack([cosine * np.cos(azimuth), cosine * np.sin(azimuth), sine], axis=1)
+    right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(count)], axis=1)
+    poses = np.stack([right, np.cross(back, right), back, back * radii.mean()], axis=2)
+    return Cameras(torch.tensor(poses, dtype=torch.float32), cameras.focal, cameras.height, cameras.width)
+
+
+@dataclass
+class Member:
+    """A model whose planes may be turned in the world."""
+
+    model: KPlanesModel
+    turn: Float[Tensor, "3 3"]
+    """From the world's axes to those of the planes."""
+
+    def bundle(self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> RayBundle:
+        count = len(origins)
+        return RayBundle(
+            origins=origins @ self.turn.T,
+            directions=directions @ self.turn.T,
+            pixel_area=torch.full((count, 1), 1e-4),
+            camera_indices=torch.zeros(count, 1, dtype=torch.long),
+            metadata={},
+        )
+
+    @torch.no_grad()
+    def pictures(self, cameras: Cameras) -> Float[Tensor, "views pixels 4"]:
+        """Premultiplied RGBA."""
+        self.model.eval()
+        origins, directions = (rays.flatten(0, 1) for rays in cameras.rays())
+        found = []
+        for chunk in zip(origins.split(RAYS_AT_A_TIME), directions.split(RAYS_AT_A_TIME)):
+            rendering = self.model.render(self.model.collider(self.bundle(*chunk)), torch.zeros(3))
+            opacity = rendering.final.weights.sum(dim=-2)
+            found.append(torch.cat([rendering.rgb, opacity], dim=-1).clamp(0, 1))
+        return torch.cat(found).view(len(cameras), -1, 4)
+
+
+def on_white(pictures: Float[Tensor, "*pixels 4"]) -> Float[Tensor, "*pixels 3"]:
+    return pictures[..., :3] + 1 - pictures[..., 3:]
+
+
+def psnr(pictures: Float[Tensor, "views pixels 4"], photos: Photos) -> float:
+    """Mean over views, on white, in dB."""
+    error = (on_white(pictures) - on_white(photos.pixels)).square().mean(dim=(1, 2))
+    return (-10 * error.log10()).mean().item()
+
+
+def small_model(size: dict, tv: float, seed: int) -> KPlanesModel:
+    """A model of the product.
+
+    Args:
+        size: fields of its config.
+        tv: weight of both total variations.
+    """
+    torch.manual_seed(seed)
+    config = KPlanesModelConfig(
+        **size, implementation="torch", regularizers=RegularizerWeights(plane_tv=tv, proposal_tv=tv)
+    )
+    return config.setup(scene_box=SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=0)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a student is shown at novel poses."""
+
+    photos: Photos
+    """As rendered by its teachers."""
+    weights: Float[Tensor, "views pixels"]
+    """Of each ray's loss."""
+    share: tuple[float, float]
+    """Of each batch, in the beginning and at the end."""
+
+
+def train(
+    member: Member,
+    photos: Photos,
+    weights: Float[Tensor, " views"],
+    steps: int,
+    seed: int,
+    rays: int,
+    rate: float,
+    lessons: Optional[Lessons] = None,
+) -> float:
+    """Train with Adam along one cosine.
+
+    Args:
+        weights: how often each photo is drawn.
+        rays: per step, lessons among them.
+        rate: the highest.
+
+    Returns:
+        Seconds of the processor, which other work beside it does not lengthen much.
+    """
+    model, began = member.model, time.process_time()
+    draw = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+    origins, directions = photos.cameras.rays()
+    taught = None if lessons is None else lessons.photos.cameras.rays()
+    model.train()
+    for step in range(steps):
+        progress = step / steps
+        for group in optimizer.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * progress)) * min(1, (step + 1) / WARM_UP)
+        novel = 0
+        if lessons is not None:
+            novel = round(rays * (lessons.share[0] + (lessons.share[1] - lessons.share[0]) * progress))
+        picked = pick(photos.pixels, weights, rays - novel, draw)
+        batch = [origins[picked], directions[picked], photos.pixels[picked]]
+        loss_weights = None
+        if lessons is not None and taught is not None and novel:
+            chosen = pick(lessons.photos.pixels, None, novel, draw)
+            extra = (taught[0][chosen], taught[1][chosen], lessons.photos.pixels[chosen])
+            batch = [torch.cat(pair) for pair in zip(batch, extra)]
+            loss_weights = torch.cat([torch.ones(rays - novel), lessons.weights[chosen]])
+        model.step = step
+        outputs = model(member.bundle(*batch[:2]))
+        truth = batch[2][:, :3] + (1 - batch[2][:, 3:]) * outputs["background"]
+        error = (outputs["rgb"] - truth).square().mean(dim=-1)
+        loss = (error if loss_weights is None else error * loss_weights).mean() + sum(outputs["regularizers"].values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return time.process_time() - began
+
+
+def pick(
+    pixels: Float[Tensor, "views pixels 4"],
+    weights: Optional[Float[Tensor, " views"]],
+    count: int,
+    draw: torch.Generator,
+) -> tuple[Int[Tensor, " rays"], Int[Tensor, " rays"]]:
+    """Views and pixels, with replacement."""
+    if weights is None:
+        views = torch.randint(len(pixels), (count,), generator=draw)
+    else:
+        views = torch.multinomial(weights, count, replacement=True, generator=draw)
+    return views, torch.randint(pixels.shape[1], (count,), generator=draw)

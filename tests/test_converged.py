@@ -1,0 +1,226 @@
+"""The study at convergence: what is finished is kept, choices are made on validation views, blends have their limits."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.stage import StageError
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+converged = importlib.import_module("converged")
+lean = importlib.import_module("lean")
+
+SETTINGS = """
+seeds = [1, 2]
+rays = 8
+rate = 1e-2
+sharpness = [0.0, 2.0, inf]
+queue = ["castle-4 student 1"]
+
+[model]
+grid_base_resolution = 4
+grid_feature_dim = 2
+multiscale_res = [1]
+linear_decoder_layers = 1
+proposal_resolutions = [4]
+num_proposal_samples = [4]
+num_samples = 4
+
+[cases.castle-4]
+about = "A castle, 4 photos."
+data = "scene"
+downscale = 2
+photos = 4
+
+[arms.baseline]
+about = "one model."
+recipe = { steps = 1, tv = 1e-2 }
+choose.steps = [1, 2]
+
+[arms.experts]
+about = "three models."
+like = "baseline"
+recipe = { members = 3, groups = 2, own = 0.5, steps = 1 }
+
+[arms.student]
+about = "one model that learns from three."
+like = "baseline"
+recipe = { teacher = "experts", novel = [0.5, 0.25], poses = 3, doubt = 1.0 }
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Any:
+    path = tmp_path / "converged.toml"
+    path.write_text(SETTINGS)
+    return converged.Study.load(path)
+
+
+@pytest.fixture
+def cameras() -> Any:
+    centres = torch.tensor([[3.0, 1.0, 1.0], [-2.0, 2.0, 0.5], [0.5, -3.0, 2.0]])
+    poses = torch.cat([torch.eye(3).expand(3, 3, 3), centres[:, :, None]], dim=2)
+    return lean.Cameras(poses, focal=4.0, height=4, width=6)
+
+
+def test_rays_go_through_pixel_centres_along_minus_z(cameras: Any) -> None:
+    origins, directions = cameras.rays()
+    assert origins.shape == (3, 24, 3)
+    torch.testing.assert_close(origins[1, 0], torch.tensor([-2.0, 2.0, 0.5]))
+    expected = torch.tensor([-2.5, 1.5, -4.0])  # the first pixel: left and above
+    torch.testing.assert_close(directions[0, 0], expected / expected.norm())
+
+
+def test_orbit_looks_at_the_origin_from_the_cameras_own_heights(cameras: Any) -> None:
+    novel = lean.orbit(cameras, 50, seed=0)
+    rotations, centres = novel.poses[:, :, :3], novel.poses[:, :, 3]
+    torch.testing.assert_close(rotations @ rotations.mT, torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotations), torch.ones(50))
+    radius = cameras.poses[:, :, 3].norm(dim=1)
+    torch.testing.assert_close(centres, rotations[:, :, 2] * radius.mean())
+    heights = cameras.poses[:, 2, 3] / radius
+    assert (centres[:, 2] / radius.mean()).min() >= heights.min() - 1e-5
+    assert (centres[:, 2] / radius.mean()).max() <= heights.max() + 1e-5
+
+
+def test_turned_planes_see_what_straight_ones_see_from_turned_cameras(study: Any, cameras: Any) -> None:
+    model = lean.small_model(study.model, 0.0, seed=3)
+    turn = torch.tensor(Rotation.random(random_state=1).as_matrix(), dtype=torch.float32)
+    turned = lean.Member(model, turn).pictures(cameras)
+    straight = lean.Member(model, torch.eye(3)).pictures(replace(cameras, poses=turn @ cameras.poses))
+    torch.testing.assert_close(turned, straight, atol=1e-5, rtol=1e-4)
+    assert turned[..., :3].std() > 1e-4
+
+
+def test_halving_fills_evenly() -> None:
+    assert [converged.halving(number) for number in range(5)] == [0, 0.5, 0.25, 0.75, 0.125]
+
+
+def test_blends_go_from_average_to_routing(cameras: Any) -> None:
+    recipe = converged.Recipe(steps=1, tv=0.0)
+    models = [converged.Model("castle-4", recipe, number, number) for number in range(6)]
+    even = converged.blend_weights(cameras, models, 4, 0.0)
+    torch.testing.assert_close(even, torch.full((6, 3), 1 / 6))
+    routed = converged.blend_weights(cameras, models, 4, math.inf)
+    # The cameras stand in the first, second and last sector; groups 0 and 1 have two members each.
+    expected = torch.zeros(6, 3)
+    expected[[0, 4], 0] = expected[[1, 5], 1] = 0.5
+    expected[3, 2] = 1
+    torch.testing.assert_close(routed, expected)
+    torch.testing.assert_close(converged.blend_weights(cameras, models, 4, 1e4), expected)
+    milder = converged.blend_weights(cameras, models, 4, 2.0)
+    torch.testing.assert_close(milder.sum(dim=0), torch.ones(3))
+    assert (milder[[0, 1, 3], [0, 1, 2]] > 1 / 6).all()
+
+
+def test_finished_models_are_kept_and_shared(study: Any, tmp_path: Path) -> None:
+    make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
+    with pytest.raises(converged.Pending):
+        converged.Bench(study, tmp_path / "out", tmp_path, until=0.0).outcome("castle-4", "baseline", 1)
+    with pytest.raises(converged.Pending):
+        converged.Bench(study, tmp_path / "out").outcome("castle-4", "baseline", 1)
+    bench = converged.Bench(study, tmp_path / "out", tmp_path)
+    first = bench.outcome("castle-4", "student", 1)
+    # Two baselines (experts are drawn from other photos), three experts, one student.
+    records = sorted(tmp_path.glob("out/castle-4-????????????.json"))
+    assert len(records) == 6
+    assert first["lesson_seconds"] >= 0 and len(first["seconds"]) == 1
+    times = [path.stat().st_mtime_ns for path in records]
+    assert converged.Bench(study, tmp_path / "out").outcome("castle-4", "student", 1) == first
+    assert [path.stat().st_mtime_ns for path in records] == times
+    results = converged.gather(study, tmp_path / "out")
+    assert results["headline"][0]["student"] == round(first["test"], 3)
+    json.dumps(results, allow_nan=False)
+
+
+def test_choices_are_made_on_validation_views(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {1: {"val": 30.0, "test": 10.0}, 2: {"val": 20.0, "test": 40.0}}
+    monkeypatch.setattr(converged.Bench, "measure", lambda self, case, recipe, seed: scores[recipe.steps])
+    recipe, tried = converged.Bench(study, tmp_path).chosen("castle-4", "baseline")
+    assert recipe.steps == 1
+    assert tried == [{"steps": 1, "val": 30.0}, {"steps": 2, "val": 20.0}]
+
+
+def invented() -> dict[str, Any]:
+    """A student ahead of its baseline by 1 and by 2 dB on test views, and another that only test views favour."""
+
+    def arm(members: int, teacher: str, *scores: tuple[float, float]) -> dict[str, Any]:
+        recipe = {"members": members, "teacher": teacher, "steps": 10, "tv": 0.01}
+        seeds = {
+            str(seed): {
+                "val": val, "test": test, "seconds": [8.0] * members, "each": [test], "sharpness": "inf",
+                "by_sharpness": {"val": {"0.0": val - 1, "inf": val}}, "pearson": 0.5, "error_share": 0.25,
+                "lesson_seconds": 4.0,
+            }
+            for seed, (val, test) in enumerate(scores, 1)
+        }  # fmt: skip
+        return {"about": "a way.", "recipe": recipe, "tried": [{"tv": 0.01, "val": 20.0}], "seeds": seeds}
+
+    arms = {
+        "baseline": arm(1, "", (20, 21), (20, 22)),
+        "experts": arm(4, "", (23, 24)),
+        "student": arm(1, "experts", (22, 22), (22, 24)),
+        "other": arm(1, "experts", (19, 30), (19, 30)),
+    }
+    case = {"about": "A castle, 4 photos.", "scene": "castle", "photos": 4, "arms": arms}
+    return {"cases": {"castle-4": case}, "headline": [converged.headline(case)]}
+
+
+def test_headline_is_chosen_on_validation_views_and_paired_by_seed() -> None:
+    line = invented()["headline"][0]
+    assert line["student_arm"] == "student"
+    assert (line["baseline_best"], line["ensemble"], line["student"]) == (21.5, 24, 23)
+    assert line["gain"] == 1.5
+    assert line["gain_sd"] == round(float(np.std([1, 2], ddof=1)), 3)
+
+
+def test_experts_run_side_by_side_and_a_student_after_them() -> None:
+    arms = invented()["cases"]["castle-4"]["arms"]
+    assert [converged.wall_time(arms, "experts", devices) for devices in (1, 2, 4)] == [32, 16, 8]
+    # Members, rendering for the student by all devices, the student on one of them.
+    assert [converged.wall_time(arms, "student", devices) for devices in (1, 4)] == [32 + 4 + 8, 8 + 1 + 8]
+
+
+def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
+    lines = converged.page(invented(), study).splitlines()
+    assert "| castle | 4 | 2 | 21.50 | 10 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
+    assert "| student | 10 | 0.01 | 2 | 22.00 | +2.00 | 0:08 |" in lines
+    assert "| experts | 24.00 to 24.00 | 22.00 | 23.00 | 23.00 | inf | 0.50 | 25% |" in lines
+    results, page = tmp_path / "results.json", tmp_path / "results.md"
+    converged.save(results, invented())
+    converged.write_page(results, page, tmp_path / "converged.toml")
+    converged.check(results, page, tmp_path / "converged.toml")
+    page.write_text(page.read_text().replace("23.00", "33.00"))
+    with pytest.raises(StageError, match="is stale. Make it again: python benchmarks/converged.py page"):
+        converged.check(results, page, tmp_path / "converged.toml")
+
+
+def test_the_page_in_docs_is_what_its_results_give() -> None:
+    results, page = ROOT / "docs" / "convergence.json", ROOT / "docs" / "convergence.md"
+    if not results.exists() and not page.exists():
+        pytest.skip("the study has not been run yet")
+    converged.check(results, page)
+
+
+def test_committed_settings_can_be_read() -> None:
+    assert converged.BASELINE in converged.Study.load(converged.SETTINGS).arms
+
+
+def test_misspelt_settings_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "converged.toml"
+    path.write_text(SETTINGS.replace("own = ", "won = "))
+    with pytest.raises(StageError, match="unexpected keyword argument 'won'"):
+        converged.Study.load(path)
