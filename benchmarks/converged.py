@@ -77,6 +77,8 @@ class Recipe:
     """Weight of the total variation of all planes."""
     size: dict[str, Any] = field(default_factory=dict)
     """Fields of the model's config that differ from the study's."""
+    sizes: Sequence[dict[str, Any]] = ()
+    """As `size`, of the members in turn."""
     members: int = 1
     groups: int = 1
     """Azimuth sectors; member m, from 0, belongs to group m mod groups."""
@@ -172,6 +174,10 @@ class Study:
             yield from ((case, arm, int(seed)) for seed in seeds)
 
 
+OF_ARMS = ("members", "sizes", "teacher")
+"""What concerns an arm as a whole, and no model of it."""
+
+
 class Pending(Exception):
     """A model has not been trained yet, and is not to be trained now."""
 
@@ -185,7 +191,7 @@ class Model:
 
     case: str
     recipe: Recipe
-    """Without what concerns an arm as a whole."""
+    """Of its arm, with the size and turn of this member."""
     seed: int
     member: int
     teachers: tuple[Model, ...] = ()
@@ -213,7 +219,7 @@ class Bench:
             "model": study.model | model.recipe.size,
             "rays": study.rays,
             "rate": study.rate,
-            "recipe": asdict(model.recipe),
+            "recipe": {name: value for name, value in asdict(model.recipe).items() if name not in OF_ARMS},
             "seed": model.seed,
             "member": model.member,
             "teachers": [self.name(teacher) for teacher in model.teachers],
@@ -286,7 +292,9 @@ class Bench:
             sharpness = float(self.measure(case, of, seed).get("sharpness", 0.0))
         found = []
         for number in range(recipe.members):
-            single = replace(recipe, members=1, teacher="", turned=recipe.turned if number else "no")
+            single = replace(recipe, turned=recipe.turned if number else "no")
+            if recipe.sizes:
+                single = replace(single, size={**recipe.size, **recipe.sizes[number % len(recipe.sizes)]})
             if not single.own:
                 single = replace(single, groups=1)
             if not teachers:
