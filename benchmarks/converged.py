@@ -12,8 +12,8 @@ own, named by all that it was made from, and written once it is whole: the same 
 arms that share a model train it once.
 
 An arm is one model, or several *members* whose pictures are blended: at each camera by a softmax over members of
-sharpness x nearness of the camera to the member's group, where nearness is the cosine between the azimuths of the
-camera and of the group's sector. Sharpness 0 is the average of all, infinity is routing to the camera's own group.
+sharpness x nearness of the camera to the member's group (see dac_nerfstudio.partition.blending). Sharpness 0 is the
+average of all, infinity is routing to the camera's own group.
 A *student* is one model that learns from photos and from what the members of another arm, blended, render at novel
 poses. What is to be chosen (``choose`` in the settings: one setting after another, the others at what they are by then)
 is chosen by PSNR on validation views with the first seed.
@@ -33,13 +33,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, Optional
 
+import numpy as np
 import tyro
 
-from dac_nerfstudio.partition.files import atomic_write
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.partition import Partition, Views, blending_weights, divide
 from dac_nerfstudio.report.markdown import table, write_text
 from dac_nerfstudio.report.scores import clock, signed
 from dac_nerfstudio.report.tables import Grid
-from dac_nerfstudio.stage import StageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,8 +84,8 @@ class Recipe:
     members: int = 1
     groups: int = 1
     """Azimuth sectors; member m, from 0, belongs to group m mod groups."""
-    own: float = 0.0
-    """Share of a member's rays that are drawn from its own group's photos; the others are drawn from all."""
+    softness: Optional[float] = None
+    """Share of a member's rays that are drawn from other groups' photos; without it, all photos are drawn alike."""
     turned: Literal["no", "upright", "any"] = "no"
     """How members' planes stand: as the world's axes, turned about the up axis, or any way. Member 0's always stand as
     the world's."""
@@ -217,9 +219,14 @@ class Bench:
         return {
             "case": asdict(study.cases[model.case]) | {"about": model.case},
             "model": study.model | model.recipe.size,
+            "start": "PyTorch",
             "rays": study.rays,
             "rate": study.rate,
-            "recipe": {name: value for name, value in asdict(model.recipe).items() if name not in OF_ARMS},
+            "recipe": {
+                name: value
+                for name, value in asdict(model.recipe).items()
+                if name not in OF_ARMS and value != getattr(Recipe, name, None)
+            },
             "seed": model.seed,
             "member": model.member,
             "teachers": [self.name(teacher) for teacher in model.teachers],
@@ -295,11 +302,11 @@ class Bench:
             single = replace(recipe, turned=recipe.turned if number else "no")
             if recipe.sizes:
                 single = replace(single, size={**recipe.size, **recipe.sizes[number % len(recipe.sizes)]})
-            if not single.own:
+            if single.softness is None:
                 single = replace(single, groups=1)
             if not teachers:
                 single = replace(single, novel=(0.0, 0.0))
-            role = number if single.own or single.turned != "no" else 0
+            role = number if single.softness is not None or single.turned != "no" else 0
             found.append(Model(case, single, 100 * seed + number, role, teachers, groups, sharpness))
         return found
 
@@ -328,9 +335,9 @@ class Bench:
 
         recipe, photos = model.recipe, self.photos(model.case, "train")
         weights = torch.full((len(photos.cameras),), 1 / len(photos.cameras))
-        if recipe.own:
-            own = sectors(photos.cameras, recipe.groups) == model.member % recipe.groups
-            weights = (1 - recipe.own) * weights + recipe.own * own / own.sum()
+        if recipe.softness is not None:
+            membership = sectors(photos.cameras, recipe.groups, recipe.softness).membership
+            weights = torch.tensor(membership[model.member % recipe.groups]).float()
         lessons, extra = None, {}
         if model.teachers:
             shown, spread, extra["lesson_seconds"] = self.lessons(model)
@@ -349,7 +356,6 @@ class Bench:
 
     def member(self, model: Model) -> Any:
         """A new model, its planes turned as its recipe says."""
-        import numpy as np
         import torch
         from lean import Member, small_model
         from scipy.spatial.transform import Rotation
@@ -379,14 +385,15 @@ class Bench:
         photos = {split: self.photos(case, split) for split in ("val", "test")}
         pictures = {split: torch.stack([self.pictures(model, split) for model in models]) for split in photos}
         scores: dict[str, dict[str, float]] = {split: {} for split in photos}
-        candidates = self.study.sharpness if groups > 1 else [0.0]
+        partition = sectors(self.photos(case, "train").cameras, groups) if groups > 1 else None
+        candidates = self.study.sharpness if partition else [0.0]
         for split, seen in photos.items():
             for sharpness in candidates:
-                weights = blend_weights(seen.cameras, models, groups, sharpness)
+                weights = blend_weights(seen.cameras, models, partition, sharpness)
                 blended = (weights[:, :, None, None] * pictures[split]).sum(dim=0)
                 scores[split][str(sharpness)] = round(psnr(blended, seen), 3)
         best = max(candidates, key=lambda sharpness: scores["val"][str(sharpness)])
-        weights = blend_weights(photos["test"].cameras, models, groups, best)[:, :, None, None]
+        weights = blend_weights(photos["test"].cameras, models, partition, best)[:, :, None, None]
         colours = on_white(pictures["test"])
         mean = (weights * colours).sum(dim=0)
         spread = (weights * (colours - mean).square()).sum(dim=0).mean(dim=-1).sqrt().flatten()
@@ -407,7 +414,8 @@ class Bench:
         import torch
         from lean import Photos, on_white, orbit
 
-        cameras = orbit(self.photos(model.case, "train").cameras, model.recipe.poses, model.seed)
+        known = self.photos(model.case, "train").cameras
+        cameras = orbit(known, model.recipe.poses, model.seed)
         views, seconds = [], 0.0
         for teacher in model.teachers:
             path = self.folder / f"{self.name(teacher)}-novel-{model.recipe.poses}-{model.seed}.pt"
@@ -421,7 +429,8 @@ class Bench:
             rendered = torch.load(path, weights_only=True)
             views.append(rendered["pictures"])
             seconds += rendered["seconds"]
-        weights = blend_weights(cameras, model.teachers, model.teacher_groups, model.sharpness)
+        partition = sectors(known, model.teacher_groups) if model.teacher_groups > 1 else None
+        weights = blend_weights(cameras, model.teachers, partition, model.sharpness)
         mean, square = 0.0, 0.0
         for weight, seen in zip(weights[:, :, None, None], views):
             mean = mean + weight * seen.float()
@@ -430,28 +439,24 @@ class Bench:
         return Photos(cameras, mean), spread, round(seconds, 1)
 
 
-def sectors(cameras: Any, groups: int) -> Any:
-    """Each camera's azimuth sector, from 0."""
+def sectors(cameras: Any, groups: int, softness: float = 0.0) -> Partition:
+    """Training cameras divided into azimuth sectors."""
+    count, pixels = len(cameras), [cameras.focal, cameras.focal, cameras.width / 2, cameras.height / 2]
+    intrinsics = np.tile([*pixels, cameras.width, cameras.height], (count, 1))
+    names = tuple(f"{number}" for number in range(count))
+    return divide(Views(names, cameras.poses.double().numpy(), intrinsics), groups, "azimuth", softness=softness)
+
+
+def blend_weights(cameras: Any, models: Sequence[Model], partition: Optional[Partition], sharpness: float) -> Any:
+    """Of each model at each camera, [models, cameras]: that of its group, shared by the group's members; all alike
+    without a partition."""
     import torch
 
-    from dac_nerfstudio.partition import azimuth
-
-    return torch.tensor(azimuth(cameras.poses[:, :, 3].double().numpy(), groups)) - 1
-
-
-def blend_weights(cameras: Any, models: Sequence[Model], groups: int, sharpness: float) -> Any:
-    """Of each model at each camera, [models, cameras]: softmax over models of sharpness x nearness."""
-    import torch
-
-    from dac_nerfstudio.partition import sector_centres
-
-    of = torch.tensor([model.member % groups for model in models])
-    if math.isinf(sharpness):
-        weights = (of[:, None] == sectors(cameras, groups)).float()
-        return weights / weights.sum(dim=0)
-    angles = torch.atan2(cameras.poses[:, 1, 3], cameras.poses[:, 0, 3])
-    nearness = torch.cos(angles - torch.tensor(sector_centres(groups)).float()[of, None])
-    return torch.softmax(sharpness * nearness, dim=0)
+    if partition is None:
+        return torch.full((len(models), len(cameras)), 1 / len(models))
+    of_groups = blending_weights(partition, cameras.poses.double().numpy(), sharpness).T
+    groups = np.array([model.member % partition.num_groups for model in models])
+    return torch.tensor(of_groups[groups] / np.bincount(groups)[groups, None]).float()
 
 
 def halving(number: int) -> float:

@@ -142,7 +142,8 @@ def psnr(pictures: Float[Tensor, "views pixels 4"], photos: Photos) -> float:
 
 
 def small_model(size: dict, tv: float, seed: int) -> KPlanesModel:
-    """A model of the product.
+    """A model of the product, whose linear layers start as PyTorch's do: with the larger weights of tiny-cuda-nn's the
+    baseline is 0.1 to 0.2 dB worse at this size, and what experts add to it would look like more.
 
     Args:
         size: fields of its config.
@@ -152,7 +153,11 @@ def small_model(size: dict, tv: float, seed: int) -> KPlanesModel:
     config = KPlanesModelConfig(
         **size, implementation="torch", regularizers=RegularizerWeights(plane_tv=tv, proposal_tv=tv)
     )
-    return config.setup(scene_box=SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=0)
+    model = config.setup(scene_box=SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=0)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.reset_parameters()
+    return model
 
 
 @dataclass(frozen=True)
@@ -188,8 +193,9 @@ def train(
         Seconds of the processor, which other work beside it does not lengthen much.
     """
     model, began = member.model, time.process_time()
-    draw = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
+    # Two streams: were they one and the same, what is drawn would go with its background and its samples' jitter.
+    draw = torch.Generator().manual_seed(2 * seed + 1)
+    torch.manual_seed(2 * seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
     origins, directions = photos.cameras.rays()
     taught = None if lessons is None else lessons.photos.cameras.rays()

@@ -1,4 +1,4 @@
-"""The study at convergence: what is finished is kept, choices are made on validation views, blends have their limits."""
+"""The study at convergence: finished models are kept, choices are made on validation views, blends have limits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import StageError
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -53,7 +53,7 @@ choose.steps = [1, 2]
 [arms.experts]
 about = "three models."
 like = "baseline"
-recipe = { members = 3, groups = 2, own = 0.5, steps = 1 }
+recipe = { members = 3, groups = 2, softness = 0.5, steps = 1 }
 
 [arms.student]
 about = "one model that learns from three."
@@ -112,18 +112,22 @@ def test_halving_fills_evenly() -> None:
 def test_blends_go_from_average_to_routing(cameras: Any) -> None:
     recipe = converged.Recipe(steps=1, tv=0.0)
     models = [converged.Model("castle-4", recipe, number, number) for number in range(6)]
-    even = converged.blend_weights(cameras, models, 4, 0.0)
-    torch.testing.assert_close(even, torch.full((6, 3), 1 / 6))
-    routed = converged.blend_weights(cameras, models, 4, math.inf)
+    ring = lean.orbit(cameras, 32, seed=0)
+    partition = converged.sectors(ring, 4)
+    alike = converged.blend_weights(cameras, models, None, 0.0)
+    torch.testing.assert_close(alike, torch.full((6, 3), 1 / 6))
+    even = converged.blend_weights(cameras, models, partition, 0.0)
+    torch.testing.assert_close(even, torch.tensor([[1 / 8], [1 / 8], [1 / 4], [1 / 4], [1 / 8], [1 / 8]]).expand(6, 3))
+    routed = converged.blend_weights(cameras, models, partition, math.inf)
     # The cameras stand in the first, second and last sector; groups 0 and 1 have two members each.
     expected = torch.zeros(6, 3)
     expected[[0, 4], 0] = expected[[1, 5], 1] = 0.5
     expected[3, 2] = 1
     torch.testing.assert_close(routed, expected)
-    torch.testing.assert_close(converged.blend_weights(cameras, models, 4, 1e4), expected)
-    milder = converged.blend_weights(cameras, models, 4, 2.0)
+    torch.testing.assert_close(converged.blend_weights(cameras, models, partition, 1e4), expected)
+    milder = converged.blend_weights(cameras, models, partition, 2.0)
     torch.testing.assert_close(milder.sum(dim=0), torch.ones(3))
-    assert (milder[[0, 1, 3], [0, 1, 2]] > 1 / 6).all()
+    assert (milder > even)[[0, 1, 3], [0, 1, 2]].all()
 
 
 def test_finished_models_are_kept_and_shared(study: Any, tmp_path: Path) -> None:
@@ -221,6 +225,6 @@ def test_committed_settings_can_be_read() -> None:
 
 def test_misspelt_settings_are_named(tmp_path: Path) -> None:
     path = tmp_path / "converged.toml"
-    path.write_text(SETTINGS.replace("own = ", "won = "))
-    with pytest.raises(StageError, match="unexpected keyword argument 'won'"):
+    path.write_text(SETTINGS.replace("softness = ", "loudness = "))
+    with pytest.raises(StageError, match="unexpected keyword argument 'loudness'"):
         converged.Study.load(path)
