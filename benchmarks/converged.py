@@ -16,7 +16,7 @@ sharpness x nearness of the camera to the member's group (see dac_nerfstudio.par
 average of all, infinity is routing to the camera's own group.
 A *student* is one model that learns from photos and from what the members of another arm, blended, render at novel
 poses. What is to be chosen (``choose`` in the settings: one setting after another, the others at what they are by then)
-is chosen by PSNR on validation views with the first seed.
+is chosen by PSNR on validation views, with the first seed or, by ``choose_by``, the mean of more.
 """
 
 from __future__ import annotations
@@ -122,6 +122,8 @@ class Arm:
     """The arm whose fields it has where it says nothing, as chosen there."""
     choose: dict[str, list[Any]] = field(default_factory=dict)
     """Values to try of each field."""
+    choose_by: int = 1
+    """So many of the seeds, from the first, by whose mean it is chosen."""
     more: dict[str, dict[str, Any]] = field(default_factory=dict)
     """`recipe` and `choose` of single cases, beside or instead of the above."""
 
@@ -261,7 +263,8 @@ class Bench:
             for value in values:
                 value = tuple(value) if isinstance(value, list) else value
                 candidate = replace(recipe, **{setting: value})
-                found[value] = self.measure(case, candidate, self.study.seeds[0])["val"]
+                seeds = self.study.seeds[: arm.choose_by]
+                found[value] = round(fmean(self.measure(case, candidate, seed)["val"] for seed in seeds), 3)
                 tried.append({setting: value, "val": found[value]})
             recipe = replace(recipe, **{setting: max(found, key=lambda value: found[value])})
         return recipe, tried
