@@ -12,7 +12,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
@@ -104,6 +104,31 @@ KINDS: Dict[str, Tuple[type, ...]] = {
     "versions": (dict,),
 }
 """Types of a record's fields in JSON."""
+
+
+def differences(earlier: Stage, stage: Stage) -> List[Tuple[str, Any, Any]]:
+    """In what two runs differ: the name of a setting or an input, its value in the one and in the other.
+
+    Settings come before inputs, each by name. Schedules are as long as their run and are left out.
+    """
+    one, other = (
+        {**flattened(s.settings), "seed": s.seed, "steps": s.total_steps, "group": s.group, **s.inputs}
+        for s in (earlier, stage)
+    )
+    inputs = {*earlier.inputs, *stage.inputs}
+    return [
+        (name, one.get(name), other.get(name))
+        for name in sorted({*one, *other}, key=lambda name: (name in inputs, name))
+        if one.get(name) != other.get(name) and not name.endswith(".max_steps")
+    ]
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: Dict[str, Any] = {}
+    for name, value in settings.items():
+        found.update(flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return found
 
 
 def peak_memory() -> Dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Callable, Literal, Optional
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,7 @@ class Report:
     psnr: Optional[float] = None
     """Of the latest batch of training rays."""
     rays_per_second: Optional[float] = None
+
+
+Tell = Callable[[Report], None]
+"""Takes a worker's reports."""

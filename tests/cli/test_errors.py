@@ -110,7 +110,7 @@ def rewrite(run_dir: Path, **changes: Any) -> None:
 
 def refused(method: str, *flags: str, setup: bool = False) -> str:
     """The message with which ns-train ends for these flags, before training or (``setup``) on loading."""
-    from dac_nerfstudio.run.worker import parse, with_data
+    from dac_nerfstudio.run.commands import parse, with_data
 
     config = with_data(parse((method, *COMMON, *flags)))
     config.machine.device_type = "cpu"

@@ -30,6 +30,7 @@ from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, Request, make_plan
+from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage
 
 RUN = "demo-seed7"
@@ -128,7 +129,7 @@ def test_every_preset_can_be_asked_for() -> None:
 def test_stages_share_cosines(shell: Shell) -> None:
     """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
     from dac_nerfstudio.conquer.schedules import rate_factor
-    from dac_nerfstudio.run.worker import parse
+    from dac_nerfstudio.run.commands import parse
 
     jobs = {job.name: job for job in planned(shell).jobs}
 
@@ -305,7 +306,7 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
 
 
 def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
-    from dac_nerfstudio.run.worker import parse
+    from dac_nerfstudio.run.commands import parse
 
     for preset in PRESETS:
         for job in planned(shell, preset=preset).jobs:
@@ -339,7 +340,7 @@ def config_of(stage: Stage) -> Any:
 
 
 def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
-    from dac_nerfstudio.run.worker import take_up
+    from dac_nerfstudio.run.resume import take_up
 
     config = config_of(STAGE)
     assert take_up(tmp_path / "run", config) == ("new", "")
@@ -347,7 +348,7 @@ def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
 
 
 def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.worker import take_up
+    from dac_nerfstudio.run.resume import take_up
 
     config = config_of(STAGE)
     assert take_up(earlier(STAGE, 20, (19,)), config) == ("kept", "")
@@ -355,7 +356,7 @@ def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
 
 
 def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.worker import take_up
+    from dac_nerfstudio.run.resume import take_up
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     state, text = take_up(run_dir, config)
@@ -364,7 +365,7 @@ def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
 
 
 def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.worker import take_up
+    from dac_nerfstudio.run.resume import take_up
 
     config = config_of(STAGE)
     assert take_up(earlier(STAGE, 11, ()), config) == ("new", "")
@@ -383,7 +384,7 @@ def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[...,
 def test_run_with_other_settings_is_moved_aside(
     change: dict[str, Any], told: str, earlier: Callable[..., Path]
 ) -> None:
-    from dac_nerfstudio.run.worker import take_up
+    from dac_nerfstudio.run.resume import take_up
 
     run_dir, config = earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))
     state, text = take_up(run_dir, config)
@@ -397,13 +398,14 @@ def test_run_with_other_settings_is_moved_aside(
 
 @pytest.mark.parametrize("change", [{"versions": {"torch": "3"}}, {"scene": "other"}, {"seconds": 5.0}])
 def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.worker import take_up
+    from dac_nerfstudio.run.resume import take_up
 
     assert take_up(earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))) == ("kept", "")
 
 
 def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.run.worker import move_aside, parse, with_data
+    from dac_nerfstudio.run.commands import parse, with_data
+    from dac_nerfstudio.run.resume import move_aside
 
     for job in planned(shell, output_dir=tmp_path, preset="reference").jobs:
         if job.name in ("expert 1", "baseline"):
@@ -418,7 +420,8 @@ def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Pa
 @pytest.fixture
 def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     """A finished baseline with scores, of a run folder that holds nothing else; its plan and job."""
-    from dac_nerfstudio.run.worker import EVALUATION_FORMAT, parse, with_data
+    from dac_nerfstudio.run.commands import parse, with_data
+    from dac_nerfstudio.run.evaluate import FORMAT
 
     publish(divide(read_views(shell.folder / "demo"), GROUPS), tmp_path / "demo")
     plan = planned(shell, output_dir=tmp_path, only="baseline")
@@ -429,7 +432,7 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     stage = dataclasses.replace(config.stage, steps=config.stage.total_steps)
     stage.save(job.run_dir)
     made_from = {
-        "format": EVALUATION_FORMAT,
+        "format": FORMAT,
         "stage": stage.fingerprint,
         "partition": stage.partition,
         "split": "test",
@@ -443,7 +446,7 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
 def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
     scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dac_nerfstudio.run import worker
+    from dac_nerfstudio.run import evaluate
 
     class Scored(Exception):
         pass
@@ -453,18 +456,18 @@ def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
 
     plan, job = scored
     weights = tmp_path / "weights.pth"
-    monkeypatch.setattr(worker, "lpips_weights", lambda: weights)
-    monkeypatch.setattr(worker, "eval_setup", load)
+    monkeypatch.setattr(evaluate, "lpips_weights", lambda: weights)
+    monkeypatch.setattr(evaluate, "reopen", load)
     told: list[Report] = []
-    worker.score(job, plan, told.append)
+    evaluate.score(job, plan, told.append)
     assert told[0].state == "kept"
     weights.touch()
     with pytest.raises(Scored):
-        worker.score(job, plan, told.append)
+        evaluate.score(job, plan, told.append)
 
 
 def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tuple[Plan, Job]) -> None:
-    from dac_nerfstudio.run.worker import score
+    from dac_nerfstudio.run.evaluate import score
 
     plan, job = scored
     stage = Stage.load(job.run_dir)
@@ -476,23 +479,31 @@ def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tupl
 def test_a_video_is_there_as_a_whole_or_not_at_all(
     shell: Shell, scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nerfstudio.scripts.render import RenderInterpolated
+    from nerfstudio.scripts import render
 
+    from dac_nerfstudio.run import video as room
     from dac_nerfstudio.run.worker import examine, video
 
-    def interrupted(render: RenderInterpolated) -> None:
-        render.output_path.write_bytes(b"half")
+    def interrupted(pipeline: Any, flight: Any, path: Path, *more: Any, **named: Any) -> None:
+        path.write_bytes(b"half")
         raise OSError("disk full")
+
+    def written(pipeline: Any, flight: Any, path: Path, *more: Any, **named: Any) -> None:
+        path.write_bytes(b"whole")
+
+    def reopened(config: Any, run_dir: Path) -> Any:
+        return config.pipeline.setup(device="cpu", test_mode="test")
 
     plan, job = scored
     plan = dataclasses.replace(plan, jobs=(Job("video", "video", job.run_dir),))
     path, told = plan.scene_dir / "report" / "video.mp4", list[Report]()
+    monkeypatch.setattr(room, "reopen", reopened)
     with monkeypatch.context() as patch:
-        patch.setattr(RenderInterpolated, "main", interrupted)
+        patch.setattr(render, "_render_trajectory_video", interrupted)
         with pytest.raises(OSError, match="disk full"):
             video(plan.jobs[0], plan, told.append)
     assert not list(path.parent.iterdir())
-    monkeypatch.setattr(RenderInterpolated, "main", lambda render: render.output_path.write_bytes(b"whole"))
+    monkeypatch.setattr(render, "_render_trajectory_video", written)
     video(plan.jobs[0], plan, told.append)
     assert path.read_bytes() == b"whole"
     for state in ("kept", "done"):
@@ -726,3 +737,89 @@ def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Sh
     ]
     assert figures == [[view[name] for name in ("name", "group", "psnr", "ssim")] for view in before]
     assert kept.stat().st_mtime_ns == untouched
+
+
+PAYLOAD = """!!python/object/apply:pathlib.Path.touch
+- !!python/object/apply:pathlib.PosixPath [{marker}]
+"""
+
+
+def test_nothing_in_a_folder_of_results_is_executed(
+    whole: Ran, shell: Shell, tmp_path: Path, small_environment: None
+) -> None:
+    """What somebody else's config.yml would do when it is loaded as nerfstudio loads it is not done."""
+    marker = tmp_path / "executed"
+    outputs = Path(shutil.copytree(shell.folder / "whole", tmp_path / "whole"))
+    configs = list(outputs.rglob("config.yml"))
+    assert len(configs) == len(TRAINED)
+    for path in configs:
+        path.write_text(PAYLOAD.format(marker=marker))
+    with pytest.raises(Exception):  # noqa: B017 - whatever it says then
+        yaml.load(configs[0].read_text(), Loader=yaml.Loader).check()
+    assert marker.exists(), "the payload works"
+    marker.unlink()
+    for path in (*outputs.rglob("evaluation.json"), outputs / "demo" / "report" / "video.mp4"):
+        path.unlink()
+
+    # Of everything that is there; of a run that was interrupted; of one that is moved aside; of all in the end.
+    ran = carry_out(in_small(planned(shell, output_dir=outputs)))
+    assert ran.succeeded, ran.printed
+    stage = Stage.load(ran.job("baseline").run_dir)
+    dataclasses.replace(stage, steps=3).save(ran.job("baseline").run_dir)
+    dataclasses.replace(Stage.load(ran.job("ensemble").run_dir), seed=8).save(ran.job("ensemble").run_dir)
+    assert carry_out(in_small(planned(shell, output_dir=outputs))).succeeded
+    assert len(list(outputs.rglob("*-before-*"))) == 1
+    gather(outputs / "demo", RUN)
+    assert not marker.exists()
+
+
+def test_what_lies_in_a_folder_is_what_is_scored(whole: Ran, shell: Shell, tmp_path: Path) -> None:
+    """A copy is scored by its own weights, wherever its config.yml says that it was made."""
+    outputs = Path(shutil.copytree(shell.folder / "whole", tmp_path / "whole"))
+    plan = planned(shell, output_dir=outputs, only="evaluate")
+    plan = dataclasses.replace(plan, jobs=tuple(job for job in plan.jobs if job.stage == "baseline"))
+    run_dir = plan.jobs[0].run_dir
+    before = json.loads((run_dir / "evaluation.json").read_text())["views"]
+    (path,) = (run_dir / "nerfstudio_models").iterdir()
+    state = torch.load(path, weights_only=True)
+    state["pipeline"] = {name: torch.zeros_like(value) for name, value in state["pipeline"].items()}
+    torch.save(state, path)
+    (run_dir / "evaluation.json").unlink()
+    assert carry_out(plan).succeeded
+    after = json.loads((run_dir / "evaluation.json").read_text())["views"]
+    assert [view["name"] for view in after] == [view["name"] for view in before]
+    assert all(one["psnr"] != other["psnr"] for one, other in zip(before, after))
+
+
+def test_a_run_is_not_scored_on_photos_that_it_was_not_trained_for(scored: tuple[Plan, Job], tmp_path: Path) -> None:
+    from dac_nerfstudio.run.evaluate import score
+
+    plan, job = scored
+    other = make_demo_scene(tmp_path / "other", size=32, train=12, val=2, test=TEST_VIEWS)
+    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, data=other))
+    with pytest.raises(StageError, match="was trained on other photos than those in"):
+        score(job, plan, lambda report: None)
+
+
+def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path) -> None:
+    """Of the data parser and the model too: paths, tuples, and what is not the default."""
+    from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+
+    from dac_nerfstudio.run.commands import parse, with_data
+    from dac_nerfstudio.run.reopen import recorded_config
+
+    data = shell.folder / "real"
+    plan = planned(shell, data=data, output_dir=tmp_path, preset="quick", only="baseline", downscale=1)
+    job = plan.jobs[-1]
+    config = with_data(parse(job.arguments))
+    config.save_config()
+    assert config.stage is not None
+    config.stage.save(job.run_dir)
+    again = recorded_config(job.run_dir, data, "cpu")
+    parser = again.pipeline.datamanager.dataparser
+    assert isinstance(parser, ColmapDataParserConfig)
+    assert dataclasses.replace(parser, data=data) == dataclasses.replace(
+        config.pipeline.datamanager.dataparser, data=data
+    )
+    assert again.pipeline.model == config.pipeline.model
+    assert again.pipeline.model.multiscale_res == (1, 2, 4)

@@ -1,0 +1,50 @@
+"""A short flight with the student, along the test cameras."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dac_nerfstudio.files import atomic_write, write_json
+from dac_nerfstudio.layout import report_folder, video_path
+from dac_nerfstudio.run.messages import Report, Tell
+from dac_nerfstudio.run.plan import Job, Plan
+from dac_nerfstudio.run.reopen import recorded_config, reopen
+from dac_nerfstudio.stage import Stage
+
+STEPS = 3
+"""Pictures from one test camera to the next."""
+FRAME_RATE = 15
+
+
+def video(job: Job, plan: Plan, tell: Tell) -> None:
+    """Render the flight, unless that was done."""
+    from nerfstudio.cameras.camera_paths import get_interpolated_camera_path
+    from nerfstudio.scripts.render import _render_trajectory_video as render
+
+    path = video_path(plan.scene_dir)
+    if has_video(job, plan):
+        tell(Report("kept", text=str(path)))
+        return
+    tell(Report("rendering"))
+    # As `ns-render interpolate`, which would load config.yml, and so run it.
+    request = plan.request
+    pipeline = reopen(recorded_config(job.run_dir, request.data, request.device), job.run_dir)
+    cameras = pipeline.datamanager.eval_dataset.cameras
+    flight = get_interpolated_camera_path(cameras=cameras, steps=STEPS, order_poses=False)
+    with atomic_write(path) as temporary:
+        render(pipeline, flight, temporary, ["rgb"], seconds=STEPS * len(cameras) / FRAME_RATE)
+    write_json(_made_from(plan), {"stage": Stage.load(job.run_dir).fingerprint})
+    tell(Report("done", text=str(path)))
+
+
+def has_video(job: Job, plan: Plan) -> bool:
+    """Whether there is a video, made from the run as it is now."""
+    record = _made_from(plan)
+    made_from = json.loads(record.read_text("utf8")) if record.exists() else {}
+    return video_path(plan.scene_dir).exists() and made_from == {"stage": Stage.load(job.run_dir).fingerprint}
+
+
+def _made_from(plan: Plan) -> Path:
+    """Record of what the video shows."""
+    return report_folder(plan.scene_dir) / "video.json"
