@@ -49,7 +49,6 @@ from dac_nerfstudio.partition import find_model
 from dac_nerfstudio.partition.colmap import read_model
 from dac_nerfstudio.presets import PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import plain, table, write_text
-from dac_nerfstudio.report.scores import SCORES, clock, signed
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.run.devices import find_devices
 from dac_nerfstudio.run.division import count_groups
@@ -57,7 +56,9 @@ from dac_nerfstudio.run.flags import TABLES, flags_of
 from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.plan import Job, Plan, Request, make_plan
 from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.units import clock, signed
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -23,8 +23,9 @@ from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentMode
 from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.conquer.teachers import ExpertBank
 from dac_nerfstudio.files import temporary_beside
+from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
-from dac_nerfstudio.kplanes.scores import SCORES, save_pair
+from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
 
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from dac_nerfstudio.image_scores import image_scores
 from dac_nerfstudio.kplanes.decoders import Implementation, resolve_implementation
 from dac_nerfstudio.kplanes.field import KPlanesField, ProposalField, SceneCoordinates
 from dac_nerfstudio.kplanes.proposals import Level, ProposalSampler, UpdateSchedule, anneal_exponent, histogram_loss
 from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv
-from dac_nerfstudio.kplanes.scores import image_scores
 
 
 @dataclass

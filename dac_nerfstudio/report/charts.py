@@ -10,7 +10,7 @@ import numpy as np
 
 from dac_nerfstudio.partition.contacts import FAINT, INK, colour
 from dac_nerfstudio.report.curves import TAGS, Course
-from dac_nerfstudio.report.scores import signed
+from dac_nerfstudio.units import signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

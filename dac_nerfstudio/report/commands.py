@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.presets import recipe_of
+from dac_nerfstudio.report.methods import METHODS
 from dac_nerfstudio.report.runs import Run, SceneRuns
-from dac_nerfstudio.report.scores import METHODS
 
 
 def commands(scene: SceneRuns) -> List[str]:

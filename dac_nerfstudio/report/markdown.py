@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.report.scores import SCORES
 from dac_nerfstudio.report.tables import (
     Grid,
     cost_grid,
@@ -17,6 +16,7 @@ from dac_nerfstudio.report.tables import (
     score_grid,
     view_grid,
 )
+from dac_nerfstudio.scores import SCORES
 
 
 def markdown(results: Dict[str, Any]) -> str:

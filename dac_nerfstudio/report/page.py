@@ -15,10 +15,10 @@ from dac_nerfstudio.partition import INTERACTIVE, PICTURE
 from dac_nerfstudio.partition.contacts import FAINT, FONT, INK, counted, heading, swatch
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
+from dac_nerfstudio.report.methods import TITLES
 from dac_nerfstudio.report.pictures import Comparison, coloured, compare, extremes, partition_picture, png, small
 from dac_nerfstudio.report.planes import PLANES, read_planes, scale_of, shrunk
 from dac_nerfstudio.report.runs import SceneRuns
-from dac_nerfstudio.report.scores import SCORES, TITLES, signed
 from dac_nerfstudio.report.tables import (
     Grid,
     cost_grid,
@@ -29,6 +29,8 @@ from dac_nerfstudio.report.tables import (
     score_grid,
     view_grid,
 )
+from dac_nerfstudio.scores import SCORES
+from dac_nerfstudio.units import signed
 
 ERRORS, LENGTHS = "magma", "viridis"
 """matplotlib's colour schemes for error maps and for lengths of features."""

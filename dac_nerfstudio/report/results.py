@@ -13,8 +13,10 @@ from rich.table import Table
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
+from dac_nerfstudio.report.methods import METHODS, TITLES
 from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
-from dac_nerfstudio.report.scores import METHODS, SCORES, TITLES, clock
+from dac_nerfstudio.scores import SCORES
+from dac_nerfstudio.units import clock
 
 __all__ = ["figures", "gather", "latest_run", "save", "table"]
 

@@ -10,7 +10,8 @@ from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.report.scores import METHODS, SCORES
+from dac_nerfstudio.report.methods import METHODS
+from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
 
 SUFFIXES = ("", "-360")

@@ -13,9 +13,11 @@ from rich.table import Table
 
 from dac_nerfstudio.report.markdown import bullets, plain
 from dac_nerfstudio.report.markdown import table as markdown_table
+from dac_nerfstudio.report.methods import METHODS, TITLES
 from dac_nerfstudio.report.page import document, grid_html, listed, paragraph, section
-from dac_nerfstudio.report.scores import METHODS, SCORES, TITLES, clock, signed
 from dac_nerfstudio.report.tables import Grid
+from dac_nerfstudio.scores import SCORES
+from dac_nerfstudio.units import clock, signed
 
 
 def combine(all_results: List[Dict[str, Any]]) -> Dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
+from dac_nerfstudio.report.methods import TITLES
 from dac_nerfstudio.report.results import steps_text
-from dac_nerfstudio.report.scores import SCORES, TITLES, clock, signed, size
+from dac_nerfstudio.scores import SCORES
+from dac_nerfstudio.units import clock, signed, size
 
 
 @dataclass

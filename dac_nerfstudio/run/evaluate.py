@@ -7,8 +7,8 @@ import shutil
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.image_scores import can_flip, left_out
 from dac_nerfstudio.kplanes.model import lpips_weights
-from dac_nerfstudio.kplanes.scores import can_flip, left_out
 from dac_nerfstudio.layout import EVALUATION, PAIRS, PARTITION
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.run.messages import Report, Tell

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from dac_nerfstudio.run.messages import Report
+from dac_nerfstudio.units import clock, short
 
 STYLES = {
     "waiting": "dim",
@@ -77,18 +78,8 @@ def draw(rows: Sequence[Row]) -> Table:
             f"{row.done}/{row.total}" if row.total else "",
             "" if row.loss is None else f"{row.loss:.4f}",
             "" if row.psnr is None else f"{row.psnr:.2f}",
-            "" if row.rays_per_second is None else _short(row.rays_per_second),
-            "" if row.started is None else _clock(ended - row.started),
-            "" if left is None else _clock(left),
+            "" if row.rays_per_second is None else short(row.rays_per_second),
+            "" if row.started is None else clock(ended - row.started),
+            "" if left is None else clock(left),
         )
     return table
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, seconds = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def _short(number: float) -> str:
-    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.1f}k" if number >= 1e3 else f"{number:.0f}"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dac_nerfstudio.kplanes.scores import MS_SSIM_SIDE, flip, image_scores, left_out, save_pair
-from dac_nerfstudio.report.scores import clock, signed, size
+from dac_nerfstudio.image_scores import MS_SSIM_SIDE, flip, image_scores, left_out, save_pair
+from dac_nerfstudio.units import clock, signed, size
 
 pytest.importorskip("flip_evaluator")
 torch.set_num_threads(1)

@@ -15,8 +15,6 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-SCORES = ("psnr", "ssim", "ms_ssim", "lpips", "flip")
-"""All that there are; LPIPS is the model's, which keeps its network."""
 MS_SSIM_SIDE = 176
 """Fewest pixels of a side for which torchmetrics computes MS-SSIM: 11 on the coarsest of its five scales."""
 PAIR_SIDE = 1024
