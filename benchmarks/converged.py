@@ -40,8 +40,8 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition import Partition, Views, blending_weights, divide
 from dac_nerfstudio.report.markdown import table, write_text
-from dac_nerfstudio.report.scores import clock, signed
 from dac_nerfstudio.report.tables import Grid
+from dac_nerfstudio.units import clock, signed
 
 if sys.version_info >= (3, 11):
     import tomllib

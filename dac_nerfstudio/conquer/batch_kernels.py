@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-from dac_nerfstudio.conquer.pixels import MASK, ROUNDS
+from dac_nerfstudio.conquer.keys import MASK, ROUNDS
 
 kernel = njit(nogil=True, cache=True, error_model="numpy")
 ITERATIONS = 10

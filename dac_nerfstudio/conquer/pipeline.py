@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -19,12 +17,12 @@ from rich.progress import track
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.conquer.experts import load_expert
+from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
-from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.conquer.teachers import ExpertBank
-from dac_nerfstudio.files import temporary_beside
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
+from dac_nerfstudio.media import provide_ffmpeg
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
 
@@ -52,8 +50,10 @@ class DaCPipeline(VanillaPipeline):
     datamanager: DaCDataManager
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        provide_ffmpeg()
         super().__init__(*args, **kwargs)
+        if self.test_mode != "val":
+            # `ns-render` looks for ffmpeg once it has opened a run, and nothing else of ours is asked before that.
+            provide_ffmpeg()
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
         assert isinstance(self.model, KPlanesModel)
@@ -207,25 +207,3 @@ def mean_scores(views: List[Dict[str, Any]], own_group: Optional[int] = None, st
             if group == own_group:
                 result[f"{key}_own_group"] = mean(subset, key)
     return result
-
-
-def provide_ffmpeg() -> None:
-    """Put imageio-ffmpeg's program on PATH under the name that ``ns-render`` looks for, where there is no other.
-
-    Where that cannot be done nothing happens: ``ns-render`` then says what it lacks, and nobody else needs it.
-    """
-    if shutil.which("ffmpeg"):
-        return
-    try:
-        from imageio_ffmpeg import get_ffmpeg_exe
-
-        program = Path(get_ffmpeg_exe()).resolve()
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dac-nerfstudio"
-        link = folder / "ffmpeg"
-        if link.resolve() != program:
-            with temporary_beside(link) as temporary:
-                temporary.symlink_to(program)
-                os.replace(temporary, link)
-    except (ImportError, RuntimeError, OSError):
-        return
-    os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", ""), str(folder)))

@@ -7,32 +7,14 @@ them. The order comes from a keyed bijection of the pixel numbers instead of a s
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple, TypeVar
+from typing import Sequence, Tuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-MASK = 0xFFFFFFFF
-ROUNDS = 6
-
-Numbers = TypeVar("Numbers", int, Tensor)
-
-
-def _mix(x: Numbers) -> Numbers:
-    """Avalanche of 32-bit numbers, tensors held in int64 (the finaliser of MurmurHash3)."""
-    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & MASK
-    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & MASK
-    return x ^ (x >> 16)
-
-
-def key_of(*parts: int) -> int:
-    """One 31-bit key from several numbers, such as (seed, epoch)."""
-    state = 0
-    for part in parts:
-        state = _mix((state * 31 + (part & MASK) + 0x9E3779B9) & MASK)
-    return state >> 1
+from dac_nerfstudio.conquer.keys import MASK, ROUNDS, key_of, mix
 
 
 def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
@@ -50,8 +32,8 @@ def permute(numbers: Int[Tensor, "n"], sizes: Int[Tensor, "n"], keys: Int[Tensor
         height, width, key = rows[outside], columns[outside], keys[outside]
         row, column = out[outside] // width, out[outside] % width
         for round_number in range(0, ROUNDS, 2):
-            row = (row + _mix((column * 0x9E3779B1 + key + round_number) & MASK)) % height
-            column = (column + _mix((row * 0x9E3779B1 + key + round_number + 1) & MASK)) % width
+            row = (row + mix((column * 0x9E3779B1 + key + round_number) & MASK)) % height
+            column = (column + mix((row * 0x9E3779B1 + key + round_number + 1) & MASK)) % width
         out[outside] = row * width + column
         outside = outside[out[outside] >= sizes[outside]]
     return out
@@ -104,5 +86,5 @@ def draw(schedule: PixelSchedule, step: int) -> Tuple[Int[Tensor, "batch"], Int[
     lengths = torch.full_like(positions, schedule.epoch_length)
     order = permute(positions % schedule.epoch_length, lengths, epoch_keys)
     views = torch.searchsorted(schedule.ends, order, right=True)
-    keys = _mix((epoch_keys + views * 0x9E3779B1) & MASK)
+    keys = mix((epoch_keys + views * 0x9E3779B1) & MASK)
     return views, permute(order - schedule.starts[views], schedule.sizes[views], keys)

@@ -23,8 +23,8 @@ from dac_nerfstudio.conquer.bounds import scene_radius
 from dac_nerfstudio.conquer.datamanager import views_of
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsemblePipelineConfig
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, read_checkpoint, rebuild_config, runs_of
+from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
-from dac_nerfstudio.conquer.pixels import key_of
 from dac_nerfstudio.errors import PartitionError, StageError, UserError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS

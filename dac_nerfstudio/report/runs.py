@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import EVALUATION, PARTITION, RECORD, run_dirs
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.report.methods import METHODS
 from dac_nerfstudio.scores import SCORES
@@ -93,11 +94,9 @@ def _latest(scene_dir: Path, run: str = "*") -> Path:
 
 
 def _records(scene_dir: Path, method: str, run: str, suffixes: tuple[str, ...] = SUFFIXES) -> List[Path]:
-    folders = [scene_dir / f"{method}{suffix}" for suffix in suffixes]
-    found = [path for folder in folders for path in folder.glob("*/stage.json")]
-    found += [path for folder in folders for path in folder.glob("group-*/*/stage.json")]
-    # Not as a pattern: a name may hold brackets.
-    return sorted(path for path in found if run in ("*", path.parent.name))
+    """Records of a method's runs, of all or of those of one name."""
+    found = [folder for suffix in suffixes for folder in run_dirs(scene_dir, f"{method}{suffix}")]
+    return sorted(folder / RECORD for folder in found if run in ("*", folder.name))
 
 
 def read_scene(scene_dir: Path, run: str) -> SceneRuns:
@@ -106,9 +105,9 @@ def read_scene(scene_dir: Path, run: str) -> SceneRuns:
     Raises:
         StageError: the folder holds no results, or none of these can be compared.
     """
-    if not (scene_dir / "partition.json").exists():
-        raise StageError(f"{scene_dir} is no folder of results: it holds no partition.json. Make one: dac run --data …")
-    partition = Partition.load(scene_dir / "partition.json")
+    if not (scene_dir / PARTITION).exists():
+        raise StageError(f"{scene_dir} is no folder of results: it holds no {PARTITION}. Make one: dac run --data …")
+    partition = Partition.load(scene_dir / PARTITION)
     names = {path.parent.name for method in METHODS for path in _records(scene_dir, method, "*")}
     if run not in names:
         others = f" It has {', '.join(sorted(names))}." if names else ""
@@ -134,7 +133,7 @@ def read_scene(scene_dir: Path, run: str) -> SceneRuns:
 
 
 def _read(folder: Path, partition: Partition) -> Run:
-    stage, path = Stage.load(folder), folder / "evaluation.json"
+    stage, path = Stage.load(folder), folder / EVALUATION
     evaluation, problem = None, ""
     if not stage.complete:
         problem = f"stopped at step {stage.steps} of {stage.total_steps}"

@@ -739,9 +739,7 @@ def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Sh
     assert kept.stat().st_mtime_ns == untouched
 
 
-PAYLOAD = """!!python/object/apply:pathlib.Path.touch
-- !!python/object/apply:pathlib.PosixPath [{marker}]
-"""
+PAYLOAD = "!!python/object/apply:os.system [touch {marker}]\n"
 
 
 def test_nothing_in_a_folder_of_results_is_executed(
@@ -754,8 +752,7 @@ def test_nothing_in_a_folder_of_results_is_executed(
     assert len(configs) == len(TRAINED)
     for path in configs:
         path.write_text(PAYLOAD.format(marker=marker))
-    with pytest.raises(Exception):  # noqa: B017 - whatever it says then
-        yaml.load(configs[0].read_text(), Loader=yaml.Loader).check()
+    yaml.load(configs[0].read_text(), Loader=yaml.Loader)
     assert marker.exists(), "the payload works"
     marker.unlink()
     for path in (*outputs.rglob("evaluation.json"), outputs / "demo" / "report" / "video.mp4"):

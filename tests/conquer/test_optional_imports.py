@@ -30,7 +30,7 @@ original, builtins.__import__ = builtins.__import__, guarded
 sys.meta_path.insert(0, Blocker())
 
 from dac_nerfstudio import methods
-from dac_nerfstudio.conquer.pipeline import provide_ffmpeg
+from dac_nerfstudio.media import provide_ffmpeg
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 
 os.environ["PATH"] = ""

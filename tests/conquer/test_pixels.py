@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dac_nerfstudio.conquer import pixels
-from dac_nerfstudio.conquer.pixels import PixelSchedule, draw, key_of, permute
+from dac_nerfstudio.conquer.keys import key_of
+from dac_nerfstudio.conquer.pixels import PixelSchedule, draw, permute
 
 
 def permutation(size: int, key: int) -> list[int]:
@@ -57,8 +58,8 @@ def test_a_small_view_beside_a_large_one_is_permuted_in_a_few_rounds(monkeypatch
         assert rounds < 1000
         return mix(x)
 
-    mix = pixels._mix
-    monkeypatch.setattr(pixels, "_mix", counting)
+    mix = pixels.mix
+    monkeypatch.setattr(pixels, "mix", counting)
     assert permute(torch.tensor([0, 5]), torch.tensor([1, 10**6]), torch.tensor([1, 2]))[0] == 0
 
 

@@ -1,0 +1,99 @@
+"""Who may import whom: rooms of the package lie in layers, and every import goes downwards."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "dac_nerfstudio"
+LAYERS = (
+    ("cli",),
+    ("check", "run"),
+    ("report", "methods"),
+    ("conquer",),
+    ("kplanes", "stage", "scenes"),
+    ("partition", "image_scores", "device", "media"),
+    ("layout", "files", "presets", "scores", "units", "signals"),
+    ("errors",),
+)
+"""Rooms (modules and packages at the top), from the highest layer to the lowest. A room imports itself and rooms of
+lower layers; those of one layer know nothing of each other."""
+
+
+def modules() -> dict[str, Path]:
+    """Files of the package by their dotted names, without the package's own in front."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def imported(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of the package that a file imports, wherever in the file it does."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            # A name may be a module of its own: from dac_nerfstudio.report import writing.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            inner = name.removeprefix("dac_nerfstudio.")
+            if inner == name:
+                continue
+            found.add(inner if inner in known else inner.rpartition(".")[0])
+    return found - {""}
+
+
+def test_every_room_has_a_layer_and_every_layer_its_rooms() -> None:
+    rooms = {name.partition(".")[0] for name in modules()} - {""}
+    listed = [room for layer in LAYERS for room in layer]
+    assert sorted(listed) == sorted(rooms)
+
+
+def test_imports_go_downwards() -> None:
+    height = {room: -number for number, layer in enumerate(LAYERS) for room in layer}
+    known, upwards = modules(), []
+    for name, path in known.items():
+        room = name.partition(".")[0]
+        for other in imported(path, known):
+            target = other.partition(".")[0]
+            if target != room and height[target] >= height[room]:
+                upwards.append(f"{name} imports {other}")
+    assert not upwards, "\n".join(upwards)
+
+
+def test_no_module_comes_back_to_itself() -> None:
+    known = modules()
+    # A package's own module stands for what it offers, and is no way round.
+    graph = {name: imported(path, known) for name, path in known.items()}
+    assert len(graph) > 50 and "partition" in graph["run.plan"], "the files were read"
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, with the circle in its message
+
+
+def test_an_import_within_a_function_counts(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("def late():\n    from dac_nerfstudio.run import plan\n    import dac_nerfstudio.cli\n")
+    assert imported(path, modules()) == {"run.plan", "cli"}
+
+
+def test_what_is_needed_for_help_is_light() -> None:
+    """`dac --help` imports neither torch nor nerfstudio, at whatever depth."""
+    known, seen = modules(), {"cli"}
+    waiting = ["cli"]
+    while waiting:
+        tree = ast.parse(known[waiting.pop()].read_text("utf8"))
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                assert not {alias.name.partition(".")[0] for alias in node.names} & {"torch", "nerfstudio"}
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").partition(".")[0] not in ("torch", "nerfstudio")
+                inner = (node.module or "").removeprefix("dac_nerfstudio.")
+                if inner in known and inner not in seen:
+                    seen.add(inner)
+                    waiting.append(inner)
+    assert "run.plan" in seen and "partition" in seen
