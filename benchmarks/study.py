@@ -87,11 +87,11 @@ class Scene:
     data: str
     """Folder below --data-root, or `demo` for the generated scene."""
     preset: str
-    """Of dac run."""
+    """Preset of dac run."""
     arms: Optional[list[str]] = None
-    """Where it has not all of the study's."""
+    """Its arms, if it has not all of the study's."""
     downscale: Optional[int] = None
-    """As of dac run."""
+    """The option of dac run."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Arm:
     """The arm of kind `dac` that this one is a control of, whose steps, flags and division it has; by default the
     first."""
     count: Count = "student"
-    """Of a baseline: which steps it has as many as."""
+    """Which steps a baseline has as many as."""
     trunk: bool = True
     """Whether experts start from a trunk, where they do by the preset."""
     one_cosine: bool = True
@@ -114,7 +114,7 @@ class Arm:
     experts: str = ""
     """The arm whose experts are distilled, instead of own ones."""
     divide: dict[str, Any] = field(default_factory=dict)
-    """As of dac run: groups, strategy, similarity, overlap, softness."""
+    """Options of dac run: groups, strategy, similarity, overlap, softness."""
     flags: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Tables as in the file of `dac run --config`."""
 
@@ -270,15 +270,15 @@ def link(path: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a scene is run."""
+    """A scene, and the folders that it is read from and run in."""
 
     study: Study
     name: str
-    """Of the scene."""
+    """Name of the scene."""
     data: Path
-    """With the views to score as test views."""
+    """Data, with the views to score as test views."""
     folder: Path
-    """Of all its arms."""
+    """Folder of all its arms."""
     device: str
 
     @property
@@ -323,7 +323,7 @@ class Place:
             yield from (jobs["split"], jobs["baseline"])
 
     def figures(self, arm_name: str, seed: int) -> dict[str, Any]:
-        """Of a finished arm: steps and seconds per stage; per model scored, its scores of each view, by name.
+        """Figures of a finished arm: steps and seconds per stage; per model scored, its scores of each view, by name.
 
         Raises:
             UserError: it is not what it has to be.
@@ -358,7 +358,7 @@ def expert_jobs(plan: Plan) -> list[Job]:
 
 
 def scores(job: Job) -> list[dict[str, Any]]:
-    """Of each view, as the run's stage has written them."""
+    """Scores of each view, as the run's stage has written them."""
     return json.loads((job.run_dir / "evaluation.json").read_text("utf8"))["views"]
 
 
@@ -421,7 +421,7 @@ def score_entry(views: Sequence[dict[str, Any]], groups: Sequence[int]) -> dict[
 
 
 def write_results(path: Path, content: dict[str, Any]) -> None:
-    """As JSON, lists of numbers in one line each."""
+    """Write results as JSON, lists of numbers in one line each."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
     with atomic_write(path) as temporary:
@@ -450,7 +450,7 @@ def run(
         data_root: Where the scenes' data lie.
         output_dir: Where runs go.
         json: Where figures go, after every seed; those of other scenes, arms and seeds stay in it.
-        devices: As of dac run.
+        devices: The option of dac run.
 
     Raises:
         StageError: an arm has failed, or the file holds figures of other views.
@@ -552,12 +552,12 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Of training, all stages up to this model; mean over seeds."""
+        """Seconds of training, all stages up to this model; mean over seeds."""
         return fmean(sum(stage["seconds"] for stage in self._until(run).values()) for run in self.runs.values())
 
     @property
     def steps(self) -> dict[str, int]:
-        """By each count; experts, which are several, have no steps of a student."""
+        """Steps by each count; experts, which are several, have no steps of a student."""
         own = [stage["steps"] for name, stage in self.stages.items() if name in (*STUDENT, "baseline")]
         total = sum(stage["runs"] * stage["steps"] for stage in self.stages.values())
         return {"student": sum(own), "total": total}
@@ -572,12 +572,12 @@ class Row:
         ]
 
     def gains(self, count: str) -> list[float]:
-        """Of each seed, in dB."""
+        """Gain of each seed, in dB."""
         return [mine["mean"] - other["mean"] for mine, other in self.paired(count)]
 
     @property
     def view_gains(self) -> list[float]:
-        """Of each view at equal steps of the student, mean over seeds, in dB."""
+        """Gain of each view at equal steps of the student, mean over seeds, in dB."""
         apart = [[a - b for a, b in zip(mine["views"], other["views"])] for mine, other in self.paired("student")]
         return [fmean(values) for values in zip(*apart)]
 
@@ -619,7 +619,7 @@ def page(results: dict[str, Any], study: Study) -> str:
 
 
 def scene_sections(name: str, scene: dict[str, Any]) -> Iterator[str]:
-    """Of one scene."""
+    """The sections of one scene."""
     rows, groups = rows_of(scene), list(scene["views"].values())
     numbers = sorted(set(groups))
     seeds = sorted({seed for row in rows for seed in row.runs}, key=int)
@@ -648,7 +648,7 @@ def scene_sections(name: str, scene: dict[str, Any]) -> Iterator[str]:
 
 
 def run_seconds(arm: dict[str, Any]) -> float:
-    """Of training, without experts that are another arm's."""
+    """Seconds of training, without experts that are another arm's."""
     return sum(
         stage["seconds"]
         for run in arm["seeds"].values()
@@ -681,14 +681,14 @@ def score_grid(rows: Sequence[Row]) -> Grid:
 
 
 def view_grid(rows: Sequence[Row], names: Sequence[str], most: int = 3) -> Grid:
-    """Whom an arm helps, and whom it does not."""
+    """Views that an arm helps most, and least."""
     shown = []
     for row in rows:
         gains = row.view_gains
         order = sorted(range(len(gains)), key=lambda number: -gains[number])
-        told = [f"{names[number]} {signed(gains[number])}" for number in order]
+        texts = [f"{names[number]} {signed(gains[number])}" for number in order]
         ahead = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
-        shown.append([row.title, ahead, ", ".join(told[:most]), ", ".join(told[: -most - 1 : -1])])
+        shown.append([row.title, ahead, ", ".join(texts[:most]), ", ".join(texts[: -most - 1 : -1])])
     return Grid(["", "views ahead", "most", "least"], shown)
 
 

@@ -8,8 +8,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Optional, Tuple, Union
+from typing import List, Literal, Optional, Sequence, Tuple, Union
 
 import tyro
 from rich.console import Console
@@ -19,7 +20,7 @@ from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.layout import is_scored, video_path
 from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.report.division import division_table
-from dac_nerfstudio.run.plan import Only
+from dac_nerfstudio.run.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
 
 
@@ -131,7 +132,7 @@ def run(
         downscale: Take real photos from images_<number> beside images, made smaller by this number.
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
-        seed: Of everything random.
+        seed: Seed of everything random.
         devices: Where to train: auto (every GPU there is, otherwise the CPU), numbers of GPUs such as 0,1, or cpu. A
             stage at a time runs on each; cpu,cpu runs two at a time on half of the cores each.
         baseline: Also train the baseline, for as many steps as the student gets.
@@ -149,7 +150,6 @@ def run(
     from dac_nerfstudio.run.devices import find_devices
     from dac_nerfstudio.run.flags import read_flags
     from dac_nerfstudio.run.local import explain_plan, run_plans
-    from dac_nerfstudio.run.plan import Request, make_plan
     from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
@@ -165,18 +165,9 @@ def run(
     }  # fmt: skip
     asked = {name: value for name, value in settings.items() if value is not None}
     flags = read_flags(config) if config is not None else {}
-    names = [_scene_name(path, scene) for path in data]
-    if len(set(names)) < len(names):
-        raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
-    if experts and len(data) > 1:
-        raise StageError(f"--experts are of one scene, and --data names {len(data)}. Run them one by one.")
     recipe = PRESETS[preset]
-    plans = [
-        make_plan(
-            Request(path, output_dir, name, asked, downscale, baseline, video, kind, seed, only, experts, flags), recipe
-        )
-        for path, name in zip(data, names)
-    ]
+    one = Request(data[0], output_dir, "", asked, downscale, baseline, video, kind, seed, only, experts, flags)
+    plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
         for plan in plans:
             explain_plan(plan, console)
@@ -189,18 +180,45 @@ def run(
         for plan in plans:
             refuse_queued(plan.scene_dir)
         succeeded = run_plans(plans, places, console)
-    scored = [
-        plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs) and is_scored(plan.scene_dir)
-    ]
-    if scored:
-        # Experts that were named may have any name.
-        report(scored[0], tuple(scored[1:]), run=None if experts else recipe.run_name(seed))
-    for plan in plans:
-        console.print(f"Groups:  {plan.scene_dir / 'partition.png'}", highlight=False, soft_wrap=True)
-        if any(job.kind == "video" for job in plan.jobs):
-            console.print(f"Video:   {video_path(plan.scene_dir)}", highlight=False, soft_wrap=True)
+    # Experts that were named may have any name.
+    _show_results(plans, None if experts else recipe.run_name(seed), console)
     if not succeeded:
         sys.exit(1)
+
+
+def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str]) -> List[Request]:
+    """The request with the data and the folder of results of each scene.
+
+    Raises:
+        StageError: scenes cannot be told apart, or experts are named for several.
+    """
+    names = [_scene_name(path, scene) for path in data]
+    if len(set(names)) < len(names):
+        raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
+    if request.experts and len(data) > 1:
+        raise StageError(f"--experts are of one scene, and --data names {len(data)}. Run them one by one.")
+    return [replace(request, data=path, scene=name) for path, name in zip(data, names)]
+
+
+def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -> None:
+    """Report the scenes that were scored, and say where pictures and videos lie.
+
+    Args:
+        plans: what was done.
+        run: name of the runs to report; None takes the latest of each scene.
+        console: where it is printed.
+    """
+    from dac_nerfstudio.partition import PICTURE
+    from dac_nerfstudio.report.printing import report_scenes
+
+    scored = [plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs)]
+    scored = [scene_dir for scene_dir in scored if is_scored(scene_dir)]
+    if scored:
+        report_scenes(scored, run, console)
+    for plan in plans:
+        console.print(f"Groups:  {plan.scene_dir / PICTURE}", highlight=False, soft_wrap=True)
+        if any(job.kind == "video" for job in plan.jobs):
+            console.print(f"Video:   {video_path(plan.scene_dir)}", highlight=False, soft_wrap=True)
 
 
 def report(
@@ -241,7 +259,7 @@ def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"),
     Args:
         output_dir: Where results go.
         data: Where the scene is put.
-        seed: Of the training.
+        seed: Seed of the training.
     """
     from rich.progress import Progress
 

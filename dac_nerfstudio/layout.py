@@ -84,7 +84,7 @@ def latest_checkpoint(run_dir: Path) -> Path:
 
 
 def log_path(scene_dir: Path, job: str) -> Path:
-    """Where what a job prints goes, wherever it runs."""
+    """File that takes what a job prints, wherever it runs."""
     return scene_dir / "logs" / f"{_file_name(job)}.log"
 
 

@@ -12,7 +12,7 @@ class Score:
 
     label: str
     digits: int
-    """After the point."""
+    """Digits after the point."""
     higher: bool
     """Whether higher is better."""
 
@@ -32,4 +32,4 @@ SCORES = {
     "lpips": Score("LPIPS", 3, False),
     "flip": Score("FLIP", 3, False),
 }
-"""By their names in ``evaluation.json``, in the order in which they are shown."""
+"""The scores by their names in ``evaluation.json``, in the order in which they are shown."""

@@ -24,16 +24,16 @@ class Stage:
     """What a training run was made from, and how far it got."""
 
     method: str
-    """Registered method, without a suffix for the kind of scene."""
+    """Registered method."""
     scene: str
     settings: Dict[str, Any]
     """All that decides the result: model, rays, optimisers, data, number of steps."""
     seed: int
     total_steps: int
     partition: Optional[str] = None
-    """Fingerprint of the partition that was current; whether the result depends on it, ``inputs`` tell."""
+    """Fingerprint of the partition that was current; whether the result depends on it is in ``inputs``."""
     group: Optional[int] = None
-    """Of an expert, counted from 1."""
+    """Group of an expert, counted from 1."""
     inputs: Dict[str, str] = field(default_factory=dict)
     """Name and fingerprint of what this stage was made from besides settings: partition, trunk, experts, student."""
     steps: int = 0
@@ -54,7 +54,7 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """Of what the result depends on; equal for a repeated run with the same settings and inputs."""
+        """Tells apart what results depend on; equal for a repeated run with the same settings and inputs."""
         made_from = {
             name: getattr(self, name) for name in ("method", "settings", "seed", "total_steps", "group", "inputs")
         }
@@ -107,7 +107,7 @@ KINDS: Dict[str, Tuple[type, ...]] = {
 
 
 def differences(earlier: Stage, stage: Stage) -> List[Tuple[str, Any, Any]]:
-    """In what two runs differ: the name of a setting or an input, its value in the one and in the other.
+    """What differs between two runs: name of a setting or an input, its value in the one and in the other.
 
     Settings come before inputs, each by name. Schedules are as long as their run and are left out.
     """

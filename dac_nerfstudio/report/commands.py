@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from dac_nerfstudio.layout import CONFIG
 from dac_nerfstudio.presets import recipe_of
 from dac_nerfstudio.report.methods import METHODS
 from dac_nerfstudio.report.runs import Run, SceneRuns
@@ -14,7 +15,7 @@ from dac_nerfstudio.report.runs import Run, SceneRuns
 def commands(scene: SceneRuns) -> List[str]:
     """What to type for the same runs, as far as it was recorded; then how to score and to look at the student."""
     runs = [run for method in METHODS for run in scene.runs.get(method, [])]
-    recorded = {run.folder: read_config(run.folder / "config.yml") for run in runs}
+    recorded = {run.folder: read_config(run.folder / CONFIG) for run in runs}
     first = next((config for config in recorded.values() if config.get("data")), {})
     lines = []
     recipe = recipe_of(scene.name)
@@ -22,7 +23,7 @@ def commands(scene: SceneRuns) -> List[str]:
         lines.append(_run_command(scene, *recipe, first, runs[0]))
     student = next((run for run in reversed(runs) if recorded[run.folder] and run.stage.complete), None)
     if student is not None:
-        config = _place(scene, recorded[student.folder], student) / "config.yml"
+        config = _place(scene, recorded[student.folder], student) / CONFIG
         lines += [shlex.join((command, "--load-config", str(config))) for command in ("ns-eval", "ns-viewer")]
     return lines
 

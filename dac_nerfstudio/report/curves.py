@@ -51,7 +51,7 @@ class Curve:
 
 
 Curves = Dict[str, Curve]
-"""By the names in ``TAGS``."""
+"""Curves by the names in ``TAGS``."""
 
 
 def read_curves(run_dir: Path) -> Curves:
@@ -106,7 +106,7 @@ class Course:
 
     title: str
     group: int
-    """Of an expert; otherwise 0."""
+    """Group of an expert; otherwise 0."""
     parts: Tuple[Curves, ...]
     changes: Tuple[float, float] | None = None
     """Step and second at which distillation ended, if fine-tuning follows it."""

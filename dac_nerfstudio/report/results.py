@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.layout import report_folder
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
 from dac_nerfstudio.report.methods import METHODS, TITLES
@@ -141,7 +142,7 @@ def _gain(methods: Dict[str, Any], groups: int) -> Optional[Dict[str, Any]]:
 
 
 def _versions(runs: List[Run]) -> Dict[str, str]:
-    """Of each package; several where stages were made with different ones."""
+    """Versions of each package; several where stages were made with different ones."""
     names = sorted({name for run in runs for name in run.stage.versions})
     found = {name: sorted({run.stage.versions[name] for run in runs if name in run.stage.versions}) for name in names}
     return {name: ", ".join(versions) for name, versions in found.items()}
@@ -205,13 +206,13 @@ def _notes(methods: Dict[str, Any], scene: SceneRuns) -> List[str]:
 
 
 def _digests(runs: List[Run]) -> List[str]:
-    """Of the photos that runs were scored on, as far as recorded."""
+    """Digests of the photos that runs were scored on, as far as recorded."""
     return [run.evaluation["views_of"] for run in runs if run.evaluation and "views_of" in run.evaluation]
 
 
 def save(results: Dict[str, Any], scene_dir: Path) -> Path:
     """Write ``report/results.json``; its path."""
-    path = scene_dir / "report" / "results.json"
+    path = report_folder(scene_dir) / "results.json"
     write_json(path, results)
     return path
 

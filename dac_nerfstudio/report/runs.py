@@ -16,7 +16,7 @@ from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
 
 SUFFIXES = ("", "-360")
-"""Of methods, for the kinds of scenes."""
+"""Ends of methods' names, one for each kind of scene."""
 TRUNK = "dac-trunk"
 """What experts may have started from. It is not compared."""
 NAMES = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.layout import report_folder
 from dac_nerfstudio.report.markdown import markdown, write_text
 from dac_nerfstudio.report.page import page
 from dac_nerfstudio.report.results import figures, save
@@ -28,14 +29,14 @@ def write_report(scene_dir: Path, run: Optional[str] = None) -> Dict[str, Any]:
     scene = read_scene(scene_dir, run or latest_run(scene_dir))
     results = figures(scene)
     save(results, scene_dir)
-    write_text(scene_dir / "report" / TEXT, markdown(results))
+    write_text(report_folder(scene_dir) / TEXT, markdown(results))
     write_text(page_path(scene_dir), page(results, scene))
     return results
 
 
 def page_path(scene_dir: Path) -> Path:
-    """Where the page of a scene lies."""
-    return scene_dir / "report" / REPORT
+    """The page of a scene."""
+    return report_folder(scene_dir) / REPORT
 
 
 def write_combined(scene_dirs: List[Path], combined: Dict[str, Any]) -> Optional[Path]:

@@ -20,7 +20,7 @@ def parse(arguments: Sequence[str]) -> DaCTrainerConfig:
 
 
 def check_flags(job: Job) -> None:
-    """Before anything long: a misspelt flag of the last stage must not wait for its turn.
+    """Make sure that ``ns-train`` takes a job's flags: a misspelt one of the last stage must not wait for its turn.
 
     Raises:
         StageError: ``ns-train`` does not take the flags.

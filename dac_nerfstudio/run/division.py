@@ -11,7 +11,7 @@ from dac_nerfstudio.partition import Partition, current_partition, divide, read_
 
 
 def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness: float) -> Dict[str, Any]:
-    """With which settings to divide: what is asked for now, else what was asked for before, else the preset's.
+    """The settings to divide by: what is asked for now, else what was asked for before, else the preset's.
 
     Args:
         before: the scene's partition, if it has one.

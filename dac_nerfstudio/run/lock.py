@@ -29,7 +29,7 @@ def scene_lock(scene_dir: Path, tell: Callable[[str], None] = lambda text: None)
 
     Args:
         scene_dir: made if it is not there.
-        tell: told what is being waited for, or that nothing can be held.
+        tell: takes a sentence on what is being waited for, or on why nothing can be held.
 
     Raises:
         StageError: another run holds it, and the message says who; or nothing can be written there.

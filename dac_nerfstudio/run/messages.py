@@ -16,7 +16,7 @@ class Report:
     text: str = ""
     loss: Optional[float] = None
     psnr: Optional[float] = None
-    """Of the latest batch of training rays."""
+    """PSNR of the latest batch of training rays, in dB."""
     rays_per_second: Optional[float] = None
 
 

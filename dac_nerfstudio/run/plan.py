@@ -55,7 +55,7 @@ class Job:
     stage: StageName
     kind: Literal["split", "train", "evaluate", "video", "examine"]
     run_dir: Path
-    """Where its result lies."""
+    """Folder of its result."""
     group: Optional[int] = None
     """Group of an expert, counted from 1."""
     method: str = ""

@@ -37,7 +37,7 @@ class Row:
     psnr: Optional[float] = None
     rays_per_second: Optional[float] = None
     started: Optional[float] = None
-    """By `time.monotonic`, as all times here."""
+    """Start on the clock of `time.monotonic`, as all times here."""
     ended: Optional[float] = None
     _since: float = 0.0
     _from: int = 0
@@ -53,7 +53,7 @@ class Row:
             self.loss, self.psnr = report.loss, report.psnr
 
     def seconds_left(self) -> Optional[float]:
-        """At the pace of this phase so far; None where there is none yet."""
+        """Time left at the pace of this phase so far; None where there is no pace yet."""
         done = self.done - self._from
         if self.ended is not None or done <= 0 or self.total <= self.done:
             return None

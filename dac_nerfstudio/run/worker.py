@@ -49,10 +49,10 @@ def work(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
 
 
 def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
-    """Do a job and tell how it ended; everything that this process prints goes to ``log`` from here on.
+    """Do a job and report how it ended; everything that this process prints goes to ``log`` from here on.
 
     Raises:
-        Interrupted: the job was asked to stop; that is told, too.
+        Interrupted: the job was asked to stop; that is reported, too.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:

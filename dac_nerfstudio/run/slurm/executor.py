@@ -23,15 +23,15 @@ from dac_nerfstudio.run.slurm.submit import submit
 
 
 def check_executor(executor: str, options: SlurmOptions, devices: str) -> None:
-    """Before anything is done: is there what it takes?
+    """Make sure, before anything is done, that there is what the executor takes.
 
     Args:
         executor: `local` or `slurm`.
-        options: what was said of Slurm.
-        devices: what was said of this machine's devices.
+        options: the options --slurm.….
+        devices: the option --devices.
 
     Raises:
-        StageError: it says what is missing or wrong.
+        StageError: something is missing or wrong; the message says what.
     """
     if executor == "local":
         if options != DEFAULTS:
@@ -65,7 +65,7 @@ def run_on_slurm(
         plans: one per scene.
         options: what to ask Slurm for.
         wait: follow the jobs until all have ended.
-        console: where to tell of it.
+        console: where jobs and their progress are printed.
         patience: seconds between two looks at the queue.
 
     Raises:

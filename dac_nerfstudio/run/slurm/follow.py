@@ -42,30 +42,30 @@ class _Followed:
             found: state, reason and node.
             failed: names of the stages that have failed.
         """
-        told = Status(self.submitted.plan.scene_dir, self.name, self.number).read()
+        report = Status(self.submitted.plan.scene_dir, self.name, self.number).read()
         if found is not None and found[0] not in ENDED:
             state, reason, node = found
             if state == "RUNNING":
                 self.row.device = node
                 self.row.started = self.row.started or time.monotonic()
-                if told is None or told.state == "stopped":
+                if report is None or report.state == "stopped":
                     self.row.state = "starting"
                 else:
-                    self.row.update(told)
+                    self.row.update(report)
             else:
                 self.row.state = "queued" if state == "PENDING" else state.lower()
                 self.row.device = "" if reason == "None" else reason
             return
         self.row.ended = time.monotonic()
-        self.succeeded = told.state in ("done", "kept") if told else bool(found and found[0] == "COMPLETED")
+        self.succeeded = report.state in ("done", "kept") if report else bool(found and found[0] == "COMPLETED")
         if self.succeeded:
-            if told:
-                self.row.update(told)
+            if report:
+                self.row.update(report)
             return
         self.row.state = "failed"
         lost = [name for name in self.submitted.needs[self.name] if name in failed]
-        if told is not None and told.state == "failed":
-            self.problem = told.text
+        if report is not None and report.state == "failed":
+            self.problem = report.text
         elif lost and self.row.started is None:
             self.row.state, self.problem = "left out", f"left out, because {lost[0]} failed"
         else:

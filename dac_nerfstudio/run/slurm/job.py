@@ -52,7 +52,7 @@ class Status:
             write_json(self.path, {"job": self.job_id, **asdict(report)})
 
     def read(self) -> Optional[Report]:
-        """What this very job told last."""
+        """The last report of this very job."""
         try:
             content = json.loads(self.path.read_text("utf8"))
         except (OSError, ValueError):
@@ -82,7 +82,7 @@ class StageJob:
         except Interrupted as stop:
             _end_or_requeue(int(str(stop.code)) - 128, status)
         if status.last is None or status.last.state not in ("done", "kept"):
-            raise StageError(f"{self.job.name} failed: {status.last.text if status.last else 'it told nothing'}")
+            raise StageError(f"{self.job.name} failed: {status.last.text if status.last else 'it reported nothing'}")
 
     def checkpoint(self) -> Any:
         """What submitit is to call once the job was requeued: the same, which finds its checkpoint by itself."""
@@ -115,7 +115,7 @@ class ReportJob:
         status.tell(Report("done", text=str(log_path(self.scene_dir, self.name))))
 
     def checkpoint(self) -> Any:
-        """As `StageJob.checkpoint`."""
+        """Called once the job was requeued, see `StageJob.checkpoint`."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Tuple, Union
 from dac_nerfstudio.errors import StageError
 
 WARNING = 90
-"""Seconds before a job's time is up at which it is told to save."""
+"""Seconds before a job's time is up at which it is asked to save."""
 LEAST_MINUTES = 5
 """No shorter time limits: Slurm warns up to a minute too early, and a stage takes time to start."""
 MOST_TIMES = 30

@@ -13,7 +13,7 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.run.plan import Plan
 
 RECORD = "slurm-jobs.json"
-"""In the scene's folder: the jobs that were submitted last."""
+"""File in the scene's folder: the jobs that were submitted last."""
 ENDED = {
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"),
     *("DEADLINE", "REVOKED"),
@@ -38,7 +38,7 @@ class Submitted:
 
 
 def whole_id(number: str) -> str:
-    """Of a task of an array, the id of the array."""
+    """The id of the array that a task belongs to; any other job's own."""
     return number.partition("_")[0]
 
 

@@ -89,5 +89,5 @@ def _executor(scene_dir: Path, name: str, options: SlurmOptions, dependency: Opt
 
 def _last_words(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("sbatch: error:")]
-    return re.sub(r"^sbatch: error: ", "", (told or lines or ["no reason given"])[-1]).rstrip(".")
+    errors = [line for line in lines if line.startswith("sbatch: error:")]
+    return re.sub(r"^sbatch: error: ", "", (errors or lines or ["no reason given"])[-1]).rstrip(".")
