@@ -16,6 +16,7 @@ import torch
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig, Photos, name_of, views_of
 from dac_nerfstudio.conquer.ensemble import poses_of
@@ -110,6 +111,28 @@ def test_whoever_asks_for_one_step_again_and_again_outside_of_training_gets_new_
     # Within training a step is a step.
     made.train()
     assert torch.equal(made.next_train(0)[1]["indices"], made.next_train(0)[1]["indices"])
+
+
+@pytest.mark.parametrize("distortion", [None, [0.1, -0.02, 0.0, 0.0, 1e-3, 0.0]], ids=["pinhole", "distorted"])
+def test_a_batch_takes_few_operations_and_none_that_waits_for_the_device(
+    demo: Path, manager: Manager, partition_file: Path, distortion: list[float] | None
+) -> None:
+    made = manager(demo, partition=partition_file, sort_by_group=True)
+    if distortion is not None:
+        made.train_dataset.cameras.distortion_params = torch.tensor(distortion).expand(8, 6)
+    called: list[str] = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    made.next_train(0)
+    made.batches = lambda number, size: made.prepare(number)  # type: ignore[assignment]
+    with Record():
+        made.next_train(1)
+    assert 5 < len(called) <= 40
+    assert not {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount"} & set(called)
 
 
 def test_a_data_managers_error_names_the_line_that_failed(
