@@ -12,7 +12,7 @@ import pytest
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.layout import latest_checkpoint, run_folder
-from dac_nerfstudio.stage import Stage, versions
+from dac_nerfstudio.stage import Stage, differences, versions
 
 
 @pytest.fixture
@@ -199,3 +199,18 @@ def test_text_beyond_ascii_survives(stage: Stage, tmp_path: Path) -> None:
     written = replace(stage, scene="Bäume …")
     written.save(tmp_path)
     assert Stage.load(tmp_path).scene == "Bäume …"
+
+
+def test_differences_are_settings_then_inputs_without_the_length_of_schedules() -> None:
+    def stage(rays: int, steps: int, **inputs: str) -> Stage:
+        settings = {"model": {"size": 4, "layers": [1, 2]}, "rays": rays, "scheduler": {"max_steps": steps}}
+        return Stage("dac-finetune", "demo", settings, seed=1, total_steps=steps, inputs=inputs)
+
+    assert differences(stage(64, 10), stage(64, 10)) == []
+    assert differences(stage(64, 10, alpha="a"), stage(32, 20, alpha="b")) == [
+        ("rays", 64, 32), ("steps", 10, 20), ("alpha", "a", "b"),
+    ]  # fmt: skip
+    changed = stage(64, 10)
+    changed.settings["model"]["layers"] = [1]
+    del changed.settings["rays"]
+    assert differences(stage(64, 10), changed) == [("model.layers", [1, 2], [1]), ("rays", 64, None)]
