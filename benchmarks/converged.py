@@ -5,6 +5,7 @@ beyond it counts here.
 
     python benchmarks/converged.py run --data-root data --output-dir outputs/converged --json docs/convergence.json
     python benchmarks/converged.py page docs/convergence.json docs/convergence.md
+    python benchmarks/converged.py publish docs/convergence.json docs/results.json   # and then study.py page
     python benchmarks/converged.py check docs/convergence.json docs/convergence.md   # fails where the page is stale
 
 Cases, arms, seeds and the queue of what is trained first are those of converged.toml. Every model has a file of its
@@ -545,21 +546,26 @@ def page(results: dict[str, Any], study: Study) -> str:
     """All figures, and what converged.toml has to say of them, as Markdown."""
     parts = ["# What experts know that longer training does not", INTRODUCTION]
     if results["headline"]:
-        columns = ["", "photos", "seeds", "baseline's best", "its steps", "experts blended", "student", "gain"]
-        rows = [
-            [
-                line["scene"], str(line["photos"]), str(line["seeds"]), decibels(line["baseline_best"]),
-                str(line["baseline_best_steps"]), decibels(line["ensemble"]), decibels(line["student"]),
-                signed(line["gain"]) + (f" ± {line['gain_sd']:.2f}" if line["gain_sd"] is not None else ""),
-            ]
-            for line in results["headline"]
-        ]  # fmt: skip
-        parts.append(table(Grid(columns, rows)))
+        parts.append(headline_table(results["headline"]))
     for section in study.notes:
         parts += [f"## {section['title']}", section["text"].strip()]
     for case in results["cases"].values():
         parts += case_sections(case)
     return "\n\n".join(parts) + "\n"
+
+
+def headline_table(lines: Sequence[dict[str, Any]]) -> str:
+    """What is claimed, as Markdown."""
+    columns = ["", "photos", "seeds", "baseline's best", "its steps", "experts blended", "student", "gain"]
+    rows = [
+        [
+            line["scene"], str(line["photos"]), str(line["seeds"]), decibels(line["baseline_best"]),
+            str(line["baseline_best_steps"]), decibels(line["ensemble"]), decibels(line["student"]),
+            signed(line["gain"]) + (f" ± {line['gain_sd']:.2f}" if line["gain_sd"] is not None else ""),
+        ]
+        for line in lines
+    ]  # fmt: skip
+    return table(Grid(columns, rows))
 
 
 def case_sections(case: dict[str, Any]) -> Iterator[str]:
@@ -679,6 +685,18 @@ def write_page(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Pat
     write_text(to, page(read_results(results), Study.load(settings)))
 
 
+def publish(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Path]) -> None:
+    """Write what is claimed into the results of study.py, whose page begins with it.
+
+    Args:
+        results: What `run` has written.
+        to: What study.py has written.
+    """
+    from study import write_results
+
+    write_results(to, {**read_results(to), "headline": read_results(results)["headline"]})
+
+
 def check(results: tyro.conf.Positional[Path], of: tyro.conf.Positional[Path], settings: Path = SETTINGS) -> None:
     """Fail if the page is not what the results give.
 
@@ -726,7 +744,7 @@ def run(
 
 def main() -> None:
     try:
-        tyro.extras.subcommand_cli_from_dict({"run": run, "page": write_page, "check": check})
+        tyro.extras.subcommand_cli_from_dict({"run": run, "page": write_page, "publish": publish, "check": check})
     except StageError as error:
         sys.exit(str(error))
 

@@ -40,6 +40,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal, Optional, get_args
 
 import tyro
+from converged import headline_table
 from rich.console import Console
 from rich.markup import escape
 
@@ -608,9 +609,17 @@ they do not cost the same: *time* is what training took in all stages together, 
 the teacher: each test view is answered by the expert of its group. Best of the models of one size in bold."""
 
 
+CONVERGENCE = """PSNR on test views at small sizes, where no number of steps takes one model further: means over
+seeds, the gain paired by seed. How it was measured, and what was tried: [convergence.md](convergence.md)."""
+
+
 def page(results: dict[str, Any], study: Study) -> str:
     """All figures, and what study.toml has to say of them, as Markdown."""
-    parts = ["# Results of the study", INTRODUCTION]
+    parts = ["# Results of the study"]
+    if "headline" in results:
+        parts += ["## What is gained where one model has converged", CONVERGENCE, headline_table(results["headline"])]
+        parts += ["## The training recipe, far from convergence"]
+    parts.append(INTRODUCTION)
     for name, scene in results["scenes"].items():
         parts += scene_sections(name, scene)
     for section in study.text:

@@ -212,6 +212,17 @@ def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
         converged.check(results, page, tmp_path / "converged.toml")
 
 
+def test_claims_are_published_with_the_study(tmp_path: Path) -> None:
+    study_module = importlib.import_module("study")
+    results, to = tmp_path / "convergence.json", tmp_path / "results.json"
+    converged.save(results, invented())
+    converged.save(to, {"scenes": {}})
+    converged.publish(results, to)
+    assert json.loads(to.read_text())["headline"] == invented()["headline"]
+    lines = study_module.page(json.loads(to.read_text()), study_module.Study(seeds=[], scenes={}, arms={})).splitlines()
+    assert "| castle | 4 | 2 | 21.50 | 10 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
+
+
 def test_the_page_in_docs_is_what_its_results_give() -> None:
     results, page = ROOT / "docs" / "convergence.json", ROOT / "docs" / "convergence.md"
     if not results.exists() and not page.exists():
