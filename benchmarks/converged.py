@@ -260,9 +260,12 @@ class Bench:
         recipe = replace(recipe, novel=tuple(recipe.novel))
         tried: list[dict[str, Any]] = []
         for setting, values in {**arm.choose, **more.get("choose", {})}.items():
+            values = [tuple(value) if isinstance(value, list) else value for value in values]
+            if len(values) == 1:
+                recipe = replace(recipe, **{setting: values[0]})
+                continue
             found = {}
             for value in values:
-                value = tuple(value) if isinstance(value, list) else value
                 candidate = replace(recipe, **{setting: value})
                 seeds = self.study.seeds[: arm.choose_by]
                 found[value] = round(fmean(self.measure(case, candidate, seed)["val"] for seed in seeds), 3)
