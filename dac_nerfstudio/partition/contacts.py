@@ -1,4 +1,4 @@
-"""What the pictures of a partition share: colours, the order of views, cameras as pyramids, small photos."""
+"""What the pictures of a partition share: the order of views, cameras as pyramids, small photos."""
 
 from __future__ import annotations
 
@@ -10,41 +10,13 @@ import numpy as np
 from dac_nerfstudio.partition.frames import Axis
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.quality import on_border
+from dac_nerfstudio.partition.sampling import sample_of
 from dac_nerfstudio.partition.similarity import Similarity
-from dac_nerfstudio.partition.views import PartitionError, Views, viewing_directions
+from dac_nerfstudio.partition.views import Views, viewing_directions
+from dac_nerfstudio.style import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
-MARKERS = ("o", "s", "^", "D")
-"""The next one for every round through the palette."""
-INK, FAINT = "#333333", "#BBBBBB"
-SHADES = ("#FFFFFF", "#D5DDE4", "#7C92A5", "#31485C", "#0D1B26")
-"""Of similarities, from the lowest to the highest; no group's colour is among them."""
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-"""Of pages: whatever the reader's system has."""
-
-
-def colour(group: int) -> str:
-    """`#RRGGBB` of a group, counted from 1."""
-    return COLOURS[(group - 1) % len(COLOURS)]
-
-
-def marker(group: int) -> str:
-    """matplotlib's name of a group's marker."""
-    return MARKERS[(group - 1) // len(COLOURS) % len(MARKERS)]
-
-
-def swatch(group: int) -> str:
-    """HTML of the dot that stands before a group's name; its size and shape are the page's."""
-    return f'<i class="swatch" style="background:{colour(group)}"></i>'
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 view`, `2 views`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def heading(partition: Partition) -> str:
@@ -60,14 +32,26 @@ def border_views(partition: Partition, similarity: Similarity | None) -> np.ndar
     Raises:
         PartitionError: the similarity is not one of these views.
     """
-    if similarity is None:
-        return np.zeros(len(partition.views), dtype=bool)
-    if len(similarity.values) != len(partition.views):
-        raise PartitionError(
-            f"The similarity is of {len(similarity.values)} views, but the partition has {len(partition.views)}; "
-            "measure it for partition.views."
-        )
-    return on_border(similarity.values, partition.homes)
+    border = np.zeros(len(partition.views), dtype=bool)
+    if similarity is not None:
+        sample = similarity.indices(len(border))
+        border[sample] = on_border(similarity.values, partition.homes[sample])
+    return border
+
+
+def shown_views(partition: Partition, similarity: Similarity | None) -> np.ndarray:
+    """Indices of the views that are pictured one by one: all, or a sample of many."""
+    count = len(partition.views)
+    return sample_of(count) if similarity is None else similarity.indices(count)
+
+
+def ordered_similarity(partition: Partition, similarity: Similarity) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of its views as `in_order` has them [shown], and the similarity [shown, shown] in this order."""
+    sample = similarity.indices(len(partition.views))
+    order = in_order(partition)
+    order = order[np.isin(order, sample)]
+    places = np.searchsorted(sample, order)
+    return order, similarity.values[places][:, places]
 
 
 def darkest(similarity: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 
 from dac_nerfstudio.partition.frames import find_axis, spread, view_distances
 from dac_nerfstudio.partition.partition import Partition, checked_settings, empty_groups, numbered
+from dac_nerfstudio.partition.sampling import followed, sample_of
 from dac_nerfstudio.partition.similarity import Similarity, featureless, measure
 from dac_nerfstudio.partition.strategies import STRATEGIES, Grouper, grouper, modularity, smallest_group
 from dac_nerfstudio.partition.views import PartitionError, Views
@@ -71,19 +72,22 @@ def divide(
         raise PartitionError(
             f"{groups} groups for {len(views)} views; choose a number of groups from 1 to {len(views)}."
         )
+    sample = sample_of(len(views))
+    values = np.eye(len(sample))  # plays no part unless it is measured
     if groups == "auto" or strategy in ("spectral", "louvain"):
         measured = similarity if isinstance(similarity, Similarity) else measure(views, similarity)
-        values = measured.values
-        if len(values) != len(views):
-            raise PartitionError(f"The similarity is one of {len(values)} views, but there are {len(views)}.")
+        sample, values = measured.indices(len(views)), measured.values
         if strategy in ("spectral", "louvain"):
             settings["similarity"] = measured.kind
+    axis, notes = find_axis(views), []
+    if strategy == "azimuth":
+        group = grouper(strategy, views, values, axis)
     else:
-        values = np.eye(len(views))  # plays no part
-    axis = find_axis(views)
-    group, notes = grouper(strategy, views, values, axis), []
+        group = followed(grouper(strategy, views.select(sample), values, axis), views, sample)
+        if len(sample) < len(views):
+            notes.append(f"Divided by a sample of {len(sample)} of {len(views)} views; the others follow the nearest.")
     if groups == "auto":
-        settings["groups"], note = choose_groups(views, strategy, values)
+        settings["groups"], note = choose_groups(views.select(sample), strategy, values)
         notes.append(note)
     homes = group(settings["groups"])
     empty = empty_groups(homes, settings["groups"])
@@ -153,11 +157,12 @@ def _small_groups(homes: np.ndarray) -> list[str]:
 
 
 def _with_overlap(membership: np.ndarray, views: Views, overlap: float) -> np.ndarray:
-    distances = view_distances(views.camera_to_worlds, views.camera_to_worlds, spread(views.centres))
+    poses, unit = views.camera_to_worlds, spread(views.centres)
     widened = membership.copy()
     for row, own in zip(widened, membership > 0, strict=True):
         outside = np.flatnonzero(~own)
-        nearest_first = outside[distances[outside][:, own].min(axis=1).argsort(kind="stable")]
+        distances = view_distances(poses[outside], poses[own], unit).min(axis=1)
+        nearest_first = outside[distances.argsort(kind="stable")]
         row[nearest_first[: round(overlap * int(own.sum()))]] = 1.0
     return widened
 

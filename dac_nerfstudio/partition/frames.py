@@ -12,6 +12,9 @@ import numpy as np
 
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, viewing_directions
 
+BLOCK = 2**20
+"""The number of pairs of views whose distances are computed together."""
+
 
 class Transform(NamedTuple):
     """The transform x -> scale * rotation @ x + translation."""
@@ -103,9 +106,16 @@ def view_distances(from_poses: np.ndarray, to_poses: np.ndarray, unit: float) ->
     Returns:
         Distances [a, b].
     """
-    centres = np.linalg.norm(from_poses[:, None, :, 3] - to_poses[None, :, :, 3], axis=2)
-    directions = viewing_directions(from_poses)[:, None] - viewing_directions(to_poses)[None]
-    return centres / (unit or 1.0) + np.linalg.norm(directions, axis=2)
+    from_directions, to_directions = viewing_directions(from_poses), viewing_directions(to_poses)
+    distances = np.empty((len(from_poses), len(to_poses)))
+    # Some rows at a time: differences take three times the space of distances.
+    rows = max(1, BLOCK // max(1, len(to_poses)))
+    for start in range(0, len(from_poses), rows):
+        some = slice(start, start + rows)
+        centres = np.linalg.norm(from_poses[some, None, :, 3] - to_poses[None, :, :, 3], axis=2)
+        directions = np.linalg.norm(from_directions[some, None] - to_directions[None], axis=2)
+        distances[some] = centres / (unit or 1.0) + directions
+    return distances
 
 
 def spread(centres: np.ndarray) -> float:

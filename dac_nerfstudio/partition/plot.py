@@ -9,19 +9,15 @@ import numpy as np
 
 from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition.contacts import (
-    FAINT,
-    INK,
-    SHADES,
     border_views,
-    colour,
-    counted,
     darkest,
     heading,
     in_order,
     lost_photos,
-    marker,
+    ordered_similarity,
     pyramid_length,
     reach,
+    shown_views,
     small_photo,
     upright_cameras,
 )
@@ -29,6 +25,7 @@ from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import sector_centres
 from dac_nerfstudio.partition.views import Views
+from dac_nerfstudio.style import FAINT, INK, SHADES, colour, counted, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +92,8 @@ def draw_partition(partition: Partition, similarity: Similarity | None, test: Vi
         return left / WIDTH, 1 - (top + height) / tall_all, width / WIDTH, height / tall_all
 
     _write_title(figure, partition, lost, tall_all)
-    _draw_in_space(figure.add_axes(box(MARGIN, title, side, tall), projection="3d"), partition, test)
+    shown = shown_views(partition, similarity)
+    _draw_in_space(figure.add_axes(box(MARGIN, title, side, tall), projection="3d"), partition, test, shown)
     above = figure.add_axes(box(MARGIN + side + GAP, title, side, tall))
     _draw_from_above(above, partition, test, border)
     if similarity is not None:
@@ -171,15 +169,15 @@ def _decorate(axes: Axes, title: str) -> None:
         spine.set_color(FAINT)
 
 
-def _draw_in_space(axes: Axes3D, partition: Partition, test: Views | None) -> None:
+def _draw_in_space(axes: Axes3D, partition: Partition, test: Views | None, shown: np.ndarray) -> None:
     from matplotlib.colors import to_rgba
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    views = partition.views
+    views = partition.views.select(shown)
     cameras = upright_cameras(views, partition.axis, pyramid_length(views))
     tips, corners = cameras.centres, cameras.corners
     faces, edges = [], []
-    for tip, base, group in zip(tips, corners, partition.homes, strict=True):
+    for tip, base, group in zip(tips, corners, partition.homes[shown], strict=True):
         faces += [base] + [np.stack([tip, base[i], base[i - 1]]) for i in range(4)]
         edges += [to_rgba(colour(group), 0.85)] * 5
     axes.set_autoscale_on(False)  # limits are set below
@@ -277,12 +275,11 @@ def _draw_similarity(axes: Axes, scale: Axes, partition: Partition, similarity: 
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
-    order = in_order(partition)
-    values = similarity.values[order][:, order]
-    count = len(values)
+    order, values = ordered_similarity(partition, similarity)
+    count, sizes = len(values), np.bincount(partition.homes[order], minlength=partition.num_groups + 1)[1:]
     shades = LinearSegmentedColormap.from_list("similarity", SHADES)
     image = axes.imshow(values, cmap=shades, vmin=0, vmax=darkest(values), interpolation="nearest", aspect="auto")
-    ends, width = np.cumsum(_sizes(partition)), 0.025 * count
+    ends, width = np.cumsum(sizes), 0.025 * count
     for group, (first, last) in enumerate(zip(np.append(0, ends[:-1]), ends, strict=True), start=1):
         corner, size = first - 0.5, last - first
         bars = (

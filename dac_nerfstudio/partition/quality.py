@@ -21,7 +21,8 @@ def assess(partition: Partition, similarity: Similarity, test: Views | None = No
 
     Args:
         partition: of training views.
-        similarity: of the same views, in the same order.
+        similarity: of the same views, in the same order, or of a sample of them. All but `sizes` and `test` is of its
+            views.
         test: views that took no part in dividing.
 
     Returns:
@@ -32,15 +33,16 @@ def assess(partition: Partition, similarity: Similarity, test: Views | None = No
         the mean and the largest distance (`view_distances`, in units of the training cameras' spread) from these to its
         nearest view.
     """
-    values, homes, groups = similarity.values, partition.homes, partition.num_groups
+    sample, values, groups = similarity.indices(len(partition.views)), similarity.values, partition.num_groups
+    views, homes = partition.views.select(sample), partition.homes[sample]
     others = values - np.diag(values.diagonal())
     within, between = [], []
     for group in range(1, groups + 1):
         inside = homes == group
         pairs = inside.sum() * (inside.sum() - 1)
         within.append(float(others[inside][:, inside].sum() / pairs) if pairs else None)
-        between.append(float(values[inside][:, ~inside].mean()) if not inside.all() else None)
-    views, strategy = partition.views, partition.settings["strategy"]
+        between.append(float(values[inside][:, ~inside].mean()) if inside.any() and not inside.all() else None)
+    strategy = partition.settings["strategy"]
     null = featureless(values, views)
     # A division made by hand, or by what the null model does not change, is held against itself.
     null_homes = (
@@ -48,7 +50,7 @@ def assess(partition: Partition, similarity: Similarity, test: Views | None = No
     )
     return {
         "similarity": similarity.kind,
-        "sizes": np.bincount(homes, minlength=groups + 1)[1:].tolist(),
+        "sizes": np.bincount(partition.homes, minlength=groups + 1)[1:].tolist(),
         "within": within,
         "between": between,
         "modularity": modularity(values, homes),

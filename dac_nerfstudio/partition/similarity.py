@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dac_nerfstudio.partition.frames import find_middle, spread, view_distances
+from dac_nerfstudio.partition.sampling import representatives, sample_of
 from dac_nerfstudio.partition.views import PartitionError, Views, listing
 
 SIMILARITIES = ("covisibility", "frustum", "appearance")
@@ -29,6 +30,8 @@ class Similarity:
     """One of `SIMILARITIES`."""
     values: np.ndarray
     """[views, views] float64."""
+    sample: np.ndarray | None = None
+    """[views] indices, in rising order, of the views among those of a larger scene; None where they are all."""
 
     def __post_init__(self) -> None:
         values = self.values
@@ -39,9 +42,24 @@ class Similarity:
         if not (np.array_equal(values, values.T) and (values.diagonal() == 1).all()):
             raise PartitionError("A similarity is symmetric, with 1 on its diagonal.")
 
+    def indices(self, views: int) -> np.ndarray:
+        """The indices of its views among the `views` of the scene.
+
+        Raises:
+            PartitionError: it is not a similarity of so many views.
+        """
+        if self.sample is not None and self.sample[-1] < views:
+            return self.sample
+        if len(self.values) != views:
+            raise PartitionError(
+                f"The similarity is of {len(self.values)} views, but the partition has {views}; measure it for "
+                "partition.views."
+            )
+        return np.arange(views)
+
 
 def measure(views: Views, kind: str = "auto") -> Similarity:
-    """The similarity of views.
+    """The similarity of views; of a sample of them (`sample_of`) where they are many.
 
     Args:
         views: with tracks for `covisibility`, with photos for `appearance`.
@@ -55,7 +73,9 @@ def measure(views: Views, kind: str = "auto") -> Similarity:
     known = {"covisibility": covisibility, "frustum": frustum_overlap, "appearance": appearance}
     if kind not in known:
         raise PartitionError(f"Unknown similarity '{kind}'; choose one of: auto, {', '.join(SIMILARITIES)}.")
-    return Similarity(kind, known[kind](views))
+    sample = sample_of(len(views))
+    values = known[kind](representatives(views, sample))
+    return Similarity(kind, values, None if len(sample) == len(views) else sample)
 
 
 def covisibility(views: Views) -> np.ndarray:

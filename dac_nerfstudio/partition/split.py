@@ -42,6 +42,9 @@ def split(
     partition = divide(views, similarity=measured, **settings)
     about = {**partition.about, "quality": assess(partition, measured, test)}
     about["asked"] = {**about["asked"], "similarity": similarity}
+    if measured.sample is not None:
+        sizes = f"{len(measured.sample)} of {len(views)} views"
+        about["notes"] = [*about["notes"], f"Judged by a sample of {sizes}, which alone are pictured one by one."]
     partition = replace(partition, about=about)
     path = publish(partition, scene_dir)
     plot_partition(partition, scene_dir / PICTURE, measured, test)

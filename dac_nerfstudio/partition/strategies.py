@@ -94,7 +94,7 @@ def kmeans(views: Views) -> Grouper:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fewer distinct poses than groups: seen in the result
             labels = KMeans(groups, n_init=10, random_state=0).fit_predict(features)
-        return _numbered(_balanced(labels, closeness, smallest_group(len(views), groups)))
+        return renumbered(_balanced(labels, closeness, smallest_group(len(views), groups)))
 
     return divide
 
@@ -111,7 +111,7 @@ def spectral(similarity: np.ndarray) -> Grouper:
             return np.arange(len(similarity)) % groups + 1
         model = SpectralClustering(groups, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
         labels = model.fit_predict(affinity)
-        return _numbered(_balanced(labels, similarity, smallest_group(len(similarity), groups)))
+        return renumbered(_balanced(labels, similarity, smallest_group(len(similarity), groups)))
 
     return divide
 
@@ -168,7 +168,7 @@ def louvain(similarity: np.ndarray) -> Grouper:
         candidates = [kept(resolution, 0) for resolution in right]
         candidates += [kept(resolution, seed) for resolution in chosen for seed in range(1, SEEDS)]
         candidates = [_merged(labels, similarity, wanted) for labels in candidates if len(np.unique(labels)) >= wanted]
-        return _numbered(max(candidates, key=lambda labels: modularity(similarity, labels)))
+        return renumbered(max(candidates, key=lambda labels: modularity(similarity, labels)))
 
     return divide
 
@@ -225,7 +225,7 @@ def _balanced(labels: np.ndarray, closeness: np.ndarray, least: int) -> np.ndarr
         labels[movable[(there - at_home).argmax()]] = small
 
 
-def _numbered(labels: np.ndarray) -> np.ndarray:
+def renumbered(labels: np.ndarray) -> np.ndarray:
     """Groups counted from 1 in the order of their first views."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return first.argsort().argsort()[inverse] + 1

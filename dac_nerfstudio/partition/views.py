@@ -7,6 +7,7 @@ of the data: nothing is centred, turned or scaled here, so that a partition does
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -61,7 +62,7 @@ class Views:
             if values is not None and len(values) != count:
                 raise PartitionError(f"{len(values)} {field} for {count} views; there must be one per view.")
         if len(set(self.names)) < count:
-            duplicates = sorted({name for name in self.names if self.names.count(name) > 1})
+            duplicates = sorted(name for name, count in Counter(self.names).items() if count > 1)
             raise PartitionError(f"View names must be unique, but these occur more than once: {listing(duplicates)}.")
         self._require(np.isfinite(self.camera_to_worlds).all(axis=(1, 2)), "a pose that is not finite")
         sizes = self.intrinsics[:, [0, 1, 4, 5]]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 import numpy as np
 
-from dac_nerfstudio.partition.contacts import FAINT, INK, colour
 from dac_nerfstudio.report.curves import TAGS, Course
+from dac_nerfstudio.style import FAINT, INK, colour
 from dac_nerfstudio.units import signed
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -23,7 +24,7 @@ NAMED_VIEWS = 48
 """Bars of no more views have their names below them."""
 
 
-def gain_chart(results: Dict[str, Any]) -> str:
+def gain_chart(results: Dict[str, Any]) -> Markup:
     """Gain of each view, sorted, in the colours of the groups; beside it against what the baseline has."""
     from matplotlib.patches import Patch
 
@@ -71,7 +72,7 @@ def gain_chart(results: Dict[str, Any]) -> str:
     return _svg(figure, "gain")
 
 
-def curves_chart(courses: List[Course]) -> str:
+def curves_chart(courses: List[Course]) -> Markup:
     """Each quantity against steps (left) and against seconds (right)."""
     from matplotlib.lines import Line2D
 
@@ -152,9 +153,10 @@ def _tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _svg(figure: Figure, name: str) -> str:
+def _svg(figure: Figure, name: str) -> Markup:
     """The figure as an element of a page: the same text for the same figure, its marks named by nothing else's."""
     import matplotlib
+    from markupsafe import Markup
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -168,4 +170,4 @@ def _svg(figure: Figure, name: str) -> str:
     text = re.sub(r'href="#', f'href="#{name}-', text)
     # The page decides about fonts and, within its column, about the size.
     text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
-    return text.strip()
+    return Markup(text.strip())

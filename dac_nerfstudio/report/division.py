@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dac_nerfstudio.partition import LEAST_EXCESS, Partition
-from dac_nerfstudio.partition.contacts import counted
+from dac_nerfstudio.style import counted
 
 
 def division_table(partition: Partition) -> List[Table | Text]:

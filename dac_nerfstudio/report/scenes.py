@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Dict, List, Optional
@@ -14,9 +13,9 @@ from rich.table import Table
 from dac_nerfstudio.report.markdown import bullets, plain
 from dac_nerfstudio.report.markdown import table as markdown_table
 from dac_nerfstudio.report.methods import METHODS, TITLES
-from dac_nerfstudio.report.page import document, grid_html, listed, paragraph, section
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.scores import SCORES
+from dac_nerfstudio.style import render
 from dac_nerfstudio.units import clock, signed
 
 
@@ -137,28 +136,17 @@ def page_of(combined: Dict[str, Any], pages: List[Path], beside: Path) -> str:
         text = "Not all scenes have both baseline and fine-tuned student, so there is no mean gain."
     else:
         text = f"Gain in PSNR of the fine-tuned student over the baseline, mean of {count} scenes: {signed(gain)} dB."
-    links = "".join(
-        f'<li><a href="{escape(_relative(page, beside))}">{escape(scene)}</a> ({escape(run)})</li>'
-        for scene, run, page in zip(combined["scenes"], combined["runs"], pages)
+    addresses = (_relative(page, beside) for page in pages)
+    return render(
+        "scenes.html",
+        title=f"{count} scenes: report",
+        count=count,
+        headline=text,
+        remarks=combined["notes"],
+        scores=[(score, SCORES[score].heading, scene_grid(combined, score)) for score in scores_of(combined)],
+        times=time_grid(combined),
+        links=list(zip(combined["scenes"], combined["runs"], addresses)),
     )
-    body = [
-        f"<h1>{count} scenes</h1>",
-        f'<p class="headline">{escape(text)}</p>',
-        listed(combined["notes"]),
-        *(
-            section(SCORES[score].heading, grid_html(scene_grid(combined, score)), _of_experts(score))
-            for score in scores_of(combined)
-        ),
-        section("Training time", grid_html(time_grid(combined))),
-        section("Reports of the scenes", f"<ul>{links}</ul>"),
-    ]
-    return document(f"{count} scenes: report", body)
-
-
-def _of_experts(score: str) -> str:
-    if score != "psnr":
-        return ""
-    return paragraph("Each scene counts alike, whatever its number of views. Experts are several models.")
 
 
 def _relative(page: Path, beside: Path) -> str:

@@ -59,7 +59,7 @@ def test_the_similarity_may_be_named_or_measured_before(ring) -> None:
     named, measured = (divide(views, 3, "spectral", similarity=s) for s in ("frustum", measure(views, "frustum")))
     assert named.to_json() == measured.to_json()
     assert named.settings["similarity"] == "frustum"
-    with pytest.raises(PartitionError, match="The similarity is one of 23 views, but there are 24"):
+    with pytest.raises(PartitionError, match="The similarity is of 23 views, but the partition has 24"):
         divide(views, 3, "spectral", similarity=measure(views.select(range(23)), "frustum"))
     with pytest.raises(PartitionError, match="Unknown similarity 'frusta'"):
         divide(views, 3, "spectral", similarity="frusta")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Similarity, assess, divide, measure
-from dac_nerfstudio.partition.page import similarity_figure, space_figure, write_page
+from dac_nerfstudio.partition.page import matrix, space, write_page
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror='alert("2")'>&amp;%{x}.jpg"""
 
@@ -78,7 +78,7 @@ def page(scene, tmp_path: Path) -> Page:
 def test_names_are_text_and_nothing_else(scene, page: Page) -> None:
     names = scene[0].views.names
     assert sorted(page.text["figcaption"]) == sorted(names)
-    assert len(page.all("script")) == 3  # plotly's, the data, and the page's own
+    assert len(page.all("script")) == 2  # the data and the page's own
     assert not set("<>&") & set(page.data())
     assert not any("onerror" in attributes for _, attributes in page.elements)
     assert f"note {HOSTILE}" in page.text["li"]
@@ -86,12 +86,20 @@ def test_names_are_text_and_nothing_else(scene, page: Page) -> None:
         assert attributes["title"].startswith(tuple(f"{name}, group " for name in names))
 
 
-def test_plotly_gets_names_without_markup(page: Page) -> None:
-    figures = json.loads(page.data())["figures"]
-    drawn = [text for trace in figures["scene"]["data"] for text in trace.get("text", [])]
-    assert len(drawn) == 12 + 6
-    for text in [*drawn, *figures["matrix"]["data"][0]["x"]]:
-        assert "<img" not in text and "&lt;img" in text
+def test_the_program_never_makes_markup_of_what_it_reads(page: Page) -> None:
+    program = page.text["script"][-1]
+    assert "textContent" in program
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "fetch("):
+        assert way not in program
+    scene = json.loads(page.data())["scene"]
+    words = [view["words"] for view in scene["views"] + scene["test"]]
+    assert len(words) == 12 + 6 and all(HOSTILE in lines[0] for lines in words)
+
+
+def test_a_page_without_photos_is_small(scene, tmp_path: Path) -> None:
+    partition, similarity, test = scene
+    write_page(replace(partition, views=replace(partition.views, photos=None)), tmp_path / "a.html", similarity, test)
+    assert (tmp_path / "a.html").stat().st_size < 40_000
 
 
 def test_page_fetches_nothing(page: Page) -> None:
@@ -133,7 +141,7 @@ def test_what_is_not_known_is_left_out(ring, tmp_path: Path) -> None:
     write_page(partition, tmp_path / "a.html")
     page = Page(tmp_path / "a.html")
     assert page.text["h2"] == ["Cameras in space"]
-    assert not page.all("img") and not page.all("table") and "matrix" not in json.loads(page.data())["figures"]
+    assert not page.all("img") and not page.all("table") and "matrix" not in json.loads(page.data())
 
 
 @pytest.mark.parametrize("groups", [1, 12])
@@ -146,32 +154,35 @@ def test_groups_of_all_or_of_one_view_have_a_page(ring, tmp_path: Path, groups: 
     assert ("–" in cells[:, 2]) == (groups == 1) and ("–" in cells[:, 1]) == (groups == 12)
 
 
-def test_plotly_accepts_the_figures(scene) -> None:
-    from plotly.graph_objects import Figure
-
+def test_cameras_are_pyramids_scaled_to_a_reach_of_1(scene) -> None:
     partition, similarity, test = scene
-    for figure in (space_figure(partition, similarity, test), similarity_figure(partition, similarity)):
-        assert len(Figure(figure).data) == len(figure["data"])  # raises where it knows no such key or value
+    drawn = space(partition, similarity, test)
+    points = np.array([view["points"] for view in drawn["views"]])
+    assert points.shape == (12, 5, 3)
+    assert np.ptp(points[:, 0, :2], axis=0).max() == pytest.approx(2, abs=1e-3)
+    lengths = np.linalg.norm(points[:, 1:] - points[:, :1], axis=-1)
+    np.testing.assert_allclose(lengths, lengths[0, 0], atol=1e-3)
+    assert [view["group"] for view in drawn["views"]] == partition.homes.tolist()
+    assert [view["group"] for view in drawn["test"]] == partition.route(test.camera_to_worlds).tolist()
 
 
-def test_cameras_tell_their_view_and_its_similarity(scene) -> None:
+def test_cameras_name_their_view_and_its_similarity(scene) -> None:
     partition, similarity, _ = scene
-    markers = [trace for trace in space_figure(partition, similarity, None)["data"] if "customdata" in trace]
-    told = {index: text for trace in markers for index, text in zip(trace["customdata"], trace["text"], strict=True)}
-    assert sorted(told) == list(range(12))
+    views = space(partition, similarity, None)["views"]
+    assert [view["index"] for view in views] == list(range(12))
     others = np.flatnonzero((partition.homes == partition.homes[4]) & (np.arange(12) != 4))
-    assert told[4].startswith("<b>4&lt;/script")
-    assert f"similarity to its group: {similarity.values[4, others].mean():.3f}<br>" in told[4]
+    assert views[4]["words"][0] == f"4{HOSTILE}"
+    assert f"similarity to its group: {similarity.values[4, others].mean():.3f}" in views[4]["words"]
 
 
-def test_matrix_tells_the_similarity_of_the_two_views_it_names(scene) -> None:
+def test_the_matrix_holds_the_similarity_of_the_two_views_it_names(scene) -> None:
     partition, similarity, _ = scene
-    heatmap = similarity_figure(partition, similarity)["data"][0]
-    index = {name: i for i, name in enumerate(partition.views.names)}
-    order = [index[name.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")] for name in heatmap["x"]]
-    assert sorted(order) == list(range(12)) and heatmap["x"] == heatmap["y"]
-    np.testing.assert_allclose(heatmap["z"], similarity.values[order][:, order], atol=5e-4)
-    assert (np.diff(partition.homes[order]) >= 0).all()
+    drawn = matrix(partition, similarity)
+    order = drawn["order"]
+    assert sorted(order) == list(range(12)) and drawn["names"] == [partition.views.names[i] for i in order]
+    values = np.frombuffer(base64.b64decode(drawn["values"]), np.uint8).reshape(12, 12) / 255
+    np.testing.assert_allclose(values, similarity.values[order][:, order], atol=0.5 / 255 + 1e-9)
+    assert drawn["groups"] == sorted(partition.homes)
 
 
 def test_similarity_of_other_views_is_refused(scene, tmp_path: Path) -> None:

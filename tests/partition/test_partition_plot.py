@@ -13,7 +13,6 @@ import dac_nerfstudio
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Similarity, assess, divide, measure, plot_partition
 from dac_nerfstudio.partition.contacts import (
-    COLOURS,
     border_views,
     darkest,
     in_order,
@@ -22,6 +21,7 @@ from dac_nerfstudio.partition.contacts import (
     upright_cameras,
 )
 from dac_nerfstudio.partition.plot import draw_partition
+from dac_nerfstudio.style import COLOURS
 
 ALL_ROUND = range(5, 360, 30)
 SPACE, ABOVE = "Cameras in space", "Cameras from above"
@@ -180,7 +180,7 @@ def test_drawing_leaves_pyplot_alone_and_importing_loads_no_drawing_library(tmp_
     program = (
         "import sys, numpy as np; from dac_nerfstudio.partition import *\n"
         "from dac_nerfstudio.partition.page import write_page\n"
-        "print([name for name in ('matplotlib', 'plotly', 'PIL') if name in sys.modules])\n"
+        "print([name for name in ('matplotlib', 'jinja2', 'PIL') if name in sys.modules])\n"
         "views = Views(('a',), np.eye(4)[None, :3], np.ones((1, 6)))\n"
         f"plot_partition(divide(views, 1), {str(tmp_path / 'a.png')!r}); print('matplotlib.pyplot' in sys.modules)"
     )

@@ -1,0 +1,79 @@
+"""Large scenes: divided, judged and pictured by a sample, with small ones left as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Views, divide, measure, sampling
+from dac_nerfstudio.partition.sampling import MOST_VIEWS, SAMPLE, representatives, sample_of
+from dac_nerfstudio.partition.split import INTERACTIVE, split
+
+CLUSTERS = np.arange(90) % 3
+
+
+@pytest.fixture
+def three_places(ring, monkeypatch: pytest.MonkeyPatch) -> Views:
+    """Ninety cameras in three places, of which no more than thirty are looked at."""
+    monkeypatch.setattr(sampling, "MOST_VIEWS", 40)
+    monkeypatch.setattr(sampling, "SAMPLE", 30)
+    return ring(np.array([0, 120, 240])[CLUSTERS] + np.random.default_rng(0).uniform(-20, 20, 90))
+
+
+def test_a_scene_of_no_more_than_the_most_views_is_looked_at_whole() -> None:
+    assert sample_of(MOST_VIEWS).tolist() == list(range(MOST_VIEWS))
+    assert len(sample_of(MOST_VIEWS + 1)) == SAMPLE
+
+
+@pytest.mark.parametrize("views", [501, 999, 10_007])
+def test_a_sample_has_one_view_of_each_run_of_views(views: int) -> None:
+    sample = sample_of(views)
+    assert np.array_equal(sample_of(views), sample) and (np.diff(sample) > 0).all() and sample[-1] < views
+    assert np.array_equal((sample * SAMPLE + SAMPLE - 1) // views, np.arange(SAMPLE))
+
+
+def test_views_that_take_turns_in_rings_are_all_met() -> None:
+    assert np.bincount(sample_of(10 * SAMPLE) % 10).min() > SAMPLE / 20
+
+
+@pytest.mark.parametrize("strategy", ["kmeans", "spectral", "louvain"])
+def test_views_outside_the_sample_join_the_nearest_of_it(three_places: Views, strategy: str) -> None:
+    similarity = measure(three_places)
+    assert similarity.values.shape == (30, 30)
+    partition = divide(three_places, 3, strategy, similarity=similarity)
+    assert partition.homes.tolist() == (CLUSTERS + 1).tolist()
+    assert partition.notes == ["Divided by a sample of 30 of 90 views; the others follow the nearest."]
+
+
+def test_azimuth_needs_no_sample(three_places: Views) -> None:
+    partition = divide(three_places, 4, "azimuth")
+    assert partition.notes == [] and np.array_equal(partition.route(three_places.camera_to_worlds), partition.homes)
+
+
+def test_short_tracks_join_views_of_a_sample(three_places: Views) -> None:
+    # Every view shares points with the one before and after it in its place, and those of a sample with none.
+    tracks = tuple(np.array([index, index + 3]) for index in range(90))
+    views = replace(three_places, tracks=tracks)
+    sample = sample_of(90)
+    assert sum(map(len, representatives(views, sample).tracks)) > 2 * len(sample)
+    followers = representatives(views, sample).tracks
+    assert set(np.concatenate(followers)) == set(range(93))
+
+
+def test_figures_and_pictures_are_of_the_sample(three_places: Views, tmp_path: Path) -> None:
+    partition, _ = split(three_places, tmp_path, similarity="frustum", groups=3, strategy="kmeans")
+    quality = partition.about["quality"]
+    assert sum(quality["sizes"]) == 90
+    assert set(quality["border"]) <= {three_places.names[index] for index in sample_of(90)}
+    assert "Judged by a sample of 30 of 90 views, which alone are pictured one by one." in partition.notes
+    assert (tmp_path / INTERACTIVE).exists()
+
+
+def test_a_sample_of_another_scene_is_refused(three_places: Views, ring) -> None:
+    similarity = measure(three_places)
+    with pytest.raises(PartitionError, match="The similarity is of 30 views, but the partition has 20"):
+        divide(ring(range(20)), 3, "louvain", similarity=similarity)
