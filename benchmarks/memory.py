@@ -58,10 +58,11 @@ def peak(scene: Path, size: str, decoder: str, stage: str, options: Options) -> 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before / 1e6
 
 
-def measure(scene: Path, size: str, decoder: str, options: Options) -> dict[str, Any]:
+def measure(scene: Path, size: str, decoder: str, options: Options, context: str = "spawn") -> dict[str, Any]:
+    """Each stage in a process of its own, which multiprocessing starts by ``context``."""
     peaks = {}
-    for stage in ("expert", "distill"):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    for stage in ("baseline", "expert", "distill"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(context)) as pool:
             peaks[stage] = pool.submit(peak, scene, size, decoder, stage, copy.deepcopy(options)).result()
     figures = {f"{stage}, MB": round(megabytes) for stage, megabytes in peaks.items()}
     return {"size": size, "decoder": decoder, **figures, "ratio": round(peaks["distill"] / peaks["expert"], 2)}

@@ -70,7 +70,8 @@ def measure(size: str, decoder: str, options: Options) -> list[dict[str, Any]]:
 
     paths = {"naive": turn(slow, naive.parts), "ours": turn(ours, nullcontext)}
     pictures = [path(lambda label: nullcontext()) for path in paths.values()]
-    torch.testing.assert_close(*pictures, atol=1e-4, rtol=0)
+    # A GPU may multiply matrices in less than single precision.
+    torch.testing.assert_close(*pictures, atol=1e-2 if device.type == "cuda" else 1e-4, rtol=0)
     times = {name: spent["picture"] for name, spent in timing.alternate(paths, options.turns, device).items()}
     return [
         {

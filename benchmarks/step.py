@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -22,6 +20,7 @@ import naive
 import timing
 import torch
 import tyro
+from lookup import Size, moved_bytes
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
@@ -44,7 +43,8 @@ SIZES = {
     "reference": {},
 }
 """The preset `quick`'s model, and the reference's."""
-PARTS = ("data", "forward", "backward", "update")
+PARTS = ("data", "forward", "losses", "backward", "update")
+"""Of a step. Data are pixels and their rays; the model's own regularisers are part of its forward pass."""
 
 
 @dataclass
@@ -57,8 +57,8 @@ class Options:
     """Models."""
     decoders: tuple[Literal["explicit", "hybrid"], ...] = ("explicit", "hybrid")
     """Decoders."""
-    stages: tuple[Literal["baseline", "distill"], ...] = ("baseline", "distill")
-    """An expert's step is a baseline's, with other photos."""
+    stages: tuple[Literal["baseline", "expert", "distill"], ...] = ("baseline", "distill")
+    """An expert's step is a baseline's, with fewer photos."""
     rays: int = 4096
     """Rays per step."""
     groups: int = 4
@@ -101,6 +101,7 @@ class Training:
             rays, batch = self.manager.next_train(self.model.step)
         with stage("forward"), torch.autocast(self.device.type, enabled=self.mixed):
             outputs = self.model(rays)
+        with stage("losses"), torch.autocast(self.device.type, enabled=self.mixed):
             loss = torch.stack(list(self.model.get_loss_dict(outputs, batch).values())).sum()
         with stage("backward"):
             self.optimizers.zero_grad_all()
@@ -111,6 +112,11 @@ class Training:
         self.model.step += 1
         return loss
 
+    def turn(self, stage: timing.Stage) -> None:
+        """As many steps as it takes for the proposals to be updated once."""
+        for _ in range(self.period):
+            self.step(stage)
+
 
 def settings(scene: Path, size: str, decoder: str, stage: str, options: Options) -> Any:
     """What is registered for a stage, on the generated scene."""
@@ -120,10 +126,29 @@ def settings(scene: Path, size: str, decoder: str, stage: str, options: Options)
         setattr(config.pipeline.model, name, value)
     manager = config.pipeline.datamanager
     manager.dataparser.data, manager.train_num_rays_per_batch = scene, options.rays
-    if stage == "distill":
-        manager.sort_by_group = True
+    if stage != "baseline":
+        manager.sort_by_group = stage == "distill"
+        manager.group = 1 if stage == "expert" else None
         _, manager.partition = find_or_divide(scene.parent, read_views(scene), groups=options.groups)
     return config
+
+
+def least_bytes(training: Training) -> float:
+    """Least traffic of a step, were every byte moved but once: lookups (see lookup.py), total variation of all planes
+    (read, and again for their gradient, which is written) and Adam (weights, gradients and two moments read, all but
+    the gradients written)."""
+    model, rays = training.model.config, training.manager.config.train_num_rays_per_batch
+    resolutions = tuple(model.grid_base_resolution * scale for scale in model.multiscale_res)
+    field = moved_bytes(Size(resolutions, model.grid_feature_dim, rays * model.num_samples), 4)
+    proposals = [
+        moved_bytes(Size((resolution,), model.proposal_feature_dim, rays * samples), 4)
+        for resolution, samples in zip(model.proposal_resolutions, model.num_proposal_samples)
+    ]
+    forward = field["forward"] + sum(proposal["forward"] for proposal in proposals)
+    backward = field["backward"] + sum(proposal["backward"] for proposal in proposals) / training.period
+    renderings = 2 if isinstance(training.model, StudentModel) else 1  # each ray by its teacher, too
+    numbers = sum(parameter.numel() for parameter in training.model.parameters())
+    return renderings * forward + backward + 4 * (3 + 7) * numbers
 
 
 def naively(config: Any) -> Any:
@@ -152,6 +177,11 @@ def agree(ours: Training, slow: Training) -> None:
         torch.testing.assert_close(seen[0], seen[1], atol=1e-2 if ours.mixed else 1e-4, rtol=0)
 
 
+def per_step(stages: dict[str, timing.Times], period: int) -> dict[str, timing.Times]:
+    """Of turns of so many steps."""
+    return {part: timing.Times(t / period for t in spent) for part, spent in stages.items()}
+
+
 def measure(scene: Path, size: str, decoder: str, stage: str, options: Options) -> list[dict[str, Any]]:
     """One entry per path."""
     device = torch.device(options.device)
@@ -161,21 +191,16 @@ def measure(scene: Path, size: str, decoder: str, stage: str, options: Options) 
         slow = Training(naively(config), options.groups, device)
         agree(ours, slow)
 
-    def turn(training: Training, parts: Callable[[], Any]) -> Callable[[timing.Stage], None]:
-        def run(stage: timing.Stage) -> None:
-            with parts():
-                for _ in range(training.period):
-                    training.step(stage)
+    def naive_turn(stage: timing.Stage) -> None:
+        with naive.parts():
+            slow.turn(stage)
 
-        return run
-
-    paths = {"naive": turn(slow, naive.parts), "ours": turn(ours, nullcontext)}
+    paths = {"naive": naive_turn, "ours": ours.turn}
     if options.profile:
         for name, path in paths.items():
             timing.profile(f"{name}: {stage}, {decoder}, {size}", path, device)
     times = {
-        name: {part: timing.Times(t / ours.period for t in spent) for part, spent in stages.items()}
-        for name, stages in timing.alternate(paths, options.turns, device).items()
+        name: per_step(stages, ours.period) for name, stages in timing.alternate(paths, options.turns, device).items()
     }
     whole = {name: timing.total(spent.values()) for name, spent in times.items()}
     return [

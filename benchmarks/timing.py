@@ -89,6 +89,22 @@ def profile(title: str, contestant: Callable[[Stage], Any], device: torch.device
     print(profiler.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=rows))
 
 
+def operations(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, float]:
+    """What a device does for a contestant, after a warm-up: the number of its kernels and the milliseconds in them, by
+    torch's profiler. The rest of the contestant's time it waits. On the CPU: operations, and the time in them."""
+    contestant(lambda label: nullcontext())
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        contestant(lambda label: nullcontext())
+    events = [event for event in profiler.events() if event.device_type.name.lower() == device.type]
+    microseconds = sum(
+        getattr(event, f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total") for event in events
+    )
+    return {"operations": len(events), "ms": microseconds / 1e3}
+
+
 def _cpu_clock() -> Iterator[float]:
     start = time.perf_counter()
     yield 0.0
@@ -150,6 +166,11 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], caption: str = "") -> No
     Console(width=max(Console().width, 140)).print(table)
 
 
+def summarised(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry as JSON knows it: of times the summary."""
+    return {name: value.summary() if isinstance(value, Times) else value for name, value in entry.items()}
+
+
 def write_results(path: Optional[Path], options: Any, entries: Sequence[Mapping[str, Any]]) -> None:
     """The figures as JSON, with what was asked for and what they were measured on, if a file is asked for.
 
@@ -160,7 +181,7 @@ def write_results(path: Optional[Path], options: Any, entries: Sequence[Mapping[
     """
     if path is None:
         return
-    plain = [{k: v.summary() if isinstance(v, Times) else v for k, v in entry.items()} for entry in entries]
+    plain = [summarised(entry) for entry in entries]
     about = machine(torch.device(options.device), ("nerfstudio", "numba", "triton"))
     content = {"machine": about, "options": asdict(options), "results": plain}
     path.parent.mkdir(parents=True, exist_ok=True)
