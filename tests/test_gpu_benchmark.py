@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py: it runs without a GPU, keeps what is done, survives parts that fail or hang, and keeps its time."""
+"""benchmarks/gpu.py runs without a GPU, keeps what is done, survives parts that fail or hang, and keeps its time."""
 
 from __future__ import annotations
 
