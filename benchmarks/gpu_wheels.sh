@@ -1,6 +1,6 @@
 #!/bin/sh
 # What a GPU machine without network still needs for benchmarks/gpu.py and dac run, as one folder to carry there (about
-# 100 MB; 30 MB packed). The machine is x86-64 Linux with Python 3.12 (or the version named) and these already there, with
+# 200 MB). The machine is x86-64 Linux with Python 3.12 (or the version named) and these already there, with
 # all that they depend on: torch, torchvision, torchmetrics, numpy, scipy, scikit-learn, matplotlib, opencv, rich, jaxtyping,
 # triton, tensorboard, networkx.
 #
