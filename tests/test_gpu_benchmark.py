@@ -29,7 +29,8 @@ def fails(task: Any, tell: Any) -> None:
 
 
 def dies(task: Any, tell: Any) -> None:
-    print("Illegal memory access.", flush=True)
+    # As a driver does, past Python's own streams.
+    os.write(1, b"Illegal memory access.\n")
     os._exit(7)
 
 
