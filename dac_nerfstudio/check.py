@@ -64,7 +64,11 @@ def _device() -> Finding:
     if device == "cuda":
         import torch
 
-        return Finding("good", f"Training runs on {torch.cuda.get_device_name(0)}.")
+        from dac_nerfstudio.memory import plan
+
+        device_memory = torch.cuda.get_device_properties(0).total_memory
+        name = torch.cuda.get_device_name(0)
+        return Finding("good", f"Training runs on {name} ({device_memory / 1e9:.0f} GB). {plan(device_memory)}")
     return Finding("optional", f"No CUDA device: training runs on {device}. --preset quick suits it.")
 
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "dac_nerfstudio"
 LAYERS = (
     ("cli",),
     ("check", "run"),
-    ("report", "methods"),
+    ("report", "methods", "memory"),
     ("conquer",),
     ("kplanes", "stage", "scenes"),
     ("partition", "image_scores", "device", "media"),

@@ -113,6 +113,13 @@ SAMPLE_NUMBERS = 24
 """Of each sample of any level: position, bin, density, weight and so on, with what is made on the way."""
 
 
+def numbers_per_ray(config: KPlanesModelConfig) -> int:
+    """How many numbers there are of a ray at the most, in rendering and in a training step."""
+    samples = config.num_samples + sum(config.num_proposal_samples)
+    features = config.grid_feature_dim * len(config.multiscale_res)
+    return SAMPLE_NUMBERS * samples + (2 * features + 64) * config.num_samples
+
+
 @dataclass
 class Rendering:
     """All that a forward pass knows of a batch of rays."""
@@ -228,15 +235,12 @@ class KPlanesModel(Model):
 
     def rays_at_a_time(self) -> int:
         """How many rays there is room to render at once, estimated from the numbers that a ray's samples hold."""
-        config = self.config
-        samples = config.num_samples + sum(config.num_proposal_samples)
-        numbers = SAMPLE_NUMBERS * samples + (2 * self.field.planes.out_dim + 64) * config.num_samples
         room = ROOM_FOR_RENDERING
         if self.device.type == "cuda":
             # What PyTorch keeps for itself is free, too, where no tensor lies in it.
             kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             room = int(SHARE_FOR_RENDERING * (torch.cuda.mem_get_info(self.device)[0] + kept))
-        return max(room // (4 * numbers), FEWEST_RAYS)
+        return max(room // (4 * numbers_per_ray(self.config)), FEWEST_RAYS)
 
     def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
         truth = self.true_colour(outputs, batch)
