@@ -166,6 +166,7 @@ def invented() -> dict[str, Any]:
         seeds = {
             str(seed): {
                 "val": val, "test": test, "seconds": [8.0] * members, "each": [test], "sharpness": "inf",
+                "best_val": val - 2, "best_test": test - 2,
                 "by_sharpness": {"val": {"0.0": val - 1, "inf": val}}, "pearson": 0.5, "error_share": 0.25,
                 "lesson_seconds": 4.0,
             }
@@ -200,9 +201,9 @@ def test_experts_run_side_by_side_and_a_student_after_them() -> None:
 
 def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
     lines = converged.page(invented(), study).splitlines()
-    assert "| castle | 4 | 2 | 21.50 | 10 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
-    assert "| student | 10 | 0.01 | 2 | 22.00 | +2.00 | 0:08 |" in lines
-    assert "| experts | 24.00 to 24.00 | 22.00 | 23.00 | 23.00 | inf | 0.50 | 25% |" in lines
+    assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
+    assert "| student | 10 | 0.01 | 2 | 22.00 ± 0.00 | +2.00 ± 0.00 | 0:08 |" in lines
+    assert "| experts | 24.00 to 24.00 | 21.00 | 22.00 | 23.00 | 23.00 | inf | 0.50 | 25% |" in lines
     results, page = tmp_path / "results.json", tmp_path / "results.md"
     converged.save(results, invented())
     converged.write_page(results, page, tmp_path / "converged.toml")
@@ -220,7 +221,7 @@ def test_claims_are_published_with_the_study(tmp_path: Path) -> None:
     converged.publish(results, to)
     assert json.loads(to.read_text())["headline"] == invented()["headline"]
     lines = study_module.page(json.loads(to.read_text()), study_module.Study(seeds=[], scenes={}, arms={})).splitlines()
-    assert "| castle | 4 | 2 | 21.50 | 10 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
+    assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
 
 
 def test_the_page_in_docs_is_what_its_results_give() -> None:
