@@ -14,7 +14,7 @@ LAYERS = (
     ("conquer",),
     ("kplanes", "stage", "scenes"),
     ("partition", "image_scores", "device", "media"),
-    ("layout", "files", "presets", "scores", "style", "units", "signals"),
+    ("layout", "naming", "files", "presets", "scores", "style", "units", "signals"),
     ("errors",),
 )
 """Rooms (modules and packages at the top), from the highest layer to the lowest. A room imports itself and rooms of

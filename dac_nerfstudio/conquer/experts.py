@@ -13,11 +13,17 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.conquer.models import ExpertModel
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.layout import latest_checkpoint, run_folder
+from dac_nerfstudio.layout import RECORD, latest_checkpoint, run_dirs, run_folder
+from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.stage import Stage
 
 GEOMETRY = ("near_plane", "far_plane", "scene_radius", "is_contracted", "background_color")
 """Settings in which teacher and student must agree to speak of the same rays."""
+SHAPE = (
+    "grid_base_resolution", "grid_feature_dim", "multiscale_res", "linear_decoder", "linear_decoder_layers",
+    "proposal_resolutions", "proposal_feature_dim", "is_contracted", "scene_radius",
+)  # fmt: skip
+"""Settings of a model without which its weights mean something else."""
 
 
 def model_settings(config: KPlanesModelConfig) -> Dict[str, Any]:
@@ -54,13 +60,18 @@ def rebuild_config(settings: Dict[str, Any], source: Path) -> KPlanesModelConfig
         ) from None
 
 
-def runs_of(scene_dir: Path, method: str, group: int | None = None) -> List[Tuple[Path, Stage]]:
+def same_shape(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
+    """Whether weights of a model of these settings can be those of the other."""
+    return all(one.get(name) == other.get(name) for name in SHAPE)
+
+
+def runs_of(scene_dir: Path, method: MethodName, group: int | None = None) -> List[Tuple[Path, Stage]]:
     """Runs of a method in a scene's output folder, finished or not, latest first. Unreadable ones are passed over."""
-    folder = scene_dir / method if group is None else scene_dir / method / f"group-{group}"
     found = []
-    for record in sorted(folder.glob("*/stage.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    folders = run_dirs(scene_dir, str(method), group)
+    for folder in sorted(folders, key=lambda folder: (folder / RECORD).stat().st_mtime, reverse=True):
         try:
-            found.append((record.parent, Stage.load(record.parent)))
+            found.append((folder, Stage.load(folder)))
         except StageError as error:
             CONSOLE.print(f"[yellow]{error}")
     return found
@@ -85,8 +96,8 @@ def find_experts(
         candidates = [(folder, Stage.load(folder)) for folder in map(run_folder, named)]
     else:
         candidates = [
-            run for method in ("dac-expert", "dac-expert-360") for group in range(1, groups + 1)
-            for run in runs_of(scene_dir, method, group)
+            run for suffix in ("", UNBOUNDED) for group in range(1, groups + 1)
+            for run in runs_of(scene_dir, MethodName("expert", suffix), group)
         ]  # fmt: skip
     experts: Dict[int, Tuple[Path, Stage]] = {}
     strangers: Dict[int, str] = {}
@@ -107,7 +118,7 @@ def find_experts(
             f"No usable expert of group {', '.join(map(str, missing))} {where}; the partition has {groups} groups."
         ]
         lines += [strangers[group] for group in missing if group in strangers]
-        method = "dac-expert-360" if student.is_contracted else "dac-expert"
+        method = MethodName("expert", UNBOUNDED if student.is_contracted else "")
         lines.append(f"Train it: ns-train {method} --group {missing[0]} --data …")
         raise StageError("\n".join(lines))
     return [experts[group] for group in range(1, groups + 1)]
@@ -115,7 +126,7 @@ def find_experts(
 
 def _problem(folder: Path, stage: Stage, partition: str, student: KPlanesModelConfig) -> str | None:
     """Why a run cannot teach, or None."""
-    if not stage.method.startswith("dac-expert") or stage.group is None:
+    if MethodName.parse(stage.method).stage != "expert" or stage.group is None:
         return f"{folder} holds a {stage.method}, not an expert."
     if not stage.complete:
         return f"The expert of group {stage.group} in {folder} stopped at step {stage.steps} of {stage.total_steps}."

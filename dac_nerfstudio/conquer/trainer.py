@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import zlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, Literal, Optional, Tuple, Type
 
 import torch
 import tyro
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from dac_nerfstudio.conquer.bounds import scene_radius
-from dac_nerfstudio.conquer.datamanager import views_of
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsemblePipelineConfig
-from dac_nerfstudio.conquer.experts import find_experts, model_settings, read_checkpoint, rebuild_config, runs_of
+from dac_nerfstudio.conquer.experts import read_checkpoint
+from dac_nerfstudio.conquer.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
-from dac_nerfstudio.errors import PartitionError, StageError, UserError
-from dac_nerfstudio.kplanes.decoders import resolve_implementation
-from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.layout import latest_checkpoint, run_folder
-from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
+from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
-from dac_nerfstudio.stage import Stage, versions
+from dac_nerfstudio.stage import Stage
 
 
 @dataclass
@@ -49,9 +43,14 @@ class DaCTrainerConfig(TrainerConfig):
     stage: tyro.conf.Suppress[Optional[Stage]] = None
     """What this run is made from; filled in when it starts."""
     data_digest: tyro.conf.Suppress[str] = ""
-    """Of the training views' poses and photos; filled in when they are read."""
+    """What tells the training views' poses and photos from others; filled in when they are read."""
 
     def __post_init__(self) -> None:
+        self.carry_over()
+
+    def carry_over(self) -> None:
+        """Set what follows from other settings: nerfstudio builds schedules, data manager and pipeline, and ns-eval
+        all of them, from settings of their own."""
         for group in self.optimizers.values():
             group["scheduler"].max_steps = self.max_num_iterations
         # A stage that follows another must not replay its pixels and jitter.
@@ -64,152 +63,26 @@ class DaCTrainerConfig(TrainerConfig):
         self.set_experiment_name()
         return Path(self.output_dir) / str(self.experiment_name)
 
-    def save_config(self) -> None:
-        # nerfstudio's last call before training, on one process, with data, folders and names settled: whatever can
-        # be found wrong is found here, and config.yml records what was found right.
-        try:
-            partition = self.prepare()
-        except UserError as error:
-            raise SystemExit(f"\n{error}") from None
-        # A copy of its own: evaluation and rendering want nothing but the run's folder and the data.
-        self.pipeline.datamanager.partition = self.get_base_dir() / "partition.json"
-        partition.save(self.pipeline.datamanager.partition)
-        super().save_config()
-
-    def prepare(self) -> Partition:
-        """Resolve partition, inputs and record of this run; the partition.
-
-        Raises:
-            PartitionError, StageError: something that the user must mend.
-        """
-        colour = getattr(self.pipeline.datamanager.dataparser, "alpha_color", None)
-        if colour is not None and self.pipeline.model.background_color == "random":
-            raise StageError(
-                f"The data parser puts the photos on {colour} before training, while the model is trained on random "
-                f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their "
-                "alpha: end the command with blender-data --alpha-color None"
-            )
-        self.pipeline.model.implementation = resolve_implementation(
-            self.pipeline.model.implementation, self.machine.device_type == "cuda"
-        )
-        partition = self.find_partition()
-        self.find_scene_radius()
-        self.stage = Stage(
-            method=str(self.method_name),
-            scene=str(self.experiment_name),
-            settings=stage_settings(self),
-            seed=self.machine.seed,
-            total_steps=self.max_num_iterations,
-            partition=partition.fingerprint,
-            versions=versions(),
-        )
-        self.find_inputs(partition, self.stage)
-        return partition
+    @property
+    def inputs(self) -> Inputs:
+        """What the run is made from."""
+        return Inputs(self)
 
     @property
     def start(self) -> Optional[Path]:
         """Run folder whose weights and Adam's moments this run goes on from; from scratch without it."""
         return None
 
-    def find_inputs(self, partition: Partition, stage: Stage) -> None:
-        """Check and record what the run is made from besides data and partition."""
-
-    def go_on_from(self, folder: Path, record: Stage, stage: Stage) -> None:
-        """Check that the run can start from another one; record the steps that its model then has behind it.
-
-        Raises:
-            StageError: that one is not finished, is a model of another shape, or has no checkpoint.
-        """
-        if not record.complete:
-            raise StageError(f"The run in {folder} stopped at step {record.steps} of {record.total_steps}.")
-        if not same_shape(record.settings.get("model", {}), model_settings(self.pipeline.model)):
-            raise StageError(
-                f"The run in {folder} is a model of another size or kind than the one that is to start from it. Give "
-                "both the same --pipeline.model settings."
-            )
-        latest_checkpoint(folder)
-        stage.first_step = record.first_step + record.steps
-        # Proposal schedules go on where they were left.
-        self.pipeline.first_step = stage.first_step
-
-    def find_scene_radius(self) -> None:
-        """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike."""
-        model = self.pipeline.model
-        if model.scene_radius is None and model.is_contracted:
-            model.scene_radius = RADIUS
-        elif model.scene_radius is None:
-            model.scene_radius, why = scene_radius(self.read_views())
-            CONSOLE.print(f"scene radius {model.scene_radius}: {why}")
-
-    def find_partition(self) -> Partition:
-        """The partition that was asked for, or the scene's; made if there is none.
-
-        Raises:
-            PartitionError: the data cannot be read, or the partition is of other views or another number of groups.
-        """
-        manager = self.pipeline.datamanager
-        views = self.views_to_divide()
-        if self.partition is not None:
-            partition, manager.partition = Partition.load(self.partition), self.partition
-            check_views(partition, views, self.partition)
-        else:
-            partition, manager.partition = find_or_divide(self.scene_dir, views, groups=self.groups or 4)
-        if self.groups not in (None, partition.num_groups):
-            raise PartitionError(
-                f"--groups {self.groups}, but {manager.partition} has {partition.num_groups} groups. Divide again: dac "
-                f"split --data {manager.data} --groups {self.groups}, or use another --experiment-name."
-            )
-        return partition
-
-    @property
-    def data_path(self) -> Path:
-        """Where the scene's data lie."""
-        manager = self.pipeline.datamanager
-        return Path(manager.data or manager.dataparser.data)
-
-    def views_to_divide(self) -> Views:
-        """The training views that the data parser sees, with what the data's files know of them besides.
-
-        Raises:
-            PartitionError: the data cannot be read.
-        """
-        return as_recorded(self.data_path, self.read_views())
-
-    def test_digest(self) -> str:
-        """Tells the test views apart from others.
-
-        Raises:
-            FileNotFoundError: there are none.
-        """
-        parser = replace(self.pipeline.datamanager.dataparser, data=self.data_path).setup()
-        return digest_of(parser.get_dataparser_outputs(split="test"))
-
-    def read_views(self) -> Views:
-        """The training views, as the data parser sees them.
-
-        Raises:
-            PartitionError: the data cannot be read.
-        """
-        manager, data = self.pipeline.datamanager, self.data_path
-        if not data.exists():
-            raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
+    def save_config(self) -> None:
+        # nerfstudio's last call before training, on one process, with data, folders and names settled: whatever can
+        # be found wrong is found here, and config.yml records what was found right.
         try:
-            outputs = replace(manager.dataparser, data=data).setup().get_dataparser_outputs(split="train")
-            missing = [str(path) for path in outputs.image_filenames if not path.exists()]
-            if missing:
-                raise PartitionError(
-                    f"{len(missing)} of {len(outputs.image_filenames)} training photos are missing: "
-                    f"{listing(missing)}. Put them back, or take them out of the data's list of views."
-                )
-            self.data_digest = digest_of(outputs)
-        except PartitionError:
-            raise
-        except (OSError, AssertionError, KeyError, ValueError, RuntimeError) as error:
-            raise PartitionError(
-                f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its "
-                f"name ends the command, as in: ns-train {self.method_name} --data {data} blender-data"
-            ) from None
-        return views_of(outputs, data)
+            partition = self.inputs.resolve()
+        except UserError as error:
+            raise SystemExit(f"\n{error}") from None
+        # A copy of its own: evaluation and rendering want nothing but the run's folder and the data.
+        partition.save(self.get_base_dir() / PARTITION)
+        super().save_config()
 
 
 @dataclass
@@ -223,12 +96,15 @@ class ExpertTrainerConfig(DaCTrainerConfig):
     From scratch without it."""
 
     @property
+    def inputs(self) -> ExpertInputs:
+        return ExpertInputs(self)
+
+    @property
     def start(self) -> Optional[Path]:
         return self.trunk
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # ns-eval rebuilds the pipeline from its own settings alone.
+    def carry_over(self) -> None:
+        super().carry_over()
         self.pipeline.datamanager.group = self.group
         if self.trunk is not None:
             for group in self.optimizers.values():
@@ -237,25 +113,6 @@ class ExpertTrainerConfig(DaCTrainerConfig):
     def get_base_dir(self) -> Path:
         run = super().get_base_dir()
         return run.parent / f"group-{self.group}" / run.name
-
-    def find_inputs(self, partition: Partition, stage: Stage) -> None:
-        groups = partition.num_groups
-        if self.group is None or not 1 <= self.group <= groups:
-            found = "no group was named" if self.group is None else f"there is no group {self.group}"
-            raise StageError(
-                f"The views are divided into {groups} groups and {found}. Add --group K, K from 1 to {groups}."
-            )
-        stage.group = self.group
-        stage.inputs = {"partition": partition.fingerprint}
-        if self.trunk is not None:
-            self.trunk = run_folder(self.trunk)
-            trunk = Stage.load(self.trunk)
-            if not trunk.method.startswith(("dac-trunk", "dac-baseline")):
-                raise StageError(f"{self.trunk} holds a {trunk.method}; experts start from a dac-trunk or a baseline.")
-            if trunk.settings.get("data") != stage.settings["data"]:
-                raise StageError(f"The trunk in {self.trunk} has seen other photos than those in {self.data_path}.")
-            self.go_on_from(self.trunk, trunk, stage)
-            stage.inputs["trunk"] = trunk.fingerprint
 
 
 @dataclass
@@ -267,17 +124,13 @@ class DistillTrainerConfig(DaCTrainerConfig):
     experts: Tuple[Path, ...] = ()
     """Run folders of the experts, one per group in any order; by default the scene's latest of each group."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def carry_over(self) -> None:
+        super().carry_over()
         self.pipeline.datamanager.sort_by_group = True
 
-    def find_inputs(self, partition: Partition, stage: Stage) -> None:
-        found = find_experts(
-            self.scene_dir, partition.fingerprint, partition.num_groups, self.experts, self.pipeline.model
-        )
-        self.experts = self.pipeline.experts = tuple(folder for folder, _ in found)
-        stage.inputs = {f"expert-{record.group}": record.fingerprint for _, record in found}
-        stage.inputs["partition"] = partition.fingerprint
+    @property
+    def inputs(self) -> DistillInputs:
+        return DistillInputs(self)
 
 
 @dataclass
@@ -291,28 +144,9 @@ class FinetuneTrainerConfig(DaCTrainerConfig):
     def start(self) -> Optional[Path]:
         return self.student
 
-    def find_inputs(self, partition: Partition, stage: Stage) -> None:
-        if self.student is not None:
-            folder = run_folder(self.student)
-            record = Stage.load(folder)
-        else:
-            method = str(self.method_name).replace("finetune", "distill")
-            runs = [run for run in runs_of(self.scene_dir, method) if run[1].complete]
-            if not runs:
-                raise StageError(
-                    f"No finished {method} in {self.scene_dir} to start from. Make it: ns-train {method} --data …, or "
-                    "name one: --student FOLDER"
-                )
-            # The latest of this partition; failing that the latest, whose partition is then told.
-            folder, record = next((run for run in runs if run[1].partition == partition.fingerprint), runs[0])
-        if record.partition != partition.fingerprint:
-            raise StageError(
-                f"The student in {folder} was distilled for partition {record.partition}; the current one is "
-                f"{partition.fingerprint}."
-            )
-        self.go_on_from(folder, record, stage)
-        self.student = folder
-        stage.inputs = {"student": record.fingerprint}
+    @property
+    def inputs(self) -> FinetuneInputs:
+        return FinetuneInputs(self)
 
 
 @dataclass
@@ -324,80 +158,13 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
     pipeline: EnsemblePipelineConfig = field(default_factory=EnsemblePipelineConfig)  # type: ignore[assignment]
     """Settings of data and model."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def carry_over(self) -> None:
+        super().carry_over()
         self.pipeline.datamanager.sort_by_group = False
 
-    def find_inputs(self, partition: Partition, stage: Stage) -> None:
-        # The experts are what they are: the settings of one replace the model's, and the others have to match it.
-        named = [run_folder(path) for path in self.experts]
-        runs = runs_of(self.scene_dir, str(self.method_name).replace("ensemble", "expert"), group=1)
-        for folder in named[:1] or [folder for folder, _ in runs[:1]]:
-            settings = Stage.load(folder).settings.get("model", {})
-            expert = rebuild_config(settings, folder)
-            for name in settings:
-                setattr(self.pipeline.model, name, getattr(expert, name))
-        super().find_inputs(partition, stage)
-        mine = model_settings(self.pipeline.model)
-        for folder in self.experts:
-            if not same_shape(Stage.load(folder).settings.get("model", {}), mine):
-                raise StageError(f"The expert in {folder} is a model of another size or kind than that of group 1.")
-        self.pipeline.model.groups = partition.num_groups
-        stage.settings = stage_settings(self)
-        stage.total_steps = 1
-
-
-SHAPE = (
-    "grid_base_resolution", "grid_feature_dim", "multiscale_res", "linear_decoder", "linear_decoder_layers",
-    "proposal_resolutions", "proposal_feature_dim", "is_contracted", "scene_radius",
-)  # fmt: skip
-"""Model settings without which weights mean something else."""
-
-
-def same_shape(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
-    """Whether weights of one model can be those of the other."""
-    return all(one.get(name) == other.get(name) for name in SHAPE)
-
-
-def stage_settings(config: DaCTrainerConfig) -> Dict[str, Any]:
-    """All settings that decide a run's result, as JSON."""
-    manager, model = config.pipeline.datamanager, config.pipeline.model
-    settings = {
-        "model": model_settings(model),
-        "rays": manager.train_num_rays_per_batch,
-        "resolution": manager.camera_res_scale_factor,
-        "data": {**asdict(manager.dataparser), "data": config.data_digest},
-        "optimizers": {
-            name: {"optimizer": asdict(group["optimizer"]), "scheduler": asdict(group["scheduler"])}
-            for name, group in config.optimizers.items()
-        },
-        "mixed_precision": config.mixed_precision,
-    }
-    if hasattr(model, "distillation"):
-        settings["distillation"] = asdict(model.distillation)
-    return as_json(settings)
-
-
-def digest_of(outputs: DataparserOutputs) -> str:
-    """Tells views apart: by poses, intrinsics, and names and sizes of the photos' files."""
-    cameras = outputs.cameras
-    digest = hashlib.sha256()
-    for tensor in (cameras.camera_to_worlds, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
-        digest.update(tensor.float().numpy().tobytes())
-    for path in outputs.image_filenames:
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def as_json(value: Any) -> Any:
-    """Settings as JSON knows them; classes by their name, paths as text."""
-    if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if isinstance(value, type):
-        return value.__name__
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+    @property
+    def inputs(self) -> EnsembleInputs:
+        return EnsembleInputs(self)
 
 
 def flattened(value: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
@@ -422,14 +189,23 @@ class DaCTrainer(Trainer):
     config: DaCTrainerConfig
     latest: Tuple[Tensor, Dict[str, Tensor]]
     """Loss and metrics of the latest step, on the device."""
+    in_loop = False
+    """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
+
+    def __init__(self, config: DaCTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        if not config.inputs.resolved:
+            # From Python, where no command has saved the configuration first.
+            config.save_config()
+        assert config.stage is not None
+        self.stage = config.stage
+        super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        assert self.config.stage is not None, "the record is filled in by DaCTrainerConfig.prepare"
-        self.stage = self.config.stage
         try:
             super().setup(test_mode)
         except UserError as error:
             raise SystemExit(f"\n{error}") from None
+        self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
         self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
@@ -472,6 +248,10 @@ class DaCTrainer(Trainer):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizers"][name]["state"]})
 
     def train_iteration(self, step: int) -> Any:
+        if not self.in_loop:
+            self.pipeline.train()
+            for callback in self.callbacks:
+                callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
         output = super().train_iteration(step)
         self.latest = output[0], output[2]
         return output
@@ -489,6 +269,7 @@ class DaCTrainer(Trainer):
         self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
         # nerfstudio would run this many steps on top of those it resumes from.
         self.config.max_num_iterations = total - self._start_step
+        self.in_loop = True
         try:
             with stop_requests() as self.request:
                 super().train()
@@ -496,7 +277,7 @@ class DaCTrainer(Trainer):
                     # Too late to stop short of the total, which is saved by now; in time for what would come next.
                     raise Interrupted(self.request.signal, total)
         finally:
-            self.config.max_num_iterations = total
+            self.config.max_num_iterations, self.in_loop = total, False
 
     def save_and_stop(self, step: int) -> None:
         """After a training step: save it and stop, if somebody has asked to.
@@ -551,7 +332,6 @@ class EnsembleTrainer(DaCTrainer):
 
     def train(self) -> None:
         assert isinstance(self.pipeline.model, EnsembleModel)
-        self._clock, self._seconds_before = time.perf_counter(), 0.0
         self.save_checkpoint(0)
         CONSOLE.print(f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")
 

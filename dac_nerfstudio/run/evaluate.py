@@ -56,7 +56,7 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
         "stage": stage.fingerprint,
         "partition": partition,
         "split": "test",
-        "views_of": config.test_digest(),
+        "views_of": config.inputs.test_digest(),
         "most": job.score_most,
     }
     if path.exists():

@@ -76,7 +76,7 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
         model.groups = Partition.load(run_dir / PARTITION).num_groups
     config.data = manager.data = data
     manager.group = stage.group
-    config.read_views()
+    config.inputs.read_views()
     if config.data_digest != digest:
         raise StageError(f"The run in {run_dir} was trained on other photos than those in {data}. Name its own: --data")
     return config

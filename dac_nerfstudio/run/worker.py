@@ -89,17 +89,17 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
         warnings.simplefilter("always")
         if before is None and plan.partition is not None:
             partition = Partition.load(plan.partition)
-            check_views(partition, config.views_to_divide(), plan.partition)
+            check_views(partition, config.inputs.training_views(), plan.partition)
             publish(partition, plan.scene_dir)
             plot_partition(partition, plan.scene_dir / PICTURE)
         elif kept:
-            partition = config.find_partition()
+            partition, _ = config.inputs.find_partition(config.inputs.training_views())
             if not (plan.scene_dir / PICTURE).exists():
                 plot_partition(partition, plan.scene_dir / PICTURE)
         else:
             settings = divide_settings(before, plan.request.divide, plan.recipe.softness)
             partition, _ = divide_scene(
-                config.views_to_divide(), plan.scene_dir, read_test_views(config.data_path), **settings
+                config.inputs.training_views(), plan.scene_dir, read_test_views(config.inputs.data), **settings
             )
     warned = dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning)
     text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PICTURE}"
@@ -109,7 +109,7 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
 def train(job: Job, plan: Plan, tell: Tell) -> None:
     """Train, unless a finished run with the same settings and inputs is there; go on where one was interrupted."""
     config = with_data(parse(job.arguments))
-    config.prepare()
+    config.inputs.resolve()
     assert config.stage is not None
     state, text = take_up(job.run_dir, config)
     if state != "kept":
@@ -165,7 +165,7 @@ def examine(job: Job, plan: Plan, tell: Tell) -> None:
         elif other.kind == "train":
             try:
                 config = with_data(parse(other.arguments))
-                config.prepare()
+                config.inputs.resolve()
                 assert config.stage is not None
                 state, why = decide(other.run_dir, config.stage)
             except UserError as error:

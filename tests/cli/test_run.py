@@ -436,7 +436,7 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
         "stage": stage.fingerprint,
         "partition": stage.partition,
         "split": "test",
-        "views_of": config.test_digest(),
+        "views_of": config.inputs.test_digest(),
         "most": job.score_most,
     }
     write_json(job.run_dir / "evaluation.json", {**made_from, "left_out": {"lpips": "no weights"}, "views": []})

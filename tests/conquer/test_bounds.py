@@ -86,9 +86,9 @@ def test_stages_record_what_the_data_decided_unless_the_user_did(
     config: DaCTrainerConfig | DistillTrainerConfig = copy.deepcopy(registered.config)  # type: ignore[attr-defined]
     config.data = config.pipeline.datamanager.data = demo
     assert config.pipeline.model.scene_radius is None
-    config.find_scene_radius()
+    config.inputs.find_scene_radius(config.inputs.read_views())
     assert config.pipeline.model.scene_radius == scene_radius(read_views(demo))[0] == 1.3
     assert "scene radius 1.3: by the photos' alpha" in capsys.readouterr().out
     config.pipeline.model.scene_radius = 0.9
-    config.find_scene_radius()
+    config.inputs.find_scene_radius(config.inputs.read_views())
     assert config.pipeline.model.scene_radius == 0.9

@@ -1,0 +1,360 @@
+"""What a run is made from: data, partition, trunk, experts, student. Found, checked, and told in the run's record.
+
+Cameras take one way from the data to a group:
+
+* nerfstudio's data parser says which views are trained on;
+* the data's own files add what they know of these views, in their own frame and order, and the points that they share;
+* these views are divided, once for a scene, or are those of its current partition;
+* a copy of that partition lies in the run's folder. It is the one that data manager, evaluation and rendering read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from dac_nerfstudio.conquer.bounds import scene_radius
+from dac_nerfstudio.conquer.datamanager import DaCDataManager, views_of
+from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
+from dac_nerfstudio.conquer.models import StudentModelConfig
+from dac_nerfstudio.errors import PartitionError, StageError
+from dac_nerfstudio.kplanes.decoders import resolve_implementation
+from dac_nerfstudio.kplanes.model import RADIUS
+from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
+from dac_nerfstudio.naming import MethodName
+from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
+from dac_nerfstudio.stage import Stage, versions
+
+Config = Any
+"""One of the configurations in `dac_nerfstudio.conquer.trainer`, which stand above this module."""
+
+
+class Inputs:
+    """What a baseline or a trunk is made from: the photos alone. Their views have groups all the same.
+
+    Args:
+        config: the run's settings, in which is noted what is found.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def resolve(self) -> Partition:
+        """Find and check all that the run is made from, and make its record, ``config.stage``.
+
+        Nothing is written but the scene's partition, where there is none yet.
+
+        Returns:
+            The partition of the training views.
+
+        Raises:
+            UserError: something that the user must mend.
+        """
+        config, manager, model = self.config, self.config.pipeline.datamanager, self.config.pipeline.model
+        # As ns-train does; from Python, settings may have been changed since they were first carried over.
+        manager.data = manager.data or config.data
+        config.set_timestamp()
+        config.carry_over()
+        self.check_background()
+        model.implementation = resolve_implementation(model.implementation, config.machine.device_type == "cuda")
+        views = self.read_views()
+        partition, _ = self.find_partition(as_recorded(self.data, views))
+        self.find_scene_radius(views)
+        manager.partition = config.get_base_dir() / PARTITION
+        config.stage = self.record(partition)
+        self.find_runs(partition, config.stage)
+        return partition
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the record is there and one of the configuration as it is now."""
+        stage = self.config.stage
+        if stage is None or self.config.pipeline.datamanager.partition != self.config.get_base_dir() / PARTITION:
+            return False
+        now = self.record()
+        names = ("method", "scene", "settings", "seed", "total_steps")
+        return all(getattr(stage, name) == getattr(now, name) for name in names)
+
+    def record(self, partition: Partition | None = None) -> Stage:
+        """A record of what the configuration says, with neither inputs nor steps yet."""
+        config = self.config
+        return Stage(
+            method=str(config.method_name),
+            scene=str(config.experiment_name),
+            settings=self.settings(),
+            seed=config.machine.seed,
+            total_steps=config.max_num_iterations,
+            partition=None if partition is None else partition.fingerprint,
+            versions=versions(),
+        )
+
+    def settings(self) -> Dict[str, Any]:
+        """All settings that decide the result, as JSON."""
+        config, manager = self.config, self.config.pipeline.datamanager
+        optimizers = {
+            name: {"optimizer": asdict(group["optimizer"]), "scheduler": asdict(group["scheduler"])}
+            for name, group in config.optimizers.items()
+        }
+        settings = {
+            "model": model_settings(config.pipeline.model),
+            "rays": manager.train_num_rays_per_batch,
+            "resolution": manager.camera_res_scale_factor,
+            "data": {**asdict(manager.dataparser), "data": config.data_digest},
+            "optimizers": optimizers,
+            "mixed_precision": config.mixed_precision,
+        }
+        if isinstance(config.pipeline.model, StudentModelConfig):
+            settings["distillation"] = asdict(config.pipeline.model.distillation)
+        return as_json(settings)
+
+    def find_runs(self, partition: Partition, stage: Stage) -> None:
+        """Find and check the runs that this one is made from, and tell them in the record."""
+
+    # Photos
+
+    def check_background(self) -> None:
+        """Make sure that photos and predictions are composited on the same colours.
+
+        Raises:
+            StageError: they are not.
+        """
+        colour = getattr(self.config.pipeline.datamanager.dataparser, "alpha_color", None)
+        if colour is not None and self.config.pipeline.model.background_color == "random":
+            raise StageError(
+                f"The data parser puts the photos on {colour} before training, while the model is trained on random "
+                f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their "
+                "alpha: end the command with blender-data --alpha-color None"
+            )
+
+    @property
+    def data(self) -> Path:
+        """Where the scene's data lie."""
+        manager = self.config.pipeline.datamanager
+        return Path(manager.data or manager.dataparser.data)
+
+    def parsed(self, split: str) -> DataparserOutputs:
+        """What nerfstudio's data parser says of a split."""
+        parser = replace(self.config.pipeline.datamanager.dataparser, data=self.data).setup()
+        return parser.get_dataparser_outputs(split=split)
+
+    def training_views(self) -> Views:
+        """The views that are trained on, as the data's own files know them: these are divided.
+
+        Raises:
+            PartitionError: the data cannot be read, or lack photos.
+        """
+        return as_recorded(self.data, self.read_views())
+
+    def read_views(self) -> Views:
+        """The views that are trained on, in the model's frame; ``config.data_digest`` tells them from others.
+
+        Raises:
+            PartitionError: the data cannot be read, or lack photos.
+        """
+        config, data = self.config, self.data
+        # Whoever trains with a data manager of his own may have the data in memory.
+        of_files = config.pipeline.datamanager._target is DaCDataManager
+        if of_files and not data.exists():
+            raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
+        try:
+            outputs = self.parsed("train")
+        except (OSError, AssertionError, KeyError, ValueError, RuntimeError) as error:
+            raise PartitionError(
+                f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its "
+                f"name ends the command, as in: ns-train {config.method_name} --data {data} blender-data"
+            ) from None
+        missing = [str(path) for path in outputs.image_filenames if of_files and not path.exists()]
+        if missing:
+            raise PartitionError(
+                f"{len(missing)} of {len(outputs.image_filenames)} training photos are missing: {listing(missing)}. "
+                "Put them back, or take them out of the data's list of views."
+            )
+        config.data_digest = digest_of(outputs)
+        views = views_of(outputs, data)
+        return views if of_files else replace(views, photos=None)
+
+    def find_scene_radius(self, views: Views) -> None:
+        """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike.
+
+        Args:
+            views: the training views in the model's frame.
+        """
+        model = self.config.pipeline.model
+        if model.scene_radius is None and model.is_contracted:
+            model.scene_radius = RADIUS
+        elif model.scene_radius is None:
+            model.scene_radius, why = scene_radius(views)
+            CONSOLE.print(f"scene radius {model.scene_radius}: {why}")
+
+    def test_digest(self) -> str:
+        """Tells the test views apart from others.
+
+        Raises:
+            FileNotFoundError: there are none.
+        """
+        return digest_of(self.parsed("test"))
+
+    # Groups
+
+    def find_partition(self, views: Views) -> Tuple[Partition, Path]:
+        """The partition that was asked for, or the scene's, which is made if there is none; and its file.
+
+        Raises:
+            PartitionError: it is of other views or another number of groups, or the views cannot be divided.
+        """
+        config = self.config
+        if config.partition is not None:
+            partition, path = Partition.load(config.partition), config.partition
+            check_views(partition, views, path)
+        else:
+            partition, path = find_or_divide(config.scene_dir, views, groups=config.groups or 4)
+        if config.groups not in (None, partition.num_groups):
+            raise PartitionError(
+                f"--groups {config.groups}, but {path} has {partition.num_groups} groups. Divide again: dac split "
+                f"--data {self.data} --groups {config.groups}, or use another --experiment-name."
+            )
+        return partition, path
+
+    # Runs
+
+    def go_on_from(self, folder: Path, record: Stage, stage: Stage) -> None:
+        """Check that the run can start from another one; tell the steps that its model then has behind it.
+
+        Raises:
+            StageError: that one is not finished, is a model of another shape, or has no checkpoint.
+        """
+        if not record.complete:
+            raise StageError(f"The run in {folder} stopped at step {record.steps} of {record.total_steps}.")
+        if not same_shape(record.settings.get("model", {}), model_settings(self.config.pipeline.model)):
+            raise StageError(
+                f"The run in {folder} is a model of another size or kind than the one that is to start from it. Give "
+                "both the same --pipeline.model settings."
+            )
+        latest_checkpoint(folder)
+        stage.first_step = self.config.pipeline.first_step = record.first_step + record.steps
+
+
+class ExpertInputs(Inputs):
+    """What an expert is made from: the photos of its group, and perhaps a trunk."""
+
+    def find_runs(self, partition: Partition, stage: Stage) -> None:
+        config, groups = self.config, partition.num_groups
+        if config.group is None or not 1 <= config.group <= groups:
+            found = "no group was named" if config.group is None else f"there is no group {config.group}"
+            raise StageError(
+                f"The views are divided into {groups} groups and {found}. Add --group K, K from 1 to {groups}."
+            )
+        stage.group = config.group
+        stage.inputs = {"partition": partition.fingerprint}
+        if config.trunk is not None:
+            config.trunk = run_folder(config.trunk)
+            trunk = Stage.load(config.trunk)
+            if MethodName.parse(trunk.method).stage not in ("trunk", "baseline"):
+                raise StageError(
+                    f"{config.trunk} holds a {trunk.method}; experts start from a dac-trunk or a baseline."
+                )
+            if trunk.settings.get("data") != stage.settings["data"]:
+                raise StageError(f"The trunk in {config.trunk} has seen other photos than those in {self.data}.")
+            self.go_on_from(config.trunk, trunk, stage)
+            stage.inputs["trunk"] = trunk.fingerprint
+
+
+class DistillInputs(Inputs):
+    """What a distilled student is made from: the experts of all groups."""
+
+    def find_runs(self, partition: Partition, stage: Stage) -> None:
+        config = self.config
+        found = find_experts(
+            config.scene_dir, partition.fingerprint, partition.num_groups, config.experts, config.pipeline.model
+        )
+        config.experts = config.pipeline.experts = tuple(folder for folder, _ in found)
+        stage.inputs = {f"expert-{record.group}": record.fingerprint for _, record in found}
+        stage.inputs["partition"] = partition.fingerprint
+
+
+class EnsembleInputs(DistillInputs):
+    """What an ensemble is made from: the experts of all groups, whose settings are its own."""
+
+    def record(self, partition: Partition | None = None) -> Stage:
+        return replace(super().record(partition), total_steps=1)
+
+    def find_runs(self, partition: Partition, stage: Stage) -> None:
+        config, model = self.config, self.config.pipeline.model
+        # The experts are what they are: the settings of one replace the model's, and the others have to match it.
+        named = [run_folder(path) for path in config.experts]
+        method = MethodName.parse(str(config.method_name)).beside("expert")
+        runs = runs_of(config.scene_dir, method, group=1)
+        for folder in named[:1] or [folder for folder, _ in runs[:1]]:
+            settings = Stage.load(folder).settings.get("model", {})
+            expert = rebuild_config(settings, folder)
+            for name in settings:
+                setattr(model, name, getattr(expert, name))
+        super().find_runs(partition, stage)
+        for folder in config.experts:
+            if not same_shape(Stage.load(folder).settings.get("model", {}), model_settings(model)):
+                raise StageError(f"The expert in {folder} is a model of another size or kind than that of group 1.")
+        model.groups = partition.num_groups
+        stage.settings = self.settings()
+
+
+class FinetuneInputs(Inputs):
+    """What a fine-tuned student is made from: the photos and the distilled student."""
+
+    def find_runs(self, partition: Partition, stage: Stage) -> None:
+        folder, record = self.find_student(partition)
+        if record.partition != partition.fingerprint:
+            raise StageError(
+                f"The student in {folder} was distilled for partition {record.partition}; the current one is "
+                f"{partition.fingerprint}."
+            )
+        self.go_on_from(folder, record, stage)
+        self.config.student = folder
+        stage.inputs = {"student": record.fingerprint}
+
+    def find_student(self, partition: Partition) -> Tuple[Path, Stage]:
+        """The run that was named, or the scene's latest distilled student.
+
+        Raises:
+            StageError: there is none.
+        """
+        config = self.config
+        if config.student is not None:
+            folder = run_folder(config.student)
+            return folder, Stage.load(folder)
+        method = MethodName.parse(str(config.method_name)).beside("distill")
+        runs = [run for run in runs_of(config.scene_dir, method) if run[1].complete]
+        if not runs:
+            raise StageError(
+                f"No finished {method} in {config.scene_dir} to start from. Make it: ns-train {method} --data …, or "
+                "name one: --student FOLDER"
+            )
+        # The latest of this partition; failing that the latest, whose partition is then told.
+        return next((run for run in runs if run[1].partition == partition.fingerprint), runs[0])
+
+
+def digest_of(outputs: DataparserOutputs) -> str:
+    """Tells views apart: by poses, intrinsics, and names and sizes of the photos' files."""
+    cameras = outputs.cameras
+    digest = hashlib.sha256()
+    for tensor in (cameras.camera_to_worlds, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
+        digest.update(tensor.float().numpy().tobytes())
+    for path in outputs.image_filenames:
+        size = path.stat().st_size if path.exists() else 0
+        digest.update(f"{path.name} {size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def as_json(value: Any) -> Any:
+    """Settings as JSON knows them; classes by their name, paths as text."""
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, type):
+        return value.__name__
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

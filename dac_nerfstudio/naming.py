@@ -1,0 +1,41 @@
+"""Names of the registered methods: ``dac-<stage>`` for bounded synthetic scenes, ``dac-<stage>-360`` for real ones."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from dac_nerfstudio.errors import StageError
+
+UNBOUNDED = "-360"
+"""Suffix of the methods for real, unbounded scenes."""
+
+
+class MethodName(NamedTuple):
+    """A method's name in its two parts; as text, the name."""
+
+    stage: str
+    """What is trained: baseline, trunk, expert, distill, finetune or ensemble."""
+    suffix: str = ""
+    """For which kind of scene: empty, or ``UNBOUNDED``."""
+
+    def __str__(self) -> str:
+        return f"dac-{self.stage}{self.suffix}"
+
+    @classmethod
+    def parse(cls, name: str) -> MethodName:
+        """Take a name apart.
+
+        Raises:
+            StageError: it is the name of somebody else's method.
+        """
+        found = re.fullmatch(rf"dac-([a-z]+)({UNBOUNDED})?", name)
+        if found is None:
+            raise StageError(
+                f"{name} is not a method of this project: those are called dac-<stage> or dac-<stage>-360."
+            )
+        return cls(found[1], found[2] or "")
+
+    def beside(self, stage: str) -> MethodName:
+        """The method that trains another stage for the same kind of scene."""
+        return self._replace(stage=stage)
