@@ -17,7 +17,7 @@ class MethodName(NamedTuple):
     stage: str
     """What is trained: baseline, trunk, expert, distill, finetune or ensemble."""
     suffix: str = ""
-    """For which kind of scene: empty, or ``UNBOUNDED``."""
+    """The kind of scene: empty for bounded ones, or ``UNBOUNDED``."""
 
     def __str__(self) -> str:
         return f"dac-{self.stage}{self.suffix}"

@@ -48,7 +48,7 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     """Share of each batch's rays that start from new cameras, between the training cameras, and are answered by the
     experts; for students."""
     seed: tyro.conf.Suppress[int] = 42
-    """Of the draw of pixels; derived from --machine.seed and the method."""
+    """Seed of the draw of pixels; derived from --machine.seed and the method."""
 
 
 ROOM = 0.25

@@ -1,4 +1,4 @@
-"""What a run is made from: data, partition, trunk, experts, student. Found, checked, and told in the run's record.
+"""What a run is made from: data, partition, trunk, experts, student. Found, checked, and noted in the run's record.
 
 Cameras take one way from the data to a group:
 
@@ -113,7 +113,7 @@ class Inputs:
         return as_json(settings)
 
     def find_runs(self, partition: Partition, stage: Stage) -> None:
-        """Find and check the runs that this one is made from, and tell them in the record."""
+        """Find and check the runs that this one is made from, and note them in the record."""
 
     # Photos
 
@@ -223,7 +223,7 @@ class Inputs:
     # Runs
 
     def go_on_from(self, folder: Path, record: Stage, stage: Stage) -> None:
-        """Check that the run can start from another one; tell the steps that its model then has behind it.
+        """Check that the run can start from another one; note the steps that its model then has behind it.
 
         Raises:
             StageError: that one is not finished, is a model of another shape, or has no checkpoint.
@@ -333,7 +333,7 @@ class FinetuneInputs(Inputs):
                 f"No finished {method} in {config.scene_dir} to start from. Make it: ns-train {method} --data …, or "
                 "name one: --student FOLDER"
             )
-        # The latest of this partition; failing that the latest, whose partition is then told.
+        # The latest of this partition; failing that the latest, which is refused with its partition's name.
         return next((run for run in runs if run[1].partition == partition.fingerprint), runs[0])
 
 

@@ -17,7 +17,7 @@ from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 from dac_nerfstudio.kplanes.proposals import opacity
 
 Teachers = Callable[[RayBundle, Float[Tensor, "3"]], Answer]
-"""From rays sorted by group and the background's colour to the teachers' answer."""
+"""A function that takes rays sorted by group and the background's colour to the teachers' answer."""
 
 
 class ExpertModel(KPlanesModel):
@@ -71,7 +71,7 @@ class StudentModel(KPlanesModel):
 
     config: StudentModelConfig
     teachers: Optional[Teachers] = None
-    """Set by the pipeline for training; no module, so neither saved nor trained with the student."""
+    """The teachers, which the pipeline sets for training. They are no module, so neither saved nor trained with it."""
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
         outputs = super().get_outputs(ray_bundle)

@@ -92,7 +92,7 @@ class DaCPipeline(VanillaPipeline):
             output_path: where nerfstudio's pictures go, if anywhere.
             only_group: pass over the views of other groups.
             most: score one view in so many that no more than this are scored, the first included.
-            progress: told the views done and their total after each; a bar is drawn without it.
+            progress: called after each view with the number of views done and their total; without it a bar is drawn.
             pairs: folder for photo and rendering of each view, side by side; a view's ``pair`` is its file there.
         """
         self.eval()

@@ -49,8 +49,8 @@ class DaCTrainerConfig(TrainerConfig):
         self.carry_over()
 
     def carry_over(self) -> None:
-        """Set what follows from other settings: nerfstudio builds schedules, data manager and pipeline, and ns-eval
-        all of them, from settings of their own."""
+        """Copy settings to where they are read: nerfstudio builds schedules, data manager and pipeline from settings of
+        their own, and ns-eval has no others."""
         for group in self.optimizers.values():
             group["scheduler"].max_steps = self.max_num_iterations
         # A stage that follows another must not replay its pixels and jitter.
@@ -176,8 +176,8 @@ def flattened(value: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
         yield path, value
 
 
-def told(stage: Stage) -> str:
-    """What a run is, in words."""
+def in_words(stage: Stage) -> str:
+    """What a run is, in words: its method, its group, and what it was made from."""
     group = f", group {stage.group}" if stage.group else ""
     made_from = "".join(f", {name} {fingerprint}" for name, fingerprint in stage.inputs.items())
     return f"{stage.method}{group}{made_from}"
@@ -219,7 +219,9 @@ class DaCTrainer(Trainer):
         source = run_folder(named)
         earlier = Stage.load(source)
         if (earlier.method, earlier.group, earlier.inputs) != (self.stage.method, self.stage.group, self.stage.inputs):
-            raise StageError(f"Cannot go on from {source}: it holds {told(earlier)}. This run is {told(self.stage)}.")
+            raise StageError(
+                f"Cannot go on from {source}: it holds {in_words(earlier)}. This run is {in_words(self.stage)}."
+            )
         now = dict(flattened(self.stage.settings))
         differing = [
             f"{name} {value}"
@@ -262,7 +264,7 @@ class DaCTrainer(Trainer):
         if self._start_step >= total:
             CONSOLE.print(f"Nothing to train: the checkpoint has all {total} steps. More with --max-num-iterations.")
             if (self.checkpoint_dir / f"step-{self._start_step - 1:09d}.ckpt").exists():
-                # Stopped after the last checkpoint was there and before the record told so.
+                # Stopped after the last checkpoint was there and before the record said so.
                 self.stage.steps = self._start_step
                 self.stage.save(self.base_dir)
             return
@@ -337,4 +339,4 @@ class EnsembleTrainer(DaCTrainer):
 
 
 DistillTrainer = DaCTrainer
-"""Under this name in the config.yml of runs that were made when teachers came with the trainer."""
+"""The name in config.yml of runs that were made when teachers came with the trainer."""

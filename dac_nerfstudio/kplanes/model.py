@@ -103,14 +103,14 @@ RADIUS = 1.3
 """Half the side of a scene's box unless something else is known: the reference's for NeRF-synthetic."""
 
 SHARE_FOR_RENDERING = 0.25
-"""Of a GPU's free memory."""
+"""Share of a GPU's free memory that a chunk may take."""
 ROOM_FOR_RENDERING = 100_000_000
 """Bytes on the CPU, which gets slower with more: what a chunk computes is then no longer in its caches."""
 
 FEWEST_RAYS = 16
-"""At a time, whatever the room."""
+"""So many rays are rendered at a time, whatever the room."""
 SAMPLE_NUMBERS = 24
-"""Of each sample of any level: position, bin, density, weight and so on, with what is made on the way."""
+"""Numbers that a sample of any level holds: position, bin, density, weight and so on, with what is made on the way."""
 
 
 def numbers_per_ray(config: KPlanesModelConfig) -> int:
