@@ -7,7 +7,7 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, Literal, Optional, Tuple, Type
+from typing import Any, Dict, Literal, Optional, Tuple, Type
 
 import torch
 import tyro
@@ -25,7 +25,7 @@ from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineCo
 from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.stage import Stage, flattened
 
 
 @dataclass
@@ -167,15 +167,6 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
         return EnsembleInputs(self)
 
 
-def flattened(value: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
-    """Settings as pairs of a dotted name and a value."""
-    if isinstance(value, dict):
-        for name in value:
-            yield from flattened(value[name], f"{path}.{name}".lstrip("."))
-    else:
-        yield path, value
-
-
 def in_words(stage: Stage) -> str:
     """What a run is, in words: its method, its group, and what it was made from."""
     group = f", group {stage.group}" if stage.group else ""
@@ -222,10 +213,10 @@ class DaCTrainer(Trainer):
             raise StageError(
                 f"Cannot go on from {source}: it holds {in_words(earlier)}. This run is {in_words(self.stage)}."
             )
-        now = dict(flattened(self.stage.settings))
+        now = flattened(self.stage.settings)
         differing = [
             f"{name} {value}"
-            for name, value in flattened(earlier.settings)
+            for name, value in flattened(earlier.settings).items()
             if now.get(name) != value and not name.endswith(".max_steps")  # the length may change
         ] + [f"seed {earlier.seed}"] * (earlier.seed != self.stage.seed)
         if differing:
