@@ -9,6 +9,9 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 Flags = Mapping[str, Any]
 """Flags of ``ns-train``: names without the dashes in front; values are text, numbers, true or false, or several."""
 
+DECODER = "pipeline.model.linear-decoder"
+"""Flag that chooses the decoder: the explicit one, or else the hybrid."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -29,6 +32,12 @@ class Recipe:
     in the one and starting again, where that cosine would then be, in the other, as in the paper."""
     softness: float = 0.0
     """Share of an expert's rays that come from other groups' views."""
+    independent: bool = False
+    """Whether experts differ in more than their views: each has a seed of its own, and every second the other decoder,
+    so that they seldom err alike. They have no trunk in common then."""
+    novel_share: float = 0.0
+    """Share of fine-tuning's rays that start from new cameras and are answered by the experts, so that the student does
+    not forget what they know."""
     score_most: int = 1000000
     """Score no more test views than this, evenly spread."""
 
@@ -44,6 +53,18 @@ class Recipe:
             real: whether the method is one for real scenes.
         """
         return {**self.flags, **(self.real_flags if real else {}), **self._schedule(stage)}
+
+    def expert_flags(self, group: int, seed: int) -> Flags:
+        """What sets the expert of a group apart from the others besides its views.
+
+        Args:
+            group: counted from 1.
+            seed: the whole run's.
+        """
+        if not self.independent:
+            return {}
+        linear = self.flags.get(DECODER, True)
+        return {"machine.seed": seed + 1000 * group, DECODER: linear if group % 2 else not linear}
 
     def _schedule(self, stage: str) -> Flags:
         """How long a stage trains, and along which part of the cosine."""
@@ -74,7 +95,7 @@ def _of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Fla
 SMALL_MODEL: Flags = {
     "pipeline.model.grid-base-resolution": 32,
     "pipeline.model.grid-feature-dim": 16,
-    "pipeline.model.linear-decoder": False,
+    DECODER: False,
     "pipeline.model.proposal-resolutions": 64,
     "pipeline.model.num-proposal-samples": 48,
     "pipeline.model.num-samples": 20,

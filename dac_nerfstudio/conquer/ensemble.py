@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
@@ -34,16 +34,18 @@ LEAST_WEIGHT = 0.01
 
 @dataclass
 class EnsembleModelConfig(KPlanesModelConfig):
-    """Settings of the experts, which all share them."""
+    """Settings of an ensemble: near, far and background are those that all experts share."""
 
     _target: Type = field(default_factory=lambda: EnsembleModel)
     """Target class to instantiate."""
-    groups: tyro.conf.Suppress[int] = 0
-    """Number of experts; set from the partition."""
+    experts: tyro.conf.Suppress[Tuple[KPlanesModelConfig, ...]] = ()
+    """Settings of each expert; set from their records."""
+    groups: tyro.conf.Suppress[Tuple[int, ...]] = ()
+    """Group of each expert, counted from 1; set from their records."""
 
 
 class EnsembleModel(KPlanesModel):
-    """As many K-Planes models as groups. Nothing in it is trained."""
+    """K-Planes models of any sizes, one or several for each group. Nothing in it is trained."""
 
     config: EnsembleModelConfig
     blend: Optional[Blend] = None
@@ -56,29 +58,36 @@ class EnsembleModel(KPlanesModel):
         super().populate_modules()
         # Of the body only the renderers are needed; the fields are the experts'.
         del self.field, self.proposal_networks
-        names = [f.name for f in fields(KPlanesModelConfig) if f.name != "_target"]
-        config = KPlanesModelConfig(**{name: getattr(self.config, name) for name in names})
         self.experts = nn.ModuleList(
-            ExpertModel(config, self.scene_box, self.num_train_data) for _ in range(self.config.groups)
+            ExpertModel(config, self.scene_box, self.num_train_data) for config in self.config.experts
         )
         self.register_buffer("sharpness", torch.tensor(float("inf")))
 
-    def expert(self, group: int) -> ExpertModel:
-        """The expert of a group, counted from 1."""
-        expert = self.experts[group - 1]
+    def expert(self, number: int) -> ExpertModel:
+        """One of the experts, counted from 0."""
+        expert = self.experts[number]
         assert isinstance(expert, ExpertModel)
         return expert
 
     def rays_at_a_time(self) -> int:
-        return self.expert(1).rays_at_a_time()
+        return min(self.expert(number).rays_at_a_time() for number in range(len(self.experts)))
 
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {}
 
-    def weights(self, camera_to_worlds: Float[Tensor, "cameras 3 4"]) -> Float[Tensor, "cameras groups"]:
-        """Weights of the experts at each camera, those of little weight left out."""
+    def weights(
+        self, camera_to_worlds: Float[Tensor, "cameras 3 4"], sharpness: Optional[float] = None
+    ) -> Float[Tensor, "cameras experts"]:
+        """Weights of the experts at each camera; those of little weight are left out, and those of one group share its.
+
+        Args:
+            camera_to_worlds: poses in the model's frame.
+            sharpness: another one than the model's.
+        """
         assert self.blend is not None
-        weights = self.blend(camera_to_worlds, float(self.sharpness))
+        groups = torch.tensor(self.config.groups) - 1
+        of_groups = self.blend(camera_to_worlds, float(self.sharpness) if sharpness is None else sharpness)
+        weights = (of_groups / groups.bincount(minlength=of_groups.shape[1]))[:, groups]
         weights = torch.where(weights < LEAST_WEIGHT, 0, weights)
         return weights / weights.sum(dim=-1, keepdim=True)
 
@@ -86,20 +95,21 @@ class EnsembleModel(KPlanesModel):
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Dict[str, Tensor]:
         (weights,) = self.weights(camera.camera_to_worlds.view(-1, 3, 4)[:1])
         asked = weights.nonzero()[:, 0].tolist()
-        answers = [self.expert(number + 1).get_outputs_for_camera(camera, obb_box) for number in asked]
+        answers = [self.expert(number).get_outputs_for_camera(camera, obb_box) for number in asked]
         outputs = blended(answers, weights[asked])
-        return {**outputs, "group": torch.full_like(outputs["depth"], int(weights.argmax()) + 1)}
+        group = self.config.groups[int(weights.argmax())]
+        return {**outputs, "group": torch.full_like(outputs["depth"], group)}
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
         """Rays without a camera are answered one by one, each as if a camera stood at its origin and looked along it.
         They have no disagreement."""
         weights = self.weights(poses_of(ray_bundle)).to(ray_bundle.origins.device)
         outputs: Dict[str, Tensor] = {}
-        for group, weight in enumerate(weights.T, start=1):
+        for number, weight in enumerate(weights.T):
             mine = weight > 0
             if not mine.any():
                 continue
-            for name, value in self.expert(group).get_outputs(ray_bundle[mine]).items():
+            for name, value in self.expert(number).get_outputs(ray_bundle[mine]).items():
                 total = outputs.setdefault(name, value.new_zeros(len(weight), *value.shape[1:]))
                 total[mine] += weight[mine, None] * value
         return outputs
@@ -219,7 +229,7 @@ class EnsemblePipeline(DaCPipeline):
         if not numbers:
             CONSOLE.print(f"There are no validation views to choose a sharpness on: experts are blended at {UNCHOSEN}.")
             return UNCHOSEN
-        best, psnr = choose_sharpness((self.seen_by_experts(number) for number in numbers), manager.blend)
+        best, psnr = choose_sharpness((self.seen_by_experts(number) for number in numbers), self.model.weights)
         tried = ", ".join(f"{sharpness:g}: {value:.2f}" for sharpness, value in psnr.items())
         CONSOLE.print(f"Experts are blended at sharpness {best:g}; PSNR on {len(numbers)} validation views: {tried}.")
         return best

@@ -149,7 +149,9 @@ class _Draft:
         # This run's own experts, not whichever are the latest.
         teachers = {"experts": request.experts or tuple(job.run_dir for job in own)}
         ensemble, distill = (self._training(stage, teachers, [jobs[0], *own]) for stage in ("ensemble", "distill"))
-        finetune = self._training("finetune", {"student": distill.run_dir}, [distill])
+        taught = {"pipeline.datamanager.novel-share": self.recipe.novel_share, **teachers}
+        taught = taught if self.recipe.novel_share else {}
+        finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
         jobs += [ensemble, distill, finetune]
         if request.baseline or request.only in ("baseline", "evaluate"):
             jobs.append(self._training("baseline", needs=jobs[:1]))
@@ -204,6 +206,7 @@ class _Draft:
                 **(own or {}),
                 **self._common(),
                 **recipe.flags_of(stage, real=bool(self.suffix)),
+                **(recipe.expert_flags(group, request.seed) if group else {}),
                 **request.flags.get("all", {}),
                 **request.flags.get(f"dac-{stage}", {}),
             },

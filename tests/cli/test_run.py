@@ -23,7 +23,7 @@ from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import Partition, divide, publish, read_views
-from dac_nerfstudio.presets import PRESETS
+from dac_nerfstudio.presets import PRESETS, Recipe
 from dac_nerfstudio.report.results import gather
 from dac_nerfstudio.run.flags import read_flags
 from dac_nerfstudio.run.local import run_plans
@@ -119,6 +119,31 @@ def test_experts_of_the_papers_stages_start_from_scratch(shell: Shell) -> None:
     assert not any("scheduler.begin" in name or "scheduler.end" in name for job in jobs.values() for name in job.flags)
     with pytest.raises(StageError, match="no trunk to train: with the preset reference experts start from scratch"):
         planned(shell, preset="reference", only="trunk")
+
+
+def test_independent_experts_differ_in_seed_and_by_turns_in_decoder(shell: Shell) -> None:
+    steps = {"expert": 4, "distill": 1, "finetune": 3}
+    recipe = Recipe("own", "of this test", steps=steps, independent=True, novel_share=0.25)
+    request = dataclasses.replace(planned(shell).request, divide={"groups": 4})
+    jobs = {job.name: job for job in make_plan(request, recipe).jobs}
+    experts = [jobs[f"expert {group}"].flags for group in (1, 2, 3, 4)]
+    assert [flags["machine.seed"] for flags in experts] == [1007, 2007, 3007, 4007]
+    assert [flags["pipeline.model.linear-decoder"] for flags in experts] == [True, False, True, False]
+    # They lie where the others do, and the others have the seed that was asked for.
+    assert all(jobs[f"expert {group}"].run_dir.name == "own-seed7" for group in (1, 2, 3, 4))
+    assert jobs["finetune"].flags["machine.seed"] == jobs["baseline"].flags["machine.seed"] == 7
+    assert "pipeline.model.linear-decoder" not in jobs["distill"].flags
+
+
+def test_experts_go_on_teaching_at_new_cameras_where_the_recipe_says_so(shell: Shell) -> None:
+    steps = {"expert": 4, "distill": 1, "finetune": 3}
+    recipe = Recipe("own", "of this test", steps=steps, novel_share=0.25)
+    jobs = {job.name: job for job in make_plan(planned(shell).request, recipe).jobs}
+    flags = jobs["finetune"].flags
+    assert flags["pipeline.datamanager.novel-share"] == 0.25
+    assert flags["experts"] == jobs["distill"].flags["experts"] == (jobs["expert 1"].run_dir, jobs["expert 2"].run_dir)
+    plain = {job.name: job for job in planned(shell).jobs}["finetune"].flags
+    assert "experts" not in plain and "pipeline.datamanager.novel-share" not in plain
 
 
 def test_every_preset_can_be_asked_for() -> None:

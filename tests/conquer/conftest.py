@@ -94,7 +94,7 @@ def tiny_model() -> Callable[..., KPlanesModel]:
         }
         box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
         model = config(**{**small, **settings}).setup(scene_box=box, num_train_data=0)
-        if hasattr(model, "field"):
+        if hasattr(model, "field") and model.config.linear_decoder:
             with torch.no_grad():
                 model.field.decoder.density_head.weight.uniform_(0.0, 60.0)
                 model.field.decoder.basis[-1].weight.mul_(50.0)

@@ -49,7 +49,8 @@ def test_poses_are_right_handed_frames_that_look_along_the_ray() -> None:
 @pytest.fixture
 def ensemble(tiny_model: TinyModel) -> EnsembleModel:
     """Three different experts; the sign of a camera's x and y tell its group."""
-    model = tiny_model(EnsembleModelConfig, groups=3)
+    config = tiny_model().config
+    model = tiny_model(EnsembleModelConfig, experts=(config,) * 3, groups=(1, 2, 3))
     assert isinstance(model, EnsembleModel)
     for seed, slot in enumerate(model.experts):
         slot.load_state_dict(tiny_model(seed=seed + 1).state_dict())
@@ -96,7 +97,7 @@ def test_each_camera_is_answered_as_a_whole_by_its_groups_expert(ensemble: Ensem
         camera = Cameras(poses_of(bundle), 6.0, 6.0, 2.0, 2.0, width=4, height=4)
         outputs: dict[str, Any] = ensemble.get_outputs_for_camera(camera)
         with torch.no_grad():
-            expected = ensemble.expert(group).get_outputs_for_camera(camera)
+            expected = ensemble.expert(group - 1).get_outputs_for_camera(camera)
         assert outputs["rgb"].shape == (4, 4, 3)
         for name, value in expected.items():
             assert torch.equal(outputs[name], value)
@@ -165,9 +166,23 @@ def test_scores_of_an_ensemble_say_how_well_disagreement_foretells_error(ensembl
     assert images["disagreement"].shape == (16, 16, 3)
 
 
+def test_experts_of_one_group_share_its_weight_whatever_their_size(
+    ensemble: EnsembleModel, tiny_model: TinyModel
+) -> None:
+    configs = (tiny_model().config, tiny_model(grid_base_resolution=6).config, tiny_model(linear_decoder=False).config)
+    model = tiny_model(EnsembleModelConfig, experts=configs, groups=(1, 1, 2)).eval()
+    assert isinstance(model, EnsembleModel)
+    model.blend = lambda poses, sharpness: torch.tensor([[0.6, 0.4]]).expand(len(poses), 2)
+    camera = camera_at([4.0, 0.0, 0.0])
+    torch.testing.assert_close(model.weights(camera.camera_to_worlds), torch.tensor([[0.3, 0.3, 0.4]]))
+    outputs = model.get_outputs_for_camera(camera)
+    alone = [model.expert(number).get_outputs_for_camera(camera)["rgb"] for number in range(3)]
+    torch.testing.assert_close(outputs["rgb"], 0.3 * alone[0] + 0.3 * alone[1] + 0.4 * alone[2])
+
+
 def test_the_sharpness_is_saved_with_the_experts(ensemble: EnsembleModel, tiny_model: TinyModel) -> None:
     ensemble.sharpness.fill_(2.0)
-    other = tiny_model(EnsembleModelConfig, groups=3)
+    other = tiny_model(EnsembleModelConfig, experts=ensemble.config.experts, groups=(1, 2, 3))
     other.load_state_dict(ensemble.state_dict())
     assert float(other.sharpness) == 2
 
