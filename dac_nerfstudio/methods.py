@@ -16,6 +16,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
+from dac_nerfstudio.conquer.losses import DistillationWeights
 from dac_nerfstudio.conquer.models import StudentModelConfig
 from dac_nerfstudio.conquer.optimizers import FusedAdamConfig
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
@@ -76,6 +77,10 @@ UNBOUNDED = SceneKind(
 )
 
 
+PIXELS = DistillationWeights(histogram=0.0, point_colour=0.0, point_opacity=0.0, pixel=1.0)
+"""In fine-tuning an expert's answer at a new camera counts as a photo's pixel does."""
+
+
 def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
     """The six methods for a kind of scene, by name."""
 
@@ -102,8 +107,8 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
         manager = DaCDataManagerConfig(dataparser=replace(kind.dataparser), train_num_rays_per_batch=4096)
         return {"datamanager": manager, "model": model}
 
-    def model(config: type) -> KPlanesModelConfig:
-        return config(**kind.model)
+    def model(config: type, **settings: Any) -> KPlanesModelConfig:
+        return config(**kind.model, **settings)
 
     configs = {
         "baseline": (
@@ -137,7 +142,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
                 # A warm restart, as the reference's: it enters the cosine of the student's whole training where
                 # distillation ended.
                 **common("finetune", kind.distill_rate, begin=kind.restart),
-                pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig))),
+                pipeline=DistillPipelineConfig(**pipeline(model(StudentModelConfig, distillation=PIXELS))),
             ),
             "DaC step 3: the student, fine-tuned on all photos",
         ),
@@ -145,7 +150,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             EnsembleTrainerConfig(
                 **common("ensemble", 1e-2), pipeline=EnsemblePipelineConfig(**pipeline(model(EnsembleModelConfig)))
             ),
-            "all experts in one checkpoint, each camera answered by its group's: the teachers' quality",
+            "all experts in one checkpoint, blended at each camera: the teachers' quality",
         ),
     }
     return {

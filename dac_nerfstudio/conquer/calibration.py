@@ -18,11 +18,13 @@ MOST_VIEWS = 8
 
 Pictures = Tuple[Float[Tensor, "experts height width 3"], Float[Tensor, "height width 3"], Float[Tensor, "3 4"]]
 """What each expert renders at a view, the photo, and the view's camera-to-world matrix."""
+Weights = Callable[[Float[Tensor, "cameras 3 4"], float], Float[Tensor, "cameras experts"]]
+"""From camera-to-world matrices and a sharpness to the weights of the experts at each camera."""
 
 
 def choose_sharpness(
     views: Iterable[Pictures],
-    blend: Callable[[Float[Tensor, "cameras 3 4"], float], Float[Tensor, "cameras experts"]],
+    blend: Weights,
     candidates: Sequence[float] = SHARPNESSES,
 ) -> Tuple[float, Dict[float, float]]:
     """The sharpness whose blend comes nearest to the photos.

@@ -44,9 +44,6 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     pixel_sampler: tyro.conf.Suppress[PixelSamplerConfig] = field(default_factory=PixelSamplerConfig)
     sort_by_group: tyro.conf.Suppress[bool] = False
     """Order each batch by the group of the rays and tell it in the bundle's metadata, for distillation."""
-    novel_share: float = 0.0
-    """Share of each batch's rays that start from new cameras, between the training cameras, and are answered by the
-    experts; for students."""
     seed: tyro.conf.Suppress[int] = 42
     """Seed of the draw of pixels; derived from --machine.seed and the method."""
 
@@ -77,9 +74,11 @@ class DaCDataManager(VanillaDataManager):
     """Holds the training photos as bytes, drawn by a schedule that is a function of the step."""
 
     config: DaCDataManagerConfig
-    sharpness: Optional[float] = None
-    """How sharply experts are told apart at new cameras; set by the pipeline that has the experts. Without it there are
-    no new cameras, whatever their share: exporters and viewer ask for rays of photos."""
+    novel_share: float = 0.0
+    """Share of each batch's rays that start from new cameras, between the training cameras, where experts answer. Set
+    by the pipeline that has these, for as long as it trains."""
+    sharpness: float = float("inf")
+    """How sharply experts are told apart at new cameras; set with their share."""
 
     def create_train_dataset(self) -> InputDataset:
         return _in_single_precision(super().create_train_dataset())
@@ -140,9 +139,7 @@ class DaCDataManager(VanillaDataManager):
     @property
     def num_novel_rays(self) -> int:
         """How many rays of a batch start from new cameras."""
-        if self.sharpness is None:
-            return 0
-        return round(self.config.novel_share * self.config.train_num_rays_per_batch)
+        return round(self.novel_share * self.config.train_num_rays_per_batch)
 
     def draw_novel(self, number: int) -> Tuple[RayBundle, Int[Tensor, "rays"]]:
         """Rays from new cameras for the batch of a step, sorted by the group whose expert is to answer.
@@ -150,7 +147,6 @@ class DaCDataManager(VanillaDataManager):
         The group is drawn by the experts' weights at the camera: on average a student then learns their blend, and each
         ray costs one answer.
         """
-        assert self.sharpness is not None
         generator = np.random.default_rng([self.config.seed, self.rank, number])
         rays, which, poses = novel_rays(self.novel_cameras, self.train_dataset.cameras, self.num_novel_rays, generator)
         weights = self.blend(torch.from_numpy(poses), self.sharpness).numpy()[which]

@@ -14,14 +14,13 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.utils import colormaps
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from dac_nerfstudio.conquer.calibration import MOST_VIEWS, UNCHOSEN, Pictures, choose_sharpness
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.models import ExpertModel
 from dac_nerfstudio.conquer.pipeline import DaCPipeline, DaCPipelineConfig
+from dac_nerfstudio.conquer.teachers import of_experts
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.stage import Stage
 
@@ -85,9 +84,8 @@ class EnsembleModel(KPlanesModel):
             sharpness: another one than the model's.
         """
         assert self.blend is not None
-        groups = torch.tensor(self.config.groups) - 1
         of_groups = self.blend(camera_to_worlds, float(self.sharpness) if sharpness is None else sharpness)
-        weights = (of_groups / groups.bincount(minlength=of_groups.shape[1]))[:, groups]
+        weights = of_experts(of_groups, self.config.groups)
         weights = torch.where(weights < LEAST_WEIGHT, 0, weights)
         return weights / weights.sum(dim=-1, keepdim=True)
 
@@ -216,27 +214,5 @@ class EnsemblePipeline(DaCPipeline):
         """
         for slot, folder in zip(self.model.experts, self.config.experts):
             slot.load_state_dict(load_expert(folder, Stage.load(folder), "cpu").state_dict())
-        self.model.sharpness.fill_(self.choose_sharpness())
+        self.model.sharpness.fill_(self.choose_sharpness(self.config.sharpness, self.model.experts, self.model.weights))
         return super().get_training_callbacks(attributes)
-
-    @torch.no_grad()
-    def choose_sharpness(self) -> float:
-        """The sharpness that was asked for, or the best on validation views that are no test views."""
-        if self.config.sharpness is not None:
-            return self.config.sharpness
-        manager = self.datamanager
-        numbers = manager.views_to_choose_on(MOST_VIEWS)
-        if not numbers:
-            CONSOLE.print(f"There are no validation views to choose a sharpness on: experts are blended at {UNCHOSEN}.")
-            return UNCHOSEN
-        best, psnr = choose_sharpness((self.seen_by_experts(number) for number in numbers), self.model.weights)
-        tried = ", ".join(f"{sharpness:g}: {value:.2f}" for sharpness, value in psnr.items())
-        CONSOLE.print(f"Experts are blended at sharpness {best:g}; PSNR on {len(numbers)} validation views: {tried}.")
-        return best
-
-    def seen_by_experts(self, number: int) -> Pictures:
-        """A validation view as every expert renders it, and the photo."""
-        camera, batch = self.datamanager.fixed_indices_eval_dataloader.get_camera(number)
-        pictures = [expert.get_outputs_for_camera(camera)["rgb"] for expert in self.model.experts]
-        photo = self.model.true_colour({}, batch)
-        return torch.stack(pictures), photo, camera.camera_to_worlds.view(-1, 3, 4)[0]

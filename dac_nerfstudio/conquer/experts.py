@@ -80,7 +80,8 @@ def runs_of(scene_dir: Path, method: MethodName, group: int | None = None) -> Li
 def find_experts(
     scene_dir: Path, partition: str, groups: int, named: Sequence[Path], student: KPlanesModelConfig
 ) -> List[Tuple[Path, Stage]]:
-    """Run folder and record of one finished expert per group, in the order of the groups.
+    """Run folder and record of finished experts, in the order of the groups: of each group the latest, or all that are
+    named.
 
     Args:
         scene_dir: where experts are looked for, as ``dac-expert*/group-<k>/<run>``, if none are named.
@@ -99,14 +100,16 @@ def find_experts(
             run for suffix in ("", UNBOUNDED) for group in range(1, groups + 1)
             for run in runs_of(scene_dir, MethodName("expert", suffix), group)
         ]  # fmt: skip
-    experts: Dict[int, Tuple[Path, Stage]] = {}
+    experts: Dict[int, List[Tuple[Path, Stage]]] = {}
     strangers: Dict[int, str] = {}
     for folder, stage in candidates:
         problem = _problem(folder, stage, partition, student)
         if problem is None:
-            if named and stage.group in experts:
-                raise StageError(f"{experts[stage.group][0]} and {folder} are both experts of group {stage.group}.")
-            experts.setdefault(int(stage.group or 0), (folder, stage))
+            of_group = experts.setdefault(int(stage.group or 0), [])
+            if named and folder in [other for other, _ in of_group]:
+                raise StageError(f"{folder} is named twice.")
+            if named or not of_group:
+                of_group.append((folder, stage))
         elif named:
             raise StageError(problem)
         else:
@@ -121,7 +124,7 @@ def find_experts(
         method = MethodName("expert", UNBOUNDED if student.is_contracted else "")
         lines.append(f"Train it: ns-train {method} --group {missing[0]} --data …")
         raise StageError("\n".join(lines))
-    return [experts[group] for group in range(1, groups + 1)]
+    return [expert for group in range(1, groups + 1) for expert in experts[group]]
 
 
 def _problem(folder: Path, stage: Stage, partition: str, student: KPlanesModelConfig) -> str | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -21,7 +21,6 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.conquer.bounds import scene_radius
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, views_of
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
-from dac_nerfstudio.conquer.models import StudentModelConfig
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
@@ -108,9 +107,15 @@ class Inputs:
             "optimizers": optimizers,
             "mixed_precision": config.mixed_precision,
         }
-        if isinstance(config.pipeline.model, StudentModelConfig):
-            settings["distillation"] = asdict(config.pipeline.model.distillation)
-        return as_json(settings)
+        return as_json({**settings, **self.teaching()})
+
+    def teaching(self) -> Dict[str, Any]:
+        """Settings of what is learned from experts, where any teach.
+
+        Raises:
+            StageError: they are none.
+        """
+        return {}
 
     def find_runs(self, partition: Partition, stage: Stage) -> None:
         """Find and check the runs that this one is made from, and note them in the record."""
@@ -267,13 +272,34 @@ class ExpertInputs(Inputs):
 class DistillInputs(Inputs):
     """What a distilled student is made from: the experts of all groups."""
 
+    def teaching(self) -> Dict[str, Any]:
+        pipeline = self.config.pipeline
+        if not 0 <= pipeline.novel_share <= 1:
+            raise StageError(f"--pipeline.novel-share is {pipeline.novel_share}; expected a number from 0 to 1.")
+        settings: Dict[str, Any] = {"distillation": asdict(pipeline.model.distillation)}
+        if pipeline.novel_share > 0:
+            settings["novel"] = {"share": pipeline.novel_share, "sharpness": as_text(pipeline.sharpness)}
+        return settings
+
     def find_runs(self, partition: Partition, stage: Stage) -> None:
+        self.find_teachers(partition, stage)
+
+    def find_teachers(self, partition: Partition, stage: Stage) -> None:
+        """Find and check the experts, and record them.
+
+        Raises:
+            StageError: an expert is missing or unusable.
+        """
         config = self.config
         found = find_experts(
             config.scene_dir, partition.fingerprint, partition.num_groups, config.experts, config.pipeline.model
         )
         config.experts = config.pipeline.experts = tuple(folder for folder, _ in found)
-        stage.inputs = {f"expert-{record.group}": record.fingerprint for _, record in found}
+        records = [record for _, record in found]
+        for number, record in enumerate(records):
+            # The second expert of group 3 is expert-3-2.
+            nth = 1 + sum(earlier.group == record.group for earlier in records[:number])
+            stage.inputs[f"expert-{record.group}" + (f"-{nth}" if nth > 1 else "")] = record.fingerprint
         stage.inputs["partition"] = partition.fingerprint
 
 
@@ -283,9 +309,16 @@ class EnsembleInputs(DistillInputs):
     def record(self, partition: Partition | None = None) -> Stage:
         return replace(super().record(partition), total_steps=1)
 
-    def find_runs(self, partition: Partition, stage: Stage) -> None:
+    def teaching(self) -> Dict[str, Any]:
+        model, sharpness = self.config.pipeline.model, as_text(self.config.pipeline.sharpness)
+        experts = [
+            {"group": group, "model": model_settings(expert)} for group, expert in zip(model.groups, model.experts)
+        ]
+        return {"experts": experts, "sharpness": sharpness}
+
+    def find_teachers(self, partition: Partition, stage: Stage) -> None:
         config, model = self.config, self.config.pipeline.model
-        # The experts are what they are: the settings of one replace the model's, and the others have to match it.
+        # The experts are what they are: near, far and background are theirs, which all have to share.
         named = [run_folder(path) for path in config.experts]
         method = MethodName.parse(str(config.method_name)).beside("expert")
         runs = runs_of(config.scene_dir, method, group=1)
@@ -294,16 +327,19 @@ class EnsembleInputs(DistillInputs):
             expert = rebuild_config(settings, folder)
             for name in settings:
                 setattr(model, name, getattr(expert, name))
-        super().find_runs(partition, stage)
-        for folder in config.experts:
-            if not same_shape(Stage.load(folder).settings.get("model", {}), model_settings(model)):
-                raise StageError(f"The expert in {folder} is a model of another size or kind than that of group 1.")
-        model.groups = partition.num_groups
+        super().find_teachers(partition, stage)
+        records = [(folder, Stage.load(folder)) for folder in config.experts]
+        model.experts = tuple(rebuild_config(record.settings["model"], folder) for folder, record in records)
+        model.groups = tuple(record.group or 1 for _, record in records)
         stage.settings = self.settings()
 
 
-class FinetuneInputs(Inputs):
-    """What a fine-tuned student is made from: the photos and the distilled student."""
+class FinetuneInputs(DistillInputs):
+    """What a fine-tuned student is made from: the photos, the distilled student, and the experts where they go on
+    teaching at new cameras."""
+
+    def teaching(self) -> Dict[str, Any]:
+        return super().teaching() if self.config.pipeline.novel_share else {}
 
     def find_runs(self, partition: Partition, stage: Stage) -> None:
         folder, record = self.find_student(partition)
@@ -315,6 +351,13 @@ class FinetuneInputs(Inputs):
         self.go_on_from(folder, record, stage)
         self.config.student = folder
         stage.inputs = {"student": record.fingerprint}
+        if self.config.pipeline.novel_share:
+            self.find_teachers(partition, stage)
+        elif self.config.experts:
+            raise StageError(
+                "In fine-tuning experts teach at new cameras alone, and there are none. Add --pipeline.novel-share "
+                "0.25, or leave out --experts."
+            )
 
     def find_student(self, partition: Partition) -> Tuple[Path, Stage]:
         """The run that was named, or the scene's latest distilled student.
@@ -347,6 +390,11 @@ def digest_of(outputs: DataparserOutputs) -> str:
         size = path.stat().st_size if path.exists() else 0
         digest.update(f"{path.name} {size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def as_text(number: Optional[float]) -> Optional[str]:
+    """A number that may be infinite, which JSON does not know."""
+    return None if number is None else f"{number:g}"
 
 
 def as_json(value: Any) -> Any:

@@ -6,20 +6,23 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type
 
 import torch
 import torchvision.utils
 import tyro
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
+from torch import Tensor, nn
 
+from dac_nerfstudio.conquer.calibration import MOST_VIEWS, UNCHOSEN, Pictures, Weights, choose_sharpness
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.keys import key_of
-from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
-from dac_nerfstudio.conquer.teachers import ExpertBank
+from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
+from dac_nerfstudio.conquer.teachers import ExpertBank, of_experts
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
@@ -138,6 +141,34 @@ class DaCPipeline(VanillaPipeline):
         self.train()
         return views
 
+    @torch.no_grad()
+    def choose_sharpness(self, asked: Optional[float], experts: Iterable[nn.Module], weights: Weights) -> float:
+        """How sharply experts are to be told apart: as was asked for, or as is best on validation views that are no
+        test views.
+
+        Args:
+            asked: what the user wants, if anything.
+            experts: models to blend.
+            weights: weights of these at cameras, by sharpness.
+        """
+        if asked is not None:
+            return asked
+        numbers = self.datamanager.views_to_choose_on(MOST_VIEWS)
+        if not numbers:
+            CONSOLE.print(f"There are no validation views to choose a sharpness on: experts are blended at {UNCHOSEN}.")
+            return UNCHOSEN
+        models = [expert for expert in experts if isinstance(expert, KPlanesModel)]
+        best, psnr = choose_sharpness((self._as_rendered(models, number) for number in numbers), weights)
+        tried = ", ".join(f"{sharpness:g}: {value:.2f}" for sharpness, value in psnr.items())
+        CONSOLE.print(f"Experts are blended at sharpness {best:g}; PSNR on {len(numbers)} validation views: {tried}.")
+        return best
+
+    def _as_rendered(self, models: List[KPlanesModel], number: int) -> Pictures:
+        """An evaluation view as each model renders it, and the photo."""
+        camera, batch = self.datamanager.fixed_indices_eval_dataloader.get_camera(number)
+        pictures = torch.stack([model.get_outputs_for_camera(camera)["rgb"] for model in models])
+        return pictures, models[0].true_colour({}, batch), camera.camera_to_worlds.view(-1, 3, 4)[0]
+
 
 @dataclass
 class DistillPipelineConfig(DaCPipelineConfig):
@@ -149,6 +180,12 @@ class DistillPipelineConfig(DaCPipelineConfig):
     """Settings of the student."""
     experts: tyro.conf.Suppress[Tuple[Path, ...]] = ()
     """Run folders of the experts, in the order of the groups; set from --experts."""
+    novel_share: float = 0.0
+    """Share of each batch's rays that start from new cameras, between the training cameras, where no photo but only the
+    experts can answer."""
+    sharpness: Optional[float] = None
+    """How sharply experts are told apart at new cameras: 0 averages all of them, inf asks each camera's own alone. By
+    default what is best on validation views."""
 
 
 class DistillPipeline(DaCPipeline):
@@ -168,17 +205,28 @@ class DistillPipeline(DaCPipeline):
         return [*callbacks, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers)]
 
     def load_teachers(self) -> None:
-        """Load the experts, to the student's device."""
-        student = self._student()
-        experts: Dict[int, List[ExpertModel]] = {}
-        for folder in self.config.experts:
-            record = Stage.load(folder)
-            experts.setdefault(record.group or 1, []).append(load_expert(folder, record, student.device))
-        student.teachers = ExpertBank([experts[group] for group in sorted(experts)])
+        """Load the experts, if there are any, to the student's device, and let them answer at new cameras."""
+        if not self.config.experts:
+            return
+        student, manager = self._student(), self.datamanager
+        records = [Stage.load(folder) for folder in self.config.experts]
+        groups = [record.group or 1 for record in records]
+        experts = [load_expert(folder, record, student.device) for folder, record in zip(self.config.experts, records)]
+        if self.config.novel_share > 0:
+
+            def weights(camera_to_worlds: Tensor, sharpness: float) -> Tensor:
+                return of_experts(manager.blend(camera_to_worlds, sharpness), groups)
+
+            manager.sharpness = self.choose_sharpness(self.config.sharpness, experts, weights)
+            manager.novel_share = self.config.novel_share
+        student.teachers = ExpertBank(
+            [[e for e, of in zip(experts, groups) if of == group] for group in sorted(set(groups))]
+        )
 
     def free_teachers(self, step: int) -> None:
         """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
         self._student().teachers = None
+        self.datamanager.novel_share = 0.0
 
     def _student(self) -> StudentModel:
         assert isinstance(self.model, StudentModel)

@@ -13,6 +13,17 @@ from dac_nerfstudio.conquer.losses import Answer
 from dac_nerfstudio.conquer.models import ExpertModel
 
 
+def of_experts(of_groups: Float[Tensor, "cameras groups"], groups: Sequence[int]) -> Float[Tensor, "cameras experts"]:
+    """Weights of experts from those of their groups: experts of one group share its weight.
+
+    Args:
+        of_groups: weights of the groups.
+        groups: group of each expert, counted from 1.
+    """
+    index = torch.tensor(groups) - 1
+    return (of_groups / index.bincount(minlength=of_groups.shape[1]))[:, index]
+
+
 class ExpertBank:
     """The experts of a partition, answering each ray by one of its group's experts.
 

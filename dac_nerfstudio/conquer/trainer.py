@@ -122,7 +122,7 @@ class DistillTrainerConfig(DaCTrainerConfig):
     pipeline: DistillPipelineConfig = field(default_factory=DistillPipelineConfig)
     """Settings of data, model and losses."""
     experts: Tuple[Path, ...] = ()
-    """Run folders of the experts, one per group in any order; by default the scene's latest of each group."""
+    """Run folders of the experts in any order, one or several of each group; by default the scene's latest of each."""
 
     def carry_over(self) -> None:
         super().carry_over()
@@ -134,11 +134,16 @@ class DistillTrainerConfig(DaCTrainerConfig):
 
 
 @dataclass
-class FinetuneTrainerConfig(DaCTrainerConfig):
-    """The distilled student, trained on with all photos."""
+class FinetuneTrainerConfig(DistillTrainerConfig):
+    """The distilled student, trained on with all photos, and with what experts say at new cameras if you like."""
 
     student: Optional[Path] = None
     """Run folder of the distilled student to start from; by default the scene's latest."""
+
+    def carry_over(self) -> None:
+        super().carry_over()
+        # Rays of photos are compared with the photos.
+        self.pipeline.datamanager.sort_by_group = False
 
     @property
     def start(self) -> Optional[Path]:

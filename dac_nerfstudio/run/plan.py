@@ -149,7 +149,7 @@ class _Draft:
         # This run's own experts, not whichever are the latest.
         teachers = {"experts": request.experts or tuple(job.run_dir for job in own)}
         ensemble, distill = (self._training(stage, teachers, [jobs[0], *own]) for stage in ("ensemble", "distill"))
-        taught = {"pipeline.datamanager.novel-share": self.recipe.novel_share, **teachers}
+        taught = {"pipeline.novel-share": self.recipe.novel_share, **teachers}
         taught = taught if self.recipe.novel_share else {}
         finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
         jobs += [ensemble, distill, finetune]

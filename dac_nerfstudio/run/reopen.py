@@ -21,7 +21,6 @@ from dac_nerfstudio.conquer.pipeline import DaCPipeline
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.layout import PARTITION, RECORD, latest_checkpoint
-from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.stage import Stage
 
 
@@ -70,10 +69,12 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
             setattr(model, name, getattr(recorded, name))
         manager.camera_res_scale_factor = float(stage.settings["resolution"])
         manager.dataparser = _parser(parser, source)
+        if isinstance(model, EnsembleModelConfig):
+            experts = stage.settings["experts"]
+            model.experts = tuple(rebuild_config(expert["model"], source) for expert in experts)
+            model.groups = tuple(int(expert["group"]) for expert in experts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(f"The settings recorded in {source} are not those of a run: {error!r}. Train again.") from None
-    if isinstance(model, EnsembleModelConfig):
-        model.groups = Partition.load(run_dir / PARTITION).num_groups
     config.data = manager.data = data
     manager.group = stage.group
     config.inputs.read_views()

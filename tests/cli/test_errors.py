@@ -168,7 +168,7 @@ def test_expert_of_another_partition(spoilt: Path) -> None:
 
 def test_same_expert_named_twice(spoilt: Path) -> None:
     message = refused("dac-distill", "--experts", str(expert(1)), str(expert(1)))
-    assert message == f"{expert(1)} and {expert(1)} are both experts of group 1."
+    assert message == f"{expert(1)} is named twice."
 
 
 def test_expert_named_that_is_no_run(spoilt: Path) -> None:

@@ -140,10 +140,10 @@ def test_experts_go_on_teaching_at_new_cameras_where_the_recipe_says_so(shell: S
     recipe = Recipe("own", "of this test", steps=steps, novel_share=0.25)
     jobs = {job.name: job for job in make_plan(planned(shell).request, recipe).jobs}
     flags = jobs["finetune"].flags
-    assert flags["pipeline.datamanager.novel-share"] == 0.25
+    assert flags["pipeline.novel-share"] == 0.25
     assert flags["experts"] == jobs["distill"].flags["experts"] == (jobs["expert 1"].run_dir, jobs["expert 2"].run_dir)
     plain = {job.name: job for job in planned(shell).jobs}["finetune"].flags
-    assert "experts" not in plain and "pipeline.datamanager.novel-share" not in plain
+    assert "experts" not in plain and "pipeline.novel-share" not in plain
 
 
 def test_every_preset_can_be_asked_for() -> None:

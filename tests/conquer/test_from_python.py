@@ -82,6 +82,11 @@ def assert_stages_follow_one_another(configure: Configure, suffix: str) -> None:
     assert student.config.experts == tuple(expert.base_dir for expert in experts)
     tuned = trained(configure(f"finetune{suffix}"))
     assert tuned.stage.inputs == {"student": student.stage.fingerprint}
+    config = configure(f"finetune{suffix}", timestamp="taught")
+    config.pipeline.novel_share = 0.25
+    taught = trained(config)
+    assert set(taught.stage.inputs) == {"student", "partition", "expert-1", "expert-2"}
+    assert len(taught.pipeline.datamanager.next_train(0)[1]["image"]) == 48
     ensemble = trained(configure(f"ensemble{suffix}"))
 
     for group, expert in enumerate(experts, start=1):
@@ -96,9 +101,9 @@ def assert_stages_follow_one_another(configure: Configure, suffix: str) -> None:
         partition = Partition.load(expert.base_dir / PARTITION)
         assert set(names) <= set(partition.members(group))
         assert isinstance(ensemble.pipeline.model, EnsembleModel)
-        for name, value in ensemble.pipeline.model.expert(group).state_dict().items():
+        for name, value in ensemble.pipeline.model.expert(group - 1).state_dict().items():
             assert torch.equal(value, weights(expert)[name])
-    for trainer in (trunk, *experts, student, tuned, ensemble):
+    for trainer in (trunk, *experts, student, tuned, taught, ensemble):
         assert Stage.load(trainer.base_dir).complete and (trainer.base_dir / "config.yml").exists()
 
 

@@ -190,11 +190,17 @@ def test_experts_may_be_of_another_size_than_the_student(tiny_model: TinyModel, 
     assert found(scene, tiny_model(), 1)[0][0] == folder
 
 
-def test_one_group_twice_among_those_named_is_refused(tiny_model: TinyModel, save_run: SaveRun, scene: Path) -> None:
+def test_several_experts_of_a_group_may_be_named_but_none_twice(
+    tiny_model: TinyModel, save_run: SaveRun, scene: Path
+) -> None:
     model = tiny_model()
-    one, other = save_run(model, 1, "one")[0], save_run(model, 1, "other")[0]
-    with pytest.raises(StageError, match=f"{one} and {other} are both experts of group 1."):
-        found(scene, model, 2, [one, other])
+    one, other, third = (save_run(model, group, run)[0] for group, run in ((1, "one"), (1, "other"), (2, "third")))
+    named = [folder for folder, _ in found(scene, model, 2, [third, other, one])]
+    assert named == [other, one, third]
+    # If none are named, the latest of each group.
+    assert len(found(scene, model, 2)) == 2
+    with pytest.raises(StageError, match=f"{one} is named twice."):
+        found(scene, model, 2, [one, third, one])
 
 
 def test_a_folder_without_a_record_is_no_run(tiny_model: TinyModel, scene: Path, tmp_path: Path) -> None:
