@@ -14,6 +14,7 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from dac_nerfstudio import naming
 from dac_nerfstudio.conquer.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
 from dac_nerfstudio.conquer.losses import DistillationWeights
@@ -59,7 +60,7 @@ BOUNDED = SceneKind(
     steps={"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
 )
 UNBOUNDED = SceneKind(
-    suffix="-360",
+    suffix=naming.UNBOUNDED,
     scenes="real unbounded scenes",
     dataparser=NerfstudioDataParserConfig(),
     model={
@@ -89,7 +90,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": CosineScheduleConfig(begin=begin, end=end)}
 
         return {
-            "method_name": f"dac-{stage}{kind.suffix}",
+            "method_name": str(naming.MethodName(stage, kind.suffix)),
             "max_num_iterations": kind.steps.get(stage, 1),
             "steps_per_eval_batch": 1000,
             "steps_per_eval_image": 5000,
