@@ -14,7 +14,7 @@ from nerfstudio.field_components.encodings import SHEncoding
 from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 from torch import Tensor, nn
 
-from dac_nerfstudio.kplanes.mlp import MLP, initialise_
+from dac_nerfstudio.kplanes.mlp import MLP
 
 Implementation = Literal["auto", "tcnn", "torch"]
 
@@ -70,7 +70,7 @@ class ExplicitDecoder(nn.Module):
 
     def __init__(self, features: int, hidden_layers: int, implementation: Literal["tcnn", "torch"]) -> None:
         super().__init__()
-        self.density_head = initialise_(nn.Linear(features, 1, bias=False))
+        self.density_head = nn.Linear(features, 1, bias=False)
         self.basis = mlp(3, 3 * features, 128, hidden_layers, implementation)
 
     def density(self, features: Float[Tensor, "points C"]) -> tuple[Float[Tensor, "points 1"], Tensor]:

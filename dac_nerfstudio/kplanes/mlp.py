@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, Optional, Sequence
 
 import torch
@@ -15,32 +14,8 @@ POINTS_AT_A_TIME = 2048
 """On the CPU: so many points' hidden layers stay in the cache between one layer and the next."""
 
 
-TILE = 16
-"""tiny-cuda-nn fills the sides of its weight matrices up to a multiple of this."""
-
-
-def xavier_limit(in_dim: int, out_dim: int) -> float:
-    """Bound of tiny-cuda-nn's uniform initial weights: Xavier's, sqrt(6 / (in + out)), of the filled-up matrix."""
-    filled = [math.ceil(dim / TILE) * TILE for dim in (in_dim, out_dim)]
-    return math.sqrt(6 / sum(filled))
-
-
-def initialise_(layer: nn.Linear) -> nn.Linear:
-    """Give a layer the initial weights that tiny-cuda-nn would give it.
-
-    A bias stands for the weights of the ones that fill the input up to a multiple of ``TILE``, and starts as their sum.
-    """
-    limit = xavier_limit(layer.in_features, layer.out_features)
-    with torch.no_grad():
-        layer.weight.uniform_(-limit, limit)
-        if layer.bias is not None:
-            ones = -layer.in_features % TILE
-            layer.bias.copy_(layer.weight.new_empty(layer.out_features, ones).uniform_(-limit, limit).sum(dim=1))
-    return layer
-
-
 class MLP(nn.Sequential):
-    """Fully connected layers of one width, without output activation, that start as tiny-cuda-nn's do.
+    """Fully connected layers of one width, without output activation.
 
     Args:
         in_dim, out_dim, width, hidden_layers: its size.
@@ -60,10 +35,10 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         for layer in range(hidden_layers):
             first = layer == 0
-            layers.append(initialise_(nn.Linear(in_dim if first else width, width, bias=first and bias)))
+            layers.append(nn.Linear(in_dim if first else width, width, bias=first and bias))
             if activation == "ReLU":
                 layers.append(nn.ReLU())
-        layers.append(initialise_(nn.Linear(width, out_dim, bias=False)))
+        layers.append(nn.Linear(width, out_dim, bias=False))
         super().__init__(*layers)
         self.linear = activation == "None"
 

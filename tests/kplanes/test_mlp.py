@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dac_nerfstudio.kplanes.mlp import MLP, POINTS_AT_A_TIME, initialise_, xavier_limit
+from dac_nerfstudio.kplanes.mlp import MLP, POINTS_AT_A_TIME
 
 
 @pytest.mark.parametrize("activation", ["ReLU", "None"])
@@ -28,32 +28,6 @@ def test_values_and_gradients_are_those_of_the_layers(
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
     for one, other in zip(*(torch.autograd.grad(out, wanted, upstream) for out in (ours, plain)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "in_dim, out_dim, limit",
-    [
-        (128, 128, 0.15309311),  # sqrt(6 / 256)
-        (3, 128, 0.20412415),  # sqrt(6 / (16 + 128)): three inputs and thirteen ones
-        (96, 1, 0.23145502),  # sqrt(6 / (96 + 16))
-        (31, 64, 0.25),  # sqrt(6 / (32 + 64))
-    ],
-)
-def test_weights_start_within_the_limits_of_tiny_cuda_nn(in_dim: int, out_dim: int, limit: float) -> None:
-    torch.manual_seed(0)
-    weight = initialise_(nn.Linear(in_dim, out_dim, bias=False)).weight.detach()
-    assert weight.abs().max() <= limit + 1e-7
-    assert weight.abs().max() > 0.95 * limit
-    # Of a uniform distribution.
-    assert weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.1)
-
-
-def test_a_bias_starts_as_the_sum_of_the_weights_of_ones() -> None:
-    torch.manual_seed(0)
-    bias = initialise_(nn.Linear(3, 4096)).bias.detach()
-    limit = xavier_limit(3, 4096)
-    assert bias.std().item() == pytest.approx(limit * (13 / 3) ** 0.5, rel=0.05)
-    assert bias.mean().item() == pytest.approx(0, abs=3 * bias.std().item() / 64)
 
 
 def test_an_input_that_wants_no_gradient_gets_none() -> None:
