@@ -239,6 +239,43 @@ def report(
     report_scenes([scene_dir, *more], run, Console())
 
 
+def render(
+    scene_dir: tyro.conf.Positional[Path],
+    what: Tuple[Literal["strips", "experts", "wipe", "orbit"], ...] = (),
+    frames: int = 60,
+    scale: Optional[float] = None,
+    run: Optional[str] = None,
+    data: Optional[Path] = None,
+) -> None:
+    """Pictures to show, of a scene's finished runs: animations for a README, videos, strips and a mosaic.
+
+    They lie in pictures/ in the scene's folder of results. gain.png and loss.png: the test views of the student's
+    largest gain and loss, as photo, baseline, student and errors. experts.png: a view of each group as every expert
+    sees it. wipe and orbit (.webp below 2 MB, .mp4): baseline and student in one view with a seam between them, and
+    beside each other on a flight past the test cameras.
+
+    An orbit of 60 frames is 120 images of 400 x 400 pixels, seconds each on a CPU. A quick look:
+    dac render outputs/demo --what orbit --frames 24 --scale 2
+
+    Args:
+        scene_dir: Results of the scene, such as outputs/lego.
+        what: Which of them to make; by default all that the scene has what it takes for.
+        frames: Frames of each animation, 15 a second.
+        scale: Times the photos' resolution, as the models are continuous; the mosaic has half of it, the strips always
+            the photos' own pixels. By default what makes the longer side 400 pixels, or at most 800 of larger photos.
+        run: Name of the runs to show, such as quick-seed42; by default the latest.
+        data: Folder of the scene's photos, if they are no longer where they were at training.
+    """
+    from dac_nerfstudio.render.show import show
+
+    console = Console()
+    try:
+        show(scene_dir, what, frames, scale, run, data, console)
+    except KeyboardInterrupt:
+        console.print("Stopped. Pictures that were finished before are whole.")
+        sys.exit(130)
+
+
 def check() -> None:
     """Look whether this machine has what the commands need, and say what to do where it has not."""
     from dac_nerfstudio.check import findings
@@ -279,7 +316,7 @@ def main() -> None:
     """Entry of the command ``dac``."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"split": split, "run": run, "report": report, "demo": demo, "check": check},
+            {"split": split, "run": run, "report": report, "render": render, "demo": demo, "check": check},
             prog="dac",
             description=__doc__,
         )

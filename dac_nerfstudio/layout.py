@@ -10,6 +10,7 @@ outputs/<scene>/
         partition.json                  a copy of the partition that it was trained for
         evaluation.json, test/          scores of the test views; photo and rendering of each, side by side
     report/                             report.html, results.json, results.md, video.mp4
+    pictures/                           animations, strips and the experts' mosaic of dac render
     logs/                               what each stage printed; in slurm/, what Slurm has to say
 """
 
@@ -110,6 +111,11 @@ def report_folder(scene_dir: Path) -> Path:
 def video_path(scene_dir: Path) -> Path:
     """The flight that is rendered with the student."""
     return report_folder(scene_dir) / "video.mp4"
+
+
+def pictures_folder(scene_dir: Path) -> Path:
+    """Animations, strips and the experts' mosaic, made to be shown."""
+    return scene_dir / "pictures"
 
 
 def is_scored(scene_dir: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "dac_nerfstudio"
 LAYERS = (
     ("cli",),
+    ("render",),
     ("check", "run"),
     ("report", "methods", "memory"),
     ("conquer",),

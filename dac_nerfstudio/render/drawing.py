@@ -1,0 +1,77 @@
+"""Pictures beside each other, with titles. Images are bytes [height, width, 3]."""
+
+from __future__ import annotations
+
+from typing import Dict, Iterator, Sequence, Tuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dac_nerfstudio.style import INK
+
+PAPER, RED = "#FFFFFF", (213, 94, 0)
+SEAM = 2
+"""Width of the line between the two sides of a wipe, in pixels."""
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str],
+    names: Sequence[str] = (),
+    marks: Dict[Tuple[int, int], str] | None = None,
+) -> np.ndarray:
+    """Images of one size in rows and columns, on white.
+
+    Args:
+        rows: the images.
+        columns: a title above each column.
+        names: a name left of each row, if any.
+        marks: colours (#RRGGBB) of the frames round some images, by row and column.
+    """
+    height, width = rows[0][0].shape[:2]
+    font = ImageFont.load_default(max(11, min(height, width) // 16))
+    line = round(1.6 * font.getbbox("Ag")[3])
+    gap = max(4, min(height, width) // 40)
+    left = gap + max((round(font.getlength(name)) + gap for name in names), default=0)
+    size = (left + len(columns) * (width + gap), line + len(rows) * (height + gap))
+    picture = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(picture)
+    for column, title in enumerate(columns):
+        draw.text((left + column * (width + gap) + width / 2, line / 2), title, INK, font, anchor="mm")
+    for row, images in enumerate(rows):
+        top = line + row * (height + gap)
+        if names:
+            draw.text((gap, top + height / 2), names[row], INK, font, anchor="lm")
+        for column, image in enumerate(images):
+            x = left + column * (width + gap)
+            picture.paste(Image.fromarray(image), (x, top))
+            colour = (marks or {}).get((row, column))
+            if colour is not None:
+                thick = max(2, gap // 2)
+                box = (x - thick, top - thick, x + width - 1 + thick, top + height - 1 + thick)
+                draw.rectangle(box, None, colour, thick)
+    return np.asarray(picture)
+
+
+def boxed(image: np.ndarray, box: Tuple[int, int, int]) -> np.ndarray:
+    """An image with a square drawn into it, given by its top, its left and its side."""
+    picture = Image.fromarray(image)
+    top, left, side = box
+    thick = max(1, min(image.shape[:2]) // 150)
+    ImageDraw.Draw(picture).rectangle((left, top, left + side - 1, top + side - 1), None, RED, thick)
+    return np.asarray(picture)
+
+
+def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    """An image whose pixels stay visible: each becomes a square."""
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def wipe(left: np.ndarray, right: np.ndarray, frames: int) -> Iterator[np.ndarray]:
+    """A seam that goes from one side to the other and back: left of it one image, right of it the other."""
+    width = left.shape[1]
+    for frame in range(frames):
+        x = round((0.5 - 0.48 * np.cos(2 * np.pi * frame / frames)) * width)
+        image = np.concatenate((left[:, :x], right[:, x:]), axis=1)
+        image[:, max(x - SEAM // 2, 0) : x + SEAM // 2] = RED
+        yield image

@@ -1,0 +1,144 @@
+"""What ``dac render`` makes, each a function of an opened scene and a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Literal, Optional, Sequence, Union
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras
+
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.render.drawing import boxed, enlarged, sheet, wipe
+from dac_nerfstudio.render.scene import Scene
+from dac_nerfstudio.render.tour import tour
+from dac_nerfstudio.render.writing import save_mp4, save_png, save_webp
+from dac_nerfstudio.report.pictures import Comparison, coloured
+from dac_nerfstudio.style import colour
+
+What = Literal["orbit", "wipe", "strips", "experts"]
+ALL: Sequence[What] = ("strips", "experts", "wipe", "orbit")
+"""In the order in which they are made, the quickest first."""
+RATE = 15
+"""Frames per second."""
+SIDE = 400
+"""Pixels of the longer side of what is rendered of small photos."""
+LARGEST = 800
+"""Pixels of the longer side of what is rendered of large ones."""
+ERROR = 0.25
+"""The mean absolute difference of colours that is drawn brightest."""
+Advance = Callable[[], None]
+"""Called for each image that was rendered."""
+
+
+def default_scale(cameras: Cameras) -> float:
+    """Times the photos' resolution at which they can be seen well: small photos larger, large ones smaller."""
+    side = int(max(cameras.width.max(), cameras.height.max()))
+    return SIDE / side if side < SIDE else min(1.0, LARGEST / side)
+
+
+def work(scene: Scene, what: What, frames: int) -> int:
+    """How many images are rendered for it."""
+    mosaic = len(scene.homes) * (len(scene.experts) + 1)
+    return {"orbit": 2 * frames, "wipe": 2, "strips": 0, "experts": mosaic}[what]
+
+
+def why_not(scene: Scene, what: What) -> Optional[str]:
+    """Why it cannot be made of this scene, or None."""
+    if what == "strips" and not scene.gains and not scene.losses:
+        return "Strips show scored test views, and none were scored of both. Score them: dac run … --only evaluate"
+    if what == "experts" and not (scene.experts and scene.homes):
+        return "A mosaic of experts wants an expert of each group. Train them: dac run …"
+    return None
+
+
+def make(scene: Scene, what: What, folder: Path, scale: float, frames: int, advance: Advance) -> List[Path]:
+    """Make it; the paths of the files.
+
+    Args:
+        scene: what is rendered.
+        what: which picture.
+        folder: where files go.
+        scale: times the photos' resolution.
+        frames: of an animation.
+        advance: told of every image that was rendered.
+
+    Raises:
+        StageError: the scene lacks what it takes.
+    """
+    why = why_not(scene, what)
+    if why is not None:
+        raise StageError(why)
+    if what == "strips":
+        chosen = {"gain": scene.gains[:1], "loss": scene.losses[:1]}
+        paths = [folder / f"{name}.png" for name, views in chosen.items() if views]
+        for path, view in zip(paths, [view for views in chosen.values() for view in views]):
+            save_png(strip(view), path)
+        return paths
+    if what == "experts":
+        save_png(mosaic(scene, scale / 2, advance), folder / "experts.png")
+        return [folder / "experts.png"]
+    if what == "wipe":
+        # Where there is most to see.
+        best = scene.names.index(scene.gains[0].name) if scene.gains else 0
+        camera = scaled(scene.cameras[best : best + 1], scale)
+        left, right = (picture(model, camera, advance) for model in (scene.baseline, scene.student))
+        images = [sheet([[image]], ["baseline  |  student"]) for image in wipe(left, right, frames)]
+    else:
+        images = list(orbit(scene, scale, frames, advance))
+    paths = [folder / f"{what}.webp", folder / f"{what}.mp4"]
+    save_webp(images, paths[0], RATE)
+    save_mp4(images, paths[1], RATE)
+    return paths
+
+
+def orbit(scene: Scene, scale: float, frames: int, advance: Advance) -> Iterator[np.ndarray]:
+    """Baseline and student beside each other on a round trip past the test cameras, as titled frames."""
+    poses = tour(scene.cameras.camera_to_worlds.cpu().numpy(), frames)
+    like = scaled(scene.cameras[:1], scale)
+    for pose in torch.from_numpy(poses).to(like.camera_to_worlds):
+        like.camera_to_worlds = pose[None]
+        pair = [picture(model, like, advance) for model in (scene.baseline, scene.student)]
+        yield sheet([pair], ["baseline", "student"])
+
+
+def mosaic(scene: Scene, scale: float, advance: Advance) -> np.ndarray:
+    """A view of each group as every expert sees it, the group's own in a frame of its colour; the student last."""
+    rows, marks = [], {}
+    models: Dict[Union[int, str], KPlanesModel] = {group: expert for group, expert in scene.experts.items()}
+    models["student"] = scene.student
+    for row, (group, view) in enumerate(sorted(scene.homes.items())):
+        camera = scaled(scene.cameras[view : view + 1], scale)
+        rows.append([picture(model, camera, advance) for model in models.values()])
+        marks[row, list(models).index(group)] = colour(group)
+    titles = [f"expert {name}" if isinstance(name, int) else name for name in models]
+    return sheet(rows, titles, [f"view of group {group}" for group in sorted(scene.homes)], marks)
+
+
+def strip(view: Comparison) -> np.ndarray:
+    """Photo, baseline, student and where each errs, at the photo's own pixels; a square where they differ most."""
+    factor = max(1, round(SIDE / max(view.photo.shape[:2])))
+    errors = [coloured(view.error(image), 0, ERROR, "magma") for image in (view.baseline, view.student)]
+    box = tuple(factor * number for number in view.box)
+    assert len(box) == 3
+    row = [boxed(enlarged(image, factor), box) for image in (view.photo, view.baseline, view.student, *errors)]
+    gain = f"student ({view.gain:+.2f} dB)"
+    return sheet([row], ["photo", "baseline", gain, "error of the baseline", "error of the student"])
+
+
+def picture(model: KPlanesModel, camera: Cameras, advance: Advance) -> np.ndarray:
+    """A model's image of one camera: bytes [height, width, 3]."""
+    rgb = model.get_outputs_for_camera(camera.to(model.device))["rgb"]
+    advance()
+    return (255 * rgb.clamp(0, 1) + 0.5).to(torch.uint8).cpu().numpy()
+
+
+def scaled(camera: Cameras, scale: float) -> Cameras:
+    """A camera, [1], with so many times the pixels along each side, and no distortion by the lens."""
+    names = ("fx", "fy", "cx", "cy", "width", "height")
+    lens = {name: getattr(camera, name).clone() for name in names}
+    larger = Cameras(camera_to_worlds=camera.camera_to_worlds, **lens)
+    larger.rescale_output_resolution(scale, "round")
+    return larger
