@@ -583,7 +583,7 @@ def case_sections(case: dict[str, Any]) -> Iterator[str]:
     baseline = arms[BASELINE]
     yield f"## {case['about'].rstrip('.')}"
     if baseline["tried"]:
-        yield "The baseline's settings, one after another, PSNR on validation views, first seed:"
+        yield "The baseline's settings, one after another, PSNR on validation views, mean over seeds:"
         yield "\n".join(f"- {line}" for line in attempts(baseline))
     best = {seed: figures["val"] for seed, figures in baseline["seeds"].items()}
     rows = []
