@@ -1,5 +1,5 @@
-"""One job in a process of its own: a fork of a server that has nerfstudio imported, or a fresh interpreter where that has
-touched CUDA."""
+"""One job in a process of its own: a fork of a server that has nerfstudio imported, or a fresh interpreter where the
+server has touched CUDA."""
 
 from __future__ import annotations
 
