@@ -65,7 +65,9 @@ def test_record_says_what_the_run_was_made_from(name: str, trainings: Mapping[st
 def test_checkpoint_holds_plain_tensors(name: str, trainings: Mapping[str, Path], checkpoint: Checkpoint) -> None:
     content = checkpoint(trainings[name])
     assert content["step"] == (0 if "ensemble" in name else STEPS - 1)
-    assert all(tensor.isfinite().all() for tensor in content["pipeline"].values())
+    # An ensemble's sharpness may be infinite: each camera answered by its own expert.
+    weights = {key: tensor for key, tensor in content["pipeline"].items() if key != "_model.sharpness"}
+    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
 @pytest.mark.parametrize("suffix", ["", "-360"])
@@ -128,12 +130,12 @@ def test_fine_tuning_goes_on_with_adams_moments(
         torch.testing.assert_close(still[key]["exp_avg_sq"], expected, rtol=1e-3, atol=1e-12)
 
 
-@pytest.mark.parametrize(("suffix", "rate"), [("", 1e-2), ("-360", 1e-3)])
-def test_fine_tuning_starts_at_half_the_rate(
-    suffix: str, rate: float, trainings: Mapping[str, Path], scalars: Scalars
+@pytest.mark.parametrize(("suffix", "rate", "share"), [("", 1e-2, 0.933), ("-360", 1e-3, 0.5)])
+def test_fine_tuning_starts_where_one_cosine_would_be(
+    suffix: str, rate: float, share: float, trainings: Mapping[str, Path], scalars: Scalars
 ) -> None:
     rates = scalars(trainings[f"dac-finetune{suffix}"], "learning_rate/fields")
-    assert rates[0] == pytest.approx(rate / 2, rel=0.02)
+    assert rates[0] == pytest.approx(rate * share, rel=0.02)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-3 * rate)
 
