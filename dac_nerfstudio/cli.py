@@ -266,11 +266,14 @@ def render(
         run: Name of the runs to show, such as quick-seed42; by default the latest.
         data: Folder of the scene's photos, if they are no longer where they were at training.
     """
-    from dac_nerfstudio.render.show import show
-
     console = Console()
     try:
-        show(scene_dir, what, frames, scale, run, data, console)
+        with warnings.catch_warnings():
+            # They warn each other, at import and in the middle of a progress bar, of what no user can change.
+            warnings.filterwarnings("ignore", module="nerfstudio|torch")
+            from dac_nerfstudio.render.show import show
+
+            show(scene_dir, what, frames, scale, run, data, console)
     except KeyboardInterrupt:
         console.print("Stopped. Pictures that were finished before are whole.")
         sys.exit(130)

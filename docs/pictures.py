@@ -1,4 +1,5 @@
-"""Makes this folder's pictures from the results of ``dac demo``: python docs/pictures.py [outputs/demo]"""
+"""Makes this folder's pictures from the results of ``dac demo`` and, if that was run, of ``dac render outputs/demo``:
+python docs/pictures.py [outputs/demo]"""
 
 from __future__ import annotations
 
@@ -12,10 +13,15 @@ from torchvision.utils import make_grid, save_image
 
 HERE = Path(__file__).parent
 METHODS = ("dac-baseline", "dac-finetune")
+SHOWN = ("orbit.webp", "experts.png")
+"""Pictures of dac render."""
 
 
 def main(scene_dir: Path) -> None:
     shutil.copy(scene_dir / "partition.png", HERE / "partition.png")
+    for name in SHOWN:
+        if (scene_dir / "pictures" / name).exists():
+            shutil.copy(scene_dir / "pictures" / name, HERE / name)
     columns = []
     for method in METHODS:
         config = next((scene_dir / method).glob("*/config.yml"))
