@@ -279,6 +279,26 @@ def render(
         sys.exit(130)
 
 
+def view(
+    scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None, data: Optional[Path] = None, port: int = 7007
+) -> None:
+    """Look at a scene's student in the browser, with its training cameras in the colours of their groups.
+
+    Only this machine can see it. Ctrl-C ends it. ns-viewer shows the same.
+
+    Args:
+        scene_dir: Results of the scene, such as outputs/lego, or one run folder in it, of whatever method.
+        run: Name of the run, such as quick-seed42; by default the latest finished student.
+        data: Folder of the scene's photos, if they are no longer where they were at training.
+        port: Where the page is: http://localhost:7007
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="nerfstudio|torch|websockets")
+        from dac_nerfstudio.viewer import view_scene
+
+        view_scene(scene_dir, run, data, port, Console())
+
+
 def check() -> None:
     """Look whether this machine has what the commands need, and say what to do where it has not."""
     from dac_nerfstudio.check import findings
@@ -319,7 +339,15 @@ def main() -> None:
     """Entry of the command ``dac``."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"split": split, "run": run, "report": report, "render": render, "demo": demo, "check": check},
+            {
+                "split": split,
+                "run": run,
+                "report": report,
+                "render": render,
+                "view": view,
+                "demo": demo,
+                "check": check,
+            },
             prog="dac",
             description=__doc__,
         )

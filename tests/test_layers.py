@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "dac_nerfstudio"
 LAYERS = (
     ("cli",),
-    ("render",),
+    ("render", "viewer"),
     ("check", "run"),
     ("report", "methods", "memory"),
     ("conquer",),

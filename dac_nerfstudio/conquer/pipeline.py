@@ -22,6 +22,7 @@ from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerCon
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
+from dac_nerfstudio.conquer.panel import GroupsPanel
 from dac_nerfstudio.conquer.teachers import ExpertBank, of_experts
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
@@ -57,6 +58,13 @@ class DaCPipeline(VanillaPipeline):
         if self.test_mode != "val":
             # `ns-render` looks for ffmpeg once it has opened a run, and nothing else of ours is asked before that.
             provide_ffmpeg()
+        # Public: nerfstudio's viewer finds it by looking through the pipeline's attributes.
+        self.groups_panel = GroupsPanel(self.datamanager, self.blended_at)
+
+    def blended_at(self) -> float:
+        """How sharply this model tells experts apart, or would by default."""
+        sharpness = getattr(self.model, "sharpness", None)
+        return UNCHOSEN if sharpness is None else float(sharpness)
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
         assert isinstance(self.model, KPlanesModel)

@@ -13,11 +13,10 @@ from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.report.commands import read_config
 from dac_nerfstudio.report.pictures import Comparison, compare, extremes
 from dac_nerfstudio.report.results import figures
 from dac_nerfstudio.report.runs import NAMES, Run, SceneRuns, latest_run, read_scene
-from dac_nerfstudio.run.reopen import recorded_config, reopen
+from dac_nerfstudio.run.reopen import photos_of, recorded_config, reopen
 
 
 @dataclass(frozen=True)
@@ -100,16 +99,3 @@ def finished(scene: SceneRuns, method: str) -> Run:
 def load(run: Run, device: str) -> KPlanesModel:
     """The model of a run alone, without its photos; baselines are models as experts are. In single precision."""
     return load_expert(run.folder, run.stage, "cpu").to(device)
-
-
-def photos_of(run_dir: Path) -> Path:
-    """Where the photos lay that a run was trained on.
-
-    Raises:
-        StageError: that is not recorded, or they are gone.
-    """
-    data = read_config(run_dir / "config.yml").get("data")
-    if data is None or not Path(str(data)).exists():
-        lost = f"{data}, where they were at training" if data else f"an unknown place ({run_dir}/config.yml is gone)"
-        raise StageError(f"There are no photos at {lost}. Say where they are: --data FOLDER")
-    return Path(str(data))

@@ -20,7 +20,8 @@ from dac_nerfstudio.conquer.experts import read_checkpoint, rebuild_config
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import PARTITION, RECORD, latest_checkpoint
+from dac_nerfstudio.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
+from dac_nerfstudio.report.commands import read_config
 from dac_nerfstudio.stage import Stage
 
 
@@ -81,6 +82,19 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
     if config.data_digest != digest:
         raise StageError(f"The run in {run_dir} was trained on other photos than those in {data}. Name its own: --data")
     return config
+
+
+def photos_of(run_dir: Path) -> Path:
+    """Where the photos lay that a run was trained on.
+
+    Raises:
+        StageError: that is not recorded, or they are gone.
+    """
+    data = read_config(run_dir / CONFIG).get("data")
+    if data is None or not Path(str(data)).exists():
+        lost = f"{data}, where they were at training" if data else f"an unknown place ({run_dir / CONFIG} is gone)"
+        raise StageError(f"There are no photos at {lost}. Say where they are: --data FOLDER")
+    return Path(str(data))
 
 
 def _parser(settings: Dict[str, Any], source: Path) -> DataParserConfig:

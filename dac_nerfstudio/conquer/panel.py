@@ -1,0 +1,118 @@
+"""What nerfstudio's viewer shows of a division: training cameras in the colours of their groups, and whose view it is.
+
+The viewer looks for ``ViewerControl``s among a pipeline's attributes and hands itself to each. Where there is no
+viewer, nothing is done; where there is no partition, nothing is shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Tuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.viewer_elements import ViewerControl
+from torch import Tensor
+
+from dac_nerfstudio.conquer.datamanager import DaCDataManager
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Partition
+from dac_nerfstudio.style import colour
+
+ALL = "all"
+"""The choice of no group in particular."""
+FADED = (205, 205, 205)
+"""Cameras of groups that were not chosen."""
+OUTSIDE = 1.2
+"""Times nerfstudio's own frustums, which stand at the same places."""
+MOST = 512
+"""Cameras to draw, evenly spread over the views: as many as nerfstudio's own."""
+
+
+class GroupsPanel(ViewerControl):
+    """Frustums by group, a legend, a choice of one group, and the group of the current viewpoint.
+
+    Args:
+        manager: knows the training views and their partition.
+        sharpness: how sharply experts are told apart in the weights that are shown.
+    """
+
+    def __init__(self, manager: DaCDataManager, sharpness: Callable[[], float]) -> None:
+        self.manager = manager
+        self.sharpness = sharpness
+        self.partition: Optional[Partition] = None
+
+    def _setup(self, viewer: Any) -> None:
+        super()._setup(viewer)
+        try:
+            self.partition = self.manager.partition
+        except PartitionError as error:
+            CONSOLE.print(f"[yellow]The viewer shows no groups: {error}")
+        if self.partition is None:
+            return
+        gui = self.viser_server.gui
+        with gui.add_folder("Groups"):
+            gui.add_markdown(legend(self.partition))
+            choice = gui.add_dropdown("Show", (ALL, *map(str, range(1, self.partition.num_groups + 1))))
+            self.here = gui.add_markdown("")
+        self.draw(None)
+        choice.on_update(lambda _: self.draw(None if choice.value == ALL else int(choice.value)))
+        self.viser_server.on_client_connect(self.follow)
+
+    def draw(self, chosen: Optional[int]) -> None:
+        """Draw the training cameras, those of other groups than the chosen one faded.
+
+        Colours of frustums cannot be changed: one of the same name takes the place of the last.
+        """
+        from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+        from viser.transforms import SO3
+
+        cameras, homes = self.manager.train_dataset.cameras, self.manager.homes.tolist()
+        with self.viser_server.atomic():
+            for view in np.unique(np.linspace(0, len(homes) - 1, min(MOST, len(homes))).astype(int)):
+                camera = cameras[int(view)]
+                pose = camera.camera_to_worlds.cpu().numpy()
+                # viser's cameras look along +z.
+                turned = SO3.from_matrix(pose[:, :3]) @ SO3.from_x_radians(np.pi)
+                self.viser_server.scene.add_camera_frustum(
+                    f"/groups/{homes[view]}/{view}",
+                    fov=float(2 * np.arctan(camera.cy / camera.fy)),
+                    aspect=float(camera.cx / camera.cy),
+                    scale=OUTSIDE * self.viewer.config.camera_frustum_scale,
+                    color=rgb(homes[view]) if chosen in (None, homes[view]) else FADED,
+                    wxyz=turned.wxyz,
+                    position=pose[:, 3] * VISER_NERFSTUDIO_SCALE_RATIO,
+                )
+
+    def follow(self, client: Any) -> None:
+        """Say whose view it is whenever a client's camera moves."""
+
+        def tell(_: Any) -> None:
+            self.here.content = self.whose(self.viewer.get_camera_state(client).c2w)
+
+        client.camera.on_update(tell)
+
+    def whose(self, camera_to_world: Float[Tensor, "3 4"]) -> str:
+        """The group of a viewpoint, and how much each group's expert has to say there, as a line of Markdown."""
+        pose = camera_to_world.float()[None]
+        group = int(self.manager.route(pose))
+        text = f"This view is of group {group} `{colour(group)}`"
+        sharpness = self.sharpness()
+        if not np.isfinite(sharpness):
+            return f"{text}."
+        (weights,) = self.manager.blend(pose, sharpness)
+        shares = [f"{one}: {100 * float(weights[one - 1]):.0f} %" for one in (1 + torch.argsort(-weights)).tolist()]
+        return f"{text}. Weights of the experts: {', '.join(shares)}."
+
+
+def legend(partition: Partition) -> str:
+    """Each group with its colour and size; viser shows a chip beside a colour's code."""
+    sizes = [(group, int((partition.homes == group).sum())) for group in range(1, partition.num_groups + 1)]
+    return "  \n".join(f"`{colour(group)}` group {group}, {size} views" for group, size in sizes)
+
+
+def rgb(group: int) -> Tuple[int, int, int]:
+    """Colour of a group as bytes."""
+    red, green, blue = bytes.fromhex(colour(group)[1:])
+    return red, green, blue

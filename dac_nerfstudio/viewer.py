@@ -1,0 +1,69 @@
+"""``dac view``: nerfstudio's viewer on a scene's student, for this machine alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from threading import Lock
+from typing import Optional
+
+from nerfstudio.utils import writer
+from nerfstudio.viewer.viewer import Viewer
+from rich.console import Console
+
+from dac_nerfstudio.device import default_device
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import RECORD, run_dirs
+from dac_nerfstudio.run.reopen import photos_of, recorded_config, reopen
+from dac_nerfstudio.stage import Stage
+
+STUDENTS = ("dac-finetune", "dac-finetune-360")
+LOCALHOST = "127.0.0.1"
+
+
+def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int, console: Console) -> None:
+    """Show a run until the user has had enough; arguments as of ``dac view``.
+
+    Raises:
+        StageError: there is no finished student, a file is damaged, or the photos are gone or others.
+    """
+    folder = place if (place / RECORD).exists() else latest_student(place, run)
+    with console.status("Opening the scene …"):
+        config = recorded_config(folder, data or photos_of(folder), default_device())
+        pipeline = reopen(config, folder)
+    config.viewer.websocket_host, config.viewer.websocket_port = LOCALHOST, port
+    viewer = Viewer(
+        config.viewer,
+        log_filename=folder / config.viewer.relative_log_filename,
+        datapath=pipeline.datamanager.get_datapath(),
+        pipeline=pipeline,
+        train_lock=Lock(),
+    )
+    # Nothing is logged, but the viewer counts its rays there.
+    config.logging.local_writer.enable = False
+    writer.setup_local_writer(config.logging, max_iter=config.max_num_iterations)
+    viewer.init_scene(pipeline.datamanager.train_dataset, "completed", pipeline.datamanager.eval_dataset)
+    viewer.update_scene(step=Stage.load(folder).steps)
+    console.print(f"{folder}: http://localhost:{port}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    try:
+        while True:
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        viewer.viser_server.stop()
+        console.print("The viewer has ended.")
+
+
+def latest_student(scene_dir: Path, run: Optional[str]) -> Path:
+    """Run folder of the fine-tuned student that was finished last, of all or of those of one name.
+
+    Raises:
+        StageError: there is none.
+    """
+    folders = [folder for method in STUDENTS for folder in run_dirs(scene_dir, method) if run in (None, folder.name)]
+    finished = [folder for folder in folders if Stage.load(folder).complete]
+    if not finished:
+        named = f" named {run}" if run else ""
+        raise StageError(
+            f"{scene_dir} holds no finished student{named}. Make one (dac run --data …), or name another run's folder."
+        )
+    return max(finished, key=lambda folder: (folder / RECORD).stat().st_mtime)

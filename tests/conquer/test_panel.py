@@ -1,0 +1,141 @@
+"""The viewer's panel: cameras where they stand in the colours of their groups, and whose view one looks from."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.viewer.utils import parse_object
+from nerfstudio.viewer.viewer_elements import ViewerControl
+from viser.transforms import SO3
+
+from dac_nerfstudio.conquer.panel import FADED, GroupsPanel, rgb
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import blending_weights, divide, read_views
+
+
+class Recorder:
+    """Stands for viser's server: takes whatever is added to scene and panel."""
+
+    def __init__(self) -> None:
+        self.frustums: dict[str, dict[str, Any]] = {}
+        self.added: dict[str, Any] = {}
+        self.clients: list[Any] = []
+        self.gui = self.scene = self
+
+    def atomic(self) -> Any:
+        return nullcontext()
+
+    def add_folder(self, label: str) -> Any:
+        self.added["folder"] = label
+        return nullcontext()
+
+    def add_markdown(self, content: str) -> Any:
+        handle = SimpleNamespace(content=content)
+        self.added["here" if content == "" else "legend"] = handle
+        return handle
+
+    def add_dropdown(self, label: str, options: tuple[str, ...]) -> Any:
+        handle = SimpleNamespace(value=options[0], options=options, on_update=lambda f: setattr(handle, "update", f))
+        self.added["choice"] = handle
+        return handle
+
+    def add_camera_frustum(self, name: str, **settings: Any) -> None:
+        self.frustums[name] = settings
+
+    def on_client_connect(self, callback: Any) -> None:
+        self.clients.append(callback)
+
+
+@pytest.fixture
+def manager(demo: Path) -> Any:
+    """What the panel asks of a data manager, in the data's own frame."""
+    views = read_views(demo)
+    partition = divide(views, groups=2, strategy="azimuth")
+    poses = torch.from_numpy(views.camera_to_worlds).float()
+    return SimpleNamespace(
+        partition=partition,
+        homes=torch.from_numpy(np.asarray(partition.homes)).long(),
+        train_dataset=SimpleNamespace(cameras=Cameras(poses, 20.0, 20.0, 8.0, 8.0, 16, 16)),
+        route=lambda poses: torch.from_numpy(np.asarray(partition.route(poses.numpy().astype(float)))),
+        blend=lambda poses, sharpness: torch.from_numpy(blending_weights(partition, poses.numpy(), sharpness)),
+    )
+
+
+def viewer_of(server: Recorder, **parts: Any) -> Any:
+    return SimpleNamespace(viser_server=server, config=SimpleNamespace(camera_frustum_scale=0.1), **parts)
+
+
+def test_every_training_camera_stands_where_it_was_in_the_colour_of_its_group(manager: Any) -> None:
+    server, panel = Recorder(), GroupsPanel(manager, lambda: 4.0)
+    panel._setup(viewer_of(server))
+    assert len(server.frustums) == 8 and server.added["folder"] == "Groups"
+    assert server.added["choice"].options == ("all", "1", "2")
+    for view, home in enumerate(manager.partition.homes):
+        shown = server.frustums[f"/groups/{home}/{view}"]
+        assert shown["color"] == rgb(home)
+        pose = manager.train_dataset.cameras.camera_to_worlds[view].numpy()
+        np.testing.assert_allclose(shown["position"] / 10, pose[:, 3], rtol=1e-5)
+        ahead = SO3(shown["wxyz"]).as_matrix() @ [0, 0, 1]
+        np.testing.assert_allclose(ahead, -pose[:, 2], atol=1e-5)
+        assert shown["fov"] == pytest.approx(2 * np.arctan(8 / 20))
+    assert "`#0072B2` group 1" in server.added["legend"].content and "views" in server.added["legend"].content
+
+
+def test_the_other_groups_fade_and_come_back(manager: Any) -> None:
+    server = Recorder()
+    GroupsPanel(manager, lambda: 4.0)._setup(viewer_of(server))
+    choice = server.added["choice"]
+    choice.value = "2"
+    choice.update(None)
+    for name, shown in server.frustums.items():
+        assert shown["color"] == (rgb(2) if name.startswith("/groups/2/") else FADED)
+    choice.value = "all"
+    choice.update(None)
+    assert len(server.frustums) == 8 and not any(shown["color"] == FADED for shown in server.frustums.values())
+
+
+def test_a_client_is_told_whose_view_it_has(manager: Any) -> None:
+    server, poses = Recorder(), manager.train_dataset.cameras.camera_to_worlds
+    seen: dict[str, Any] = {}
+    viewer = viewer_of(server, get_camera_state=lambda client: SimpleNamespace(c2w=seen["pose"]))
+    panel = GroupsPanel(manager, lambda: 4.0)
+    panel._setup(viewer)
+    moved: list[Any] = []
+    (connect,) = server.clients
+    connect(SimpleNamespace(camera=SimpleNamespace(on_update=moved.append)))
+    for view, home in enumerate(manager.partition.homes):
+        seen["pose"] = poses[view].double()
+        moved[0](None)
+        text = server.added["here"].content
+        assert text.startswith(f"This view is of group {home} ")
+        (weights,) = manager.blend(poses[view : view + 1], 4.0)
+        assert f"experts: {home}: {100 * float(weights[home - 1]):.0f} %" in text
+    panel.sharpness = lambda: float("inf")
+    assert "experts" not in panel.whose(poses[0])
+
+
+def test_without_a_partition_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    server = Recorder()
+    GroupsPanel(SimpleNamespace(partition=None), lambda: 4.0)._setup(viewer_of(server))  # type: ignore[arg-type]
+
+    class Wrong:
+        @property
+        def partition(self) -> None:
+            raise PartitionError("it divides other views.")
+
+    GroupsPanel(Wrong(), lambda: 4.0)._setup(viewer_of(server))  # type: ignore[arg-type]
+    assert not server.frustums and not server.added and not server.clients
+    assert "The viewer shows no groups: it divides other views." in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_viewer_finds_the_panel_of_a_pipeline(manager: Any) -> None:
+    panel = GroupsPanel(manager, lambda: 4.0)
+    found = parse_object(SimpleNamespace(groups_panel=panel), ViewerControl, "Custom Elements")
+    assert found == [("Custom Elements/groups_panel", panel)]
