@@ -7,8 +7,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Optional
 
-from nerfstudio.utils import writer
-from nerfstudio.viewer.viewer import Viewer
 from rich.console import Console
 
 from dac_nerfstudio.device import default_device
@@ -27,6 +25,10 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
     Raises:
         StageError: there is no finished student, a file is damaged, or the photos are gone or others.
     """
+    # Not at the top: nerfstudio's writer can be imported only after what it goes round in circles with.
+    from nerfstudio.utils import writer
+    from nerfstudio.viewer.viewer import Viewer
+
     folder = place if (place / RECORD).exists() else latest_student(place, run)
     with console.status("Opening the scene …"):
         config = recorded_config(folder, data or photos_of(folder), default_device())

@@ -24,14 +24,19 @@ ALL = "all"
 """The choice of no group in particular."""
 FADED = (205, 205, 205)
 """Cameras of groups that were not chosen."""
-OUTSIDE = 1.2
-"""Times nerfstudio's own frustums, which stand at the same places."""
+SIZE = 0.05
+"""Of a frustum, in the cameras' mean distance from their middle."""
+AHEAD = 0.1
+"""How far ahead of a training view its visitors stand, in the same unit: its photo, in the frustum, is behind them."""
 MOST = 512
 """Cameras to draw, evenly spread over the views: as many as nerfstudio's own."""
 
 
 class GroupsPanel(ViewerControl):
-    """Frustums by group, a legend, a choice of one group, and the group of the current viewpoint.
+    """Frustums by group, a legend, a choice of one group, which is flown to, and the group of the current viewpoint.
+
+    Who opens the page stands at a training view: nerfstudio's own place, near the origin, is inside the object that
+    bounded scenes show, before their near plane, where there is nothing to see.
 
     Args:
         manager: knows the training views and their partition.
@@ -57,8 +62,15 @@ class GroupsPanel(ViewerControl):
             choice = gui.add_dropdown("Show", (ALL, *map(str, range(1, self.partition.num_groups + 1))))
             self.here = gui.add_markdown("")
         self.draw(None)
-        choice.on_update(lambda _: self.draw(None if choice.value == ALL else int(choice.value)))
+        choice.on_update(lambda _: self.choose(None if choice.value == ALL else int(choice.value)))
         self.viser_server.on_client_connect(self.follow)
+
+    def choose(self, group: Optional[int]) -> None:
+        """Fade the other groups, and take everybody to a view in the middle of this one."""
+        self.draw(group)
+        if group is not None:
+            for client in self.viser_server.get_clients().values():
+                self.fly(client, group)
 
     def draw(self, chosen: Optional[int]) -> None:
         """Draw the training cameras, those of other groups than the chosen one faded.
@@ -68,6 +80,7 @@ class GroupsPanel(ViewerControl):
         from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
         from viser.transforms import SO3
 
+        size = max(SIZE * VISER_NERFSTUDIO_SCALE_RATIO * self.distance(), self.viewer.config.camera_frustum_scale)
         cameras, homes = self.manager.train_dataset.cameras, self.manager.homes.tolist()
         with self.viser_server.atomic():
             for view in np.unique(np.linspace(0, len(homes) - 1, min(MOST, len(homes))).astype(int)):
@@ -79,11 +92,29 @@ class GroupsPanel(ViewerControl):
                     f"/groups/{homes[view]}/{view}",
                     fov=float(2 * np.arctan(camera.cy / camera.fy)),
                     aspect=float(camera.cx / camera.cy),
-                    scale=OUTSIDE * self.viewer.config.camera_frustum_scale,
+                    scale=size,
                     color=rgb(homes[view]) if chosen in (None, homes[view]) else FADED,
                     wxyz=turned.wxyz,
                     position=pose[:, 3] * VISER_NERFSTUDIO_SCALE_RATIO,
                 )
+
+    def fly(self, client: Any, group: int) -> None:
+        """Put a client's camera before the place where the most typical training view of a group was taken."""
+        from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+
+        poses = self.manager.train_dataset.cameras.camera_to_worlds.cpu()
+        weights = self.manager.blend(poses, 1.0)[:, group - 1]
+        pose = poses[int(torch.where(self.manager.homes == group, weights, -1).argmax())].numpy()
+        ahead, distance = -pose[:, 2], self.distance()
+        with client.atomic():
+            client.camera.position = VISER_NERFSTUDIO_SCALE_RATIO * (pose[:, 3] + AHEAD * distance * ahead)
+            # One turns round what lies about as far ahead as the cameras' middle.
+            client.camera.look_at = VISER_NERFSTUDIO_SCALE_RATIO * (pose[:, 3] + distance * ahead)
+
+    def distance(self) -> float:
+        """Mean distance of the training cameras from their middle, at least 0.1."""
+        centres = self.manager.train_dataset.cameras.camera_to_worlds[:, :, 3]
+        return max(float((centres - centres.mean(dim=0)).norm(dim=1).mean()), 0.1)
 
     def follow(self, client: Any) -> None:
         """Say whose view it is whenever a client's camera moves."""
@@ -92,6 +123,7 @@ class GroupsPanel(ViewerControl):
             self.here.content = self.whose(self.viewer.get_camera_state(client).c2w)
 
         client.camera.on_update(tell)
+        self.fly(client, 1)
 
     def whose(self, camera_to_world: Float[Tensor, "3 4"]) -> str:
         """The group of a viewpoint, and how much each group's expert has to say there, as a line of Markdown."""

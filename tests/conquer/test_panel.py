@@ -27,6 +27,7 @@ class Recorder:
         self.frustums: dict[str, dict[str, Any]] = {}
         self.added: dict[str, Any] = {}
         self.clients: list[Any] = []
+        self.connected: dict[int, Any] = {}
         self.gui = self.scene = self
 
     def atomic(self) -> Any:
@@ -49,6 +50,9 @@ class Recorder:
     def add_camera_frustum(self, name: str, **settings: Any) -> None:
         self.frustums[name] = settings
 
+    def get_clients(self) -> dict[int, Any]:
+        return self.connected
+
     def on_client_connect(self, callback: Any) -> None:
         self.clients.append(callback)
 
@@ -66,6 +70,11 @@ def manager(demo: Path) -> Any:
         route=lambda poses: torch.from_numpy(np.asarray(partition.route(poses.numpy().astype(float)))),
         blend=lambda poses, sharpness: torch.from_numpy(blending_weights(partition, poses.numpy(), sharpness)),
     )
+
+
+def client_of(on_update: Any = None) -> Any:
+    camera = SimpleNamespace(on_update=on_update, position=None, look_at=None)
+    return SimpleNamespace(camera=camera, atomic=nullcontext)
 
 
 def viewer_of(server: Recorder, **parts: Any) -> Any:
@@ -109,7 +118,7 @@ def test_a_client_is_told_whose_view_it_has(manager: Any) -> None:
     panel._setup(viewer)
     moved: list[Any] = []
     (connect,) = server.clients
-    connect(SimpleNamespace(camera=SimpleNamespace(on_update=moved.append)))
+    connect(client_of(moved.append))
     for view, home in enumerate(manager.partition.homes):
         seen["pose"] = poses[view].double()
         moved[0](None)
@@ -119,6 +128,26 @@ def test_a_client_is_told_whose_view_it_has(manager: Any) -> None:
         assert f"experts: {home}: {100 * float(weights[home - 1]):.0f} %" in text
     panel.sharpness = lambda: float("inf")
     assert "experts" not in panel.whose(poses[0])
+
+
+def test_a_chosen_group_is_flown_to(manager: Any) -> None:
+    server, client = Recorder(), client_of()
+    GroupsPanel(manager, lambda: 4.0)._setup(viewer_of(server))
+    server.connected[0] = client
+    choice, poses = server.added["choice"], manager.train_dataset.cameras.camera_to_worlds
+    for group in (2, 1):
+        choice.value = str(group)
+        choice.update(None)
+        near = (poses[:, :, 3] - torch.from_numpy(client.camera.position / 10)).norm(dim=1)
+        pose = poses[int(near.argmin())].numpy()
+        assert 0 < float(near.min()) < 0.15 * 4.04, "a step ahead of a training view, which is not in the way"
+        assert int(manager.route(torch.from_numpy(pose)[None])) == group
+        ahead = client.camera.look_at - client.camera.position
+        np.testing.assert_allclose(ahead / np.linalg.norm(ahead), -pose[:, 2], atol=1e-5)
+    before = client.camera.position
+    choice.value = "all"
+    choice.update(None)
+    assert client.camera.position is before
 
 
 def test_without_a_partition_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
