@@ -352,8 +352,7 @@ class Bench:
         lessons, extra = None, {}
         if model.teachers:
             shown, spread, extra["lesson_seconds"] = self.lessons(model)
-            doubt = torch.exp(-recipe.doubt * spread / spread.mean())
-            lessons = Lessons(shown, doubt / doubt.mean(), recipe.novel)
+            lessons = Lessons(shown, ray_weights(spread, recipe.doubt), recipe.novel)
         member = self.member(model)
         seconds = train(member, photos, weights, recipe.steps, model.seed, self.study.rays, self.study.rate, lessons)
         splits = {split: self.photos(model.case, split) for split in ("train", "val", "test")}
@@ -468,6 +467,15 @@ def blend_weights(cameras: Any, models: Sequence[Model], partition: Optional[Par
     of_groups = blending_weights(partition, cameras.poses.double().numpy(), sharpness).T
     groups = np.array([model.member % partition.num_groups for model in models])
     return torch.tensor(of_groups[groups] / np.bincount(groups)[groups, None]).float()
+
+
+def ray_weights(spread: Any, doubt: float) -> Any:
+    """Of novel rays, by the disagreement of those who rendered them: 1 on average, and for all if they agree."""
+    import torch
+
+    # A single teacher agrees with itself everywhere: 0 / 0 would be no weight at all.
+    weights = torch.exp(-doubt * spread / spread.mean().clamp(min=1e-9))
+    return weights / weights.mean()
 
 
 def halving(number: int) -> float:

@@ -130,6 +130,14 @@ def test_blends_go_from_average_to_routing(cameras: Any) -> None:
     assert (milder > even)[[0, 1, 3], [0, 1, 2]].all()
 
 
+def test_doubted_rays_count_less_and_a_single_teacher_doubts_none() -> None:
+    spread = torch.tensor([[0.0, 0.1], [0.1, 0.2]])
+    expected = torch.exp(-torch.tensor([[0.0, 1.0], [1.0, 2.0]]))
+    torch.testing.assert_close(converged.ray_weights(spread, 1.0), expected / expected.mean())
+    for doubt in (0.0, 1.0):
+        torch.testing.assert_close(converged.ray_weights(torch.zeros(2, 2), doubt), torch.ones(2, 2))
+
+
 def test_finished_models_are_kept_and_shared(study: Any, tmp_path: Path) -> None:
     make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
     with pytest.raises(converged.Pending):
