@@ -142,8 +142,7 @@ def psnr(pictures: Float[Tensor, "views pixels 4"], photos: Photos) -> float:
 
 
 def small_model(size: dict, tv: float, seed: int) -> KPlanesModel:
-    """A model of the product, whose linear layers start as PyTorch's do: with the larger weights of tiny-cuda-nn's the
-    baseline is 0.1 to 0.2 dB worse at this size, and what experts add to it would look like more.
+    """A model of the product, whose linear layers start as PyTorch's do, drawn anew after the planes.
 
     Args:
         size: fields of its config.
