@@ -272,6 +272,12 @@ def _rows(planes: Tensor) -> tuple[tuple[int, int], int, float, dict[str, Any]]:
 
 
 def squared_differences(scale: Float[Tensor, "P R R C"]) -> Float[Tensor, ""]:
-    """``dac_nerfstudio.kplanes.regularizers.squared_differences`` for float32 on CUDA and R >= 2."""
+    """``dac_nerfstudio.kplanes.regularizers.squared_differences`` for float32 on CUDA and R >= 2.
+
+    Raises:
+        TypeError: the planes are of another type, which the kernels would misread.
+    """
+    if scale.dtype != torch.float32:
+        raise TypeError(f"Total variation in Triton is for planes in float32, not {scale.dtype}.")
     with _on(scale.device):
         return _SquaredDifferences.apply(scale)

@@ -147,3 +147,10 @@ def test_total_variation_moves_three_times_the_bytes_of_the_planes() -> None:
     assert moved["triton"]["value"] == pytest.approx(planes, rel=3e-3)
     assert moved["triton"]["gradient"] == pytest.approx(2 * planes, rel=3e-3)
     assert sum(moved["reference"].values()) > 40 * planes
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_total_variation_refuses_planes_that_it_would_misread(dtype: torch.dtype) -> None:
+    triton = pytest.importorskip("dac_nerfstudio.kplanes.backends.triton")
+    with pytest.raises(TypeError, match=f"is for planes in float32, not {dtype}."):
+        triton.squared_differences(torch.ones(3, 4, 4, 8, dtype=dtype))
