@@ -4,14 +4,13 @@ Needs neither torch nor nerfstudio. scikit-learn, networkx and the libraries tha
 """
 
 from dac_nerfstudio.partition.blending import blending_weights, nearness
-from dac_nerfstudio.partition.colmap import find_model
 from dac_nerfstudio.partition.divide import LEAST_EXCESS, divide
 from dac_nerfstudio.partition.frames import Axis, Transform, align, find_axis, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.plot import plot_partition
 from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish
 from dac_nerfstudio.partition.quality import assess
-from dac_nerfstudio.partition.reading import as_recorded, read_views
+from dac_nerfstudio.partition.reading import as_recorded, find_model, read_views
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
 from dac_nerfstudio.partition.split import INTERACTIVE, PICTURE, read_test_views, split
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres

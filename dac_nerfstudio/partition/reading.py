@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from dac_nerfstudio.partition.colmap import MODEL_FOLDERS, find_model, read_model
 from dac_nerfstudio.partition.frames import difference
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp")
+MODEL_FOLDERS = ("colmap/sparse/0", "sparse/0")
+"""Where a COLMAP model lies in a scene's folder, in the order in which they are looked for."""
 IMAGE_FOLDERS = ("images", "images_2", "images_4", "images_8")
 """Where the photos of a COLMAP model lie, in the order in which they are looked for."""
 BLENDER_FILE = re.compile(r"transforms_(train|val|test)\.json")
@@ -73,6 +74,14 @@ def as_recorded(data: Path, parsed: Views) -> Views:
     return parsed if difference(recorded, parsed) else recorded
 
 
+def find_model(data: Path) -> Path | None:
+    """The folder of the COLMAP model of a scene, if it has one."""
+    for folder in MODEL_FOLDERS:
+        if any((data / folder / f"images.{suffix}").is_file() for suffix in ("txt", "bin")):
+            return data / folder
+    return None
+
+
 def _read_scene(data: Path, split: str) -> tuple[Views, list[int]]:
     """All views of the file that holds a split, and which of them belong to it."""
     path = _poses_file(data, split)
@@ -103,6 +112,8 @@ def _read_scene(data: Path, split: str) -> tuple[Views, list[int]]:
 
 def _with_tracks(views: Views, data: Path) -> Views:
     """Tracks from a COLMAP model beside a `transforms.json`, if it knows all views by name."""
+    from dac_nerfstudio.partition.colmap import read_model
+
     folder = find_model(data)
     if folder is None:
         return views
@@ -119,6 +130,8 @@ def _with_tracks(views: Views, data: Path) -> Views:
 
 
 def _read_colmap(data: Path, folder: Path, split: str) -> tuple[Views, list[int]]:
+    from dac_nerfstudio.partition.colmap import read_model
+
     model = read_model(folder)
     present = next((data / name for name in IMAGE_FOLDERS if (data / name).is_dir()), data / IMAGE_FOLDERS[0])
     photos = tuple(present / name for name in model.names)

@@ -9,7 +9,8 @@ from colmap_files import CAMERA_MODELS, Camera, Photo
 from scipy.spatial.transform import Rotation
 
 from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition.colmap import find_model, read_model
+from dac_nerfstudio.partition.colmap import read_model
+from dac_nerfstudio.partition.reading import find_model
 
 PINHOLE = (100.0, 101.0, 8.0, 6.0)
 CAMERAS = [Camera(3, "SIMPLE_RADIAL", 64, 48, (50.0, 32.0, 24.0, 0.1)), Camera(7, "PINHOLE", 16, 12, PINHOLE)]
@@ -139,6 +140,18 @@ def test_models_of_no_use_are_told(colmap_model: Model, photos, cameras, message
     with pytest.raises(PartitionError, match=message.format(kind=kind)) as caught:
         read_model(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_names_that_are_no_unicode_are_told(colmap_model: Model) -> None:
+    path = colmap_model([Photo(1, "a.jpg")]) / "images.bin"
+    path.write_bytes(path.read_bytes().replace(b"a.jpg", b"\xfc.jpg"))
+    with pytest.raises(PartitionError, match="images.bin: the name of a photo is no UTF-8 .*Rename the photo"):
+        read_model(path.parent)
+
+
+def test_cameras_of_one_number_are_told(colmap_model: Model) -> None:
+    with pytest.raises(PartitionError, match="cameras.bin has several cameras of one number. Copy it again"):
+        read_model(colmap_model([Photo(1, "a.jpg")], [Camera(), Camera(width=32)]))
 
 
 def test_unknown_camera_models_are_told(colmap_model: Model) -> None:
