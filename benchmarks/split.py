@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dac_nerfstudio.partition import INTERACTIVE, PICTURE, STRATEGIES, Views, split
+from dac_nerfstudio.division import split
+from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE
+from dac_nerfstudio.partition import STRATEGIES, Views
 
 VIEWS = (300, 2000, 5000, 10000)
 RINGS = 5
@@ -84,7 +86,7 @@ def measure_one(
         start, cpu = time.perf_counter(), time.process_time()
         partition, _ = split(views, Path(folder), test, similarity, strategy=strategy)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        sizes = {name: (Path(folder) / name).stat().st_size for name in (PICTURE, INTERACTIVE)}
+        sizes = {name: (Path(folder) / name).stat().st_size for name in (PARTITION_PICTURE, PARTITION_PAGE)}
     results.put(
         {
             "views": count,
@@ -93,7 +95,7 @@ def measure_one(
             "seconds": round(seconds, 1),
             "cpu_seconds": round(cpu, 1),
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "page_megabytes": round(sizes[INTERACTIVE] / 1e6, 2),
+            "page_megabytes": round(sizes[PARTITION_PAGE] / 1e6, 2),
             "group_sizes": np.bincount(partition.homes)[1:].tolist(),
         }
     )

@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError, UserError
-from dac_nerfstudio.layout import is_scored, video_path
+from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, video_path
 from dac_nerfstudio.presets import PRESETS
-from dac_nerfstudio.report.division import division_table
 from dac_nerfstudio.run.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
 
@@ -67,25 +66,26 @@ def split(
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
     """
-    from dac_nerfstudio import partition as dividing
+    from dac_nerfstudio import division
+    from dac_nerfstudio.partition import read_test_views, read_views
     from dac_nerfstudio.run.lock import scene_lock
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
     console, scene_dir = Console(), output_dir / _scene_name(data, scene)
     with _showing_warnings(console):
-        views, test = dividing.read_views(data), dividing.read_test_views(data)
+        views, test = read_views(data), read_test_views(data)
     # A run that is under way must not find its views divided otherwise.
     with scene_lock(scene_dir, console.print):
         refuse_queued(scene_dir)
         with _showing_warnings(console), console.status(f"Dividing {len(views)} views …"):
-            partition, path = dividing.split(
+            partition, path = division.split(
                 views, scene_dir, test, similarity=similarity, groups=groups, strategy=strategy, overlap=overlap,
                 softness=softness,
             )  # fmt: skip
-    for part in division_table(partition):
+    for part in division.division_table(partition):
         console.print(part)
     console.print(
-        f"Partition: {path}\nPictures:  {scene_dir / dividing.PICTURE}, {scene_dir / dividing.INTERACTIVE}",
+        f"Partition: {path}\nPictures:  {scene_dir / PARTITION_PICTURE}, {scene_dir / PARTITION_PAGE}",
         highlight=False,
         soft_wrap=True,
     )
@@ -208,7 +208,6 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
         run: name of the runs to report; None takes the latest of each scene.
         console: where it is printed.
     """
-    from dac_nerfstudio.partition import PICTURE
     from dac_nerfstudio.report.printing import report_scenes
 
     scored = [plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs)]
@@ -216,7 +215,7 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
     if scored:
         report_scenes(scored, run, console)
     for plan in plans:
-        console.print(f"Groups:  {plan.scene_dir / PICTURE}", highlight=False, soft_wrap=True)
+        console.print(f"Groups:  {plan.scene_dir / PARTITION_PICTURE}", highlight=False, soft_wrap=True)
         if any(job.kind == "video" for job in plan.jobs):
             console.print(f"Video:   {video_path(plan.scene_dir)}", highlight=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 outputs/<scene>/
     partition.json                      the current partition
+    partition.png, partition.html       to look at, and to turn and click
     <method>/<run>/                     a run, such as dac-baseline/quick-seed42
     <method>/group-<k>/<run>/           a run of an expert
         stage.json                      its record, see `dac_nerfstudio.stage`
@@ -22,6 +23,8 @@ from typing import List, Optional
 from dac_nerfstudio.errors import StageError
 
 PARTITION = "partition.json"
+PARTITION_PICTURE = "partition.png"
+PARTITION_PAGE = "partition.html"
 RECORD = "stage.json"
 CONFIG = "config.yml"
 CHECKPOINTS = "nerfstudio_models"

@@ -12,7 +12,7 @@ LAYERS = (
     ("render", "viewer"),
     ("check", "run"),
     ("report", "methods", "memory"),
-    ("conquer",),
+    ("conquer", "division"),
     ("kplanes", "stage", "scenes"),
     ("partition", "image_scores", "device", "media"),
     ("layout", "naming", "files", "presets", "scores", "style", "units", "signals"),

@@ -1,25 +1,22 @@
 """Divide: which training views belong to which group, and which group answers for a camera.
 
-Needs neither torch nor nerfstudio. scikit-learn, networkx and the libraries that draw are imported where they are used.
+Needs neither torch nor nerfstudio but for its reader of COLMAP's models. scikit-learn and networkx are imported where
+they are used.
 """
 
 from dac_nerfstudio.partition.blending import blending_weights, nearness
 from dac_nerfstudio.partition.divide import LEAST_EXCESS, divide
 from dac_nerfstudio.partition.frames import Axis, Transform, align, find_axis, view_distances
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.plot import plot_partition
 from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish
 from dac_nerfstudio.partition.quality import assess
-from dac_nerfstudio.partition.reading import as_recorded, find_model, read_views
+from dac_nerfstudio.partition.reading import as_recorded, find_model, read_test_views, read_views
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
-from dac_nerfstudio.partition.split import INTERACTIVE, PICTURE, read_test_views, split
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
 
 __all__ = [
-    "INTERACTIVE",
     "LEAST_EXCESS",
-    "PICTURE",
     "SIMILARITIES",
     "STRATEGIES",
     "Axis",
@@ -42,12 +39,10 @@ __all__ = [
     "listing",
     "measure",
     "nearness",
-    "plot_partition",
     "publish",
     "read_test_views",
     "read_views",
     "sector_centres",
-    "split",
     "view_distances",
     "view_name",
 ]

@@ -53,6 +53,14 @@ def read_views(data: Path, split: str = "train") -> Views:
     return views.select(chosen)
 
 
+def read_test_views(data: Path) -> Views | None:
+    """The test views of a scene, if its files list any."""
+    try:
+        return read_views(data, "test")
+    except PartitionError:
+        return None
+
+
 def as_recorded(data: Path, parsed: Views) -> Views:
     """The views that a data parser has read, as the data's own files know them: in their frame, with tracks.
 

@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from dac_nerfstudio.partition import INTERACTIVE, PICTURE
-from dac_nerfstudio.partition.contacts import heading
+from dac_nerfstudio.division.contacts import heading
+from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
 from dac_nerfstudio.report.methods import TITLES
@@ -67,9 +67,9 @@ def page(results: Dict[str, Any], scene: SceneRuns) -> str:
 
 def _groups(results: Dict[str, Any], scene: SceneRuns) -> Dict[str, Any]:
     return {
-        "picture": partition_picture(scene.folder / PICTURE),
-        "file": PICTURE,
-        "interactive": INTERACTIVE if (scene.folder / INTERACTIVE).exists() else None,
+        "picture": partition_picture(scene.folder / PARTITION_PICTURE),
+        "file": PARTITION_PICTURE,
+        "interactive": PARTITION_PAGE if (scene.folder / PARTITION_PAGE).exists() else None,
         "made": heading(scene.partition),
         "grids": [(SCORES[score].heading, group_grid(results, score)) for score in results["scores"]],
     }

@@ -17,17 +17,17 @@ import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
 from dac_nerfstudio.conquer.trainer import DaCTrainer
+from dac_nerfstudio.division import plot_partition
+from dac_nerfstudio.division import split as divide_scene
 from dac_nerfstudio.errors import UserError
+from dac_nerfstudio.layout import PARTITION_PICTURE
 from dac_nerfstudio.partition import (
-    PICTURE,
     Partition,
     check_views,
     current_partition,
-    plot_partition,
     publish,
     read_test_views,
 )
-from dac_nerfstudio.partition import split as divide_scene
 from dac_nerfstudio.run.commands import check_flags, parse, with_data
 from dac_nerfstudio.run.division import divide_settings
 from dac_nerfstudio.run.evaluate import evaluate, score
@@ -92,18 +92,18 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
             partition = Partition.load(plan.partition)
             check_views(partition, config.inputs.training_views(), plan.partition)
             publish(partition, plan.scene_dir)
-            plot_partition(partition, plan.scene_dir / PICTURE)
+            plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         elif kept:
             partition, _ = config.inputs.find_partition(config.inputs.training_views())
-            if not (plan.scene_dir / PICTURE).exists():
-                plot_partition(partition, plan.scene_dir / PICTURE)
+            if not (plan.scene_dir / PARTITION_PICTURE).exists():
+                plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         else:
             settings = divide_settings(before, plan.request.divide, plan.recipe.softness)
             partition, _ = divide_scene(
                 config.inputs.training_views(), plan.scene_dir, read_test_views(config.inputs.data), **settings
             )
     warned = dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning)
-    text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PICTURE}"
+    text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PARTITION_PICTURE}"
     tell(Report("kept" if kept else "done", text="\n".join([*warned, *partition.notes, text])))
 
 

@@ -1,4 +1,4 @@
-"""Cameras on rings, and the folders that tests read them from."""
+"""Cameras round a scene, and the folders that tests read them from."""
 
 from __future__ import annotations
 
@@ -9,35 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cameras import looking_at_origin, random_transform, ring  # noqa: F401 (fixtures)
 from colmap_files import Camera, Photo, write_binary, write_text
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import Transform, Views
-
-
-def _looking_at_origin(centre: np.ndarray) -> np.ndarray:
-    """Camera-to-world [3, 4] with OpenGL axes at `centre`, looking at the origin, +z up."""
-    back = centre / np.linalg.norm(centre)
-    right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(back, right), back, centre], axis=1)
-
-
-@pytest.fixture
-def ring() -> Callable[..., Views]:
-    """Makes views at given azimuths in degrees, at radius 4 and height 1, looking at the origin."""
-
-    def make(degrees: Any, prefix: str = "train/r_") -> Views:
-        angles = np.deg2rad(np.asarray(degrees, dtype=np.float64))
-        centres = np.stack([4 * np.cos(angles), 4 * np.sin(angles), np.ones_like(angles)], axis=1)
-        return Views(
-            names=tuple(f"{prefix}{i}.png" for i in range(len(angles))),
-            camera_to_worlds=np.stack([_looking_at_origin(centre) for centre in centres]),
-            intrinsics=np.tile([100.0, 100.0, 8.0, 6.0, 16.0, 12.0], (len(angles), 1)),
-        )
-
-    return make
+from dac_nerfstudio.partition import Views
 
 
 @pytest.fixture
@@ -48,7 +25,7 @@ def cameras_around() -> Callable[[int, int], Views]:
         rng = np.random.default_rng(seed)
         centres = rng.normal(size=(count, 3))
         centres *= rng.uniform(2, 4, (count, 1)) / np.linalg.norm(centres, axis=1, keepdims=True)
-        poses = np.stack([_looking_at_origin(centre) for centre in centres])
+        poses = np.stack([looking_at_origin(centre) for centre in centres])
         poses[:, :, :3] = Rotation.from_rotvec(rng.normal(0, 0.2, (count, 3))).as_matrix() @ poses[:, :, :3]
         intrinsics = np.tile([10.0, 10.0, 8.0, 6.0, 16.0, 12.0], (count, 1))
         return Views(tuple(f"v{i}.png" for i in range(count)), poses, intrinsics, upright=False)
@@ -67,18 +44,6 @@ def planted() -> Callable[..., np.ndarray]:
         values = (values + values.T) / 2
         np.fill_diagonal(values, 1)
         return values.clip(0, 1)
-
-    return make
-
-
-@pytest.fixture
-def random_transform() -> Callable[[int], Transform]:
-    """A turn, a shift and a scaling of a whole scene."""
-
-    def make(seed: int) -> Transform:
-        rng = np.random.default_rng(seed)
-        rotation = Rotation.random(None, rng).as_matrix()
-        return Transform(float(rng.uniform(0.1, 10)), rotation, rng.normal(size=3))
 
     return make
 

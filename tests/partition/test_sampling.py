@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dac_nerfstudio.division import split
 from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.layout import PARTITION_PAGE
 from dac_nerfstudio.partition import Views, divide, measure, sampling
 from dac_nerfstudio.partition.sampling import MOST_VIEWS, SAMPLE, representatives, sample_of
-from dac_nerfstudio.partition.split import INTERACTIVE, split
 
 CLUSTERS = np.arange(90) % 3
 
@@ -70,7 +71,7 @@ def test_figures_and_pictures_are_of_the_sample(three_places: Views, tmp_path: P
     assert sum(quality["sizes"]) == 90
     assert set(quality["border"]) <= {three_places.names[index] for index in sample_of(90)}
     assert "Judged by a sample of 30 of 90 views, which alone are pictured one by one." in partition.notes
-    assert (tmp_path / INTERACTIVE).exists()
+    assert (tmp_path / PARTITION_PAGE).exists()
 
 
 def test_a_sample_of_another_scene_is_refused(three_places: Views, ring) -> None:

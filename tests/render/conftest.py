@@ -15,11 +15,11 @@ from nerfstudio.data.scene_box import SceneBox
 
 from dac_nerfstudio.conquer.experts import model_settings
 from dac_nerfstudio.conquer.models import ExpertModel
+from dac_nerfstudio.division import split
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.layout import run_dir
 from dac_nerfstudio.partition import read_test_views, read_views
-from dac_nerfstudio.partition.split import split
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.report.pictures import Comparison
 from dac_nerfstudio.scenes import make_demo_scene

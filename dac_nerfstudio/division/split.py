@@ -6,18 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dac_nerfstudio.division.page import write_page
+from dac_nerfstudio.division.plot import plot_partition
+from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE
 from dac_nerfstudio.partition.divide import divide
-from dac_nerfstudio.partition.page import write_page
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.plot import plot_partition
 from dac_nerfstudio.partition.publishing import publish
 from dac_nerfstudio.partition.quality import assess
-from dac_nerfstudio.partition.reading import read_views
 from dac_nerfstudio.partition.similarity import measure
-from dac_nerfstudio.partition.views import PartitionError, Views
-
-PICTURE, INTERACTIVE = "partition.png", "partition.html"
-"""A partition to look at, and to turn and click."""
+from dac_nerfstudio.partition.views import Views
 
 
 def split(
@@ -28,7 +25,7 @@ def split(
     Args:
         views: the training views.
         scene_dir: where `partition.json`, `partition.png` and `partition.html` go.
-        test: views that are told how far they are from their groups, and play no other part.
+        test: views whose distance from their groups is measured, and which play no other part.
         similarity: a name that `measure` understands: what is divided by, and what the result is judged by.
         settings: keyword arguments of `divide`.
 
@@ -47,14 +44,6 @@ def split(
         about["notes"] = [*about["notes"], f"Judged by a sample of {sizes}, which alone are pictured one by one."]
     partition = replace(partition, about=about)
     path = publish(partition, scene_dir)
-    plot_partition(partition, scene_dir / PICTURE, measured, test)
-    write_page(partition, scene_dir / INTERACTIVE, measured, test)
+    plot_partition(partition, scene_dir / PARTITION_PICTURE, measured, test)
+    write_page(partition, scene_dir / PARTITION_PAGE, measured, test)
     return partition, path
-
-
-def read_test_views(data: Path) -> Views | None:
-    """The test views of a scene, if its files tell of any."""
-    try:
-        return read_views(data, "test")
-    except PartitionError:
-        return None

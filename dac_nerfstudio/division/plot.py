@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.partition.contacts import (
+from dac_nerfstudio.division.contacts import (
     border_views,
     darkest,
     heading,
@@ -21,6 +20,7 @@ from dac_nerfstudio.partition.contacts import (
     small_photo,
     upright_cameras,
 )
+from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import sector_centres

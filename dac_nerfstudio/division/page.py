@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.partition.contacts import (
+from dac_nerfstudio.division.contacts import (
     border_views,
     darkest,
     heading,
@@ -28,6 +27,7 @@ from dac_nerfstudio.partition.contacts import (
     small_photo,
     upright_cameras,
 )
+from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition.divide import LEAST_EXCESS
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity
