@@ -67,6 +67,8 @@ class Options:
     """Scene in Blender's format for real training; the generated one without it."""
     small: bool = False
     """Everything tiny: to see that the script works. Always so without CUDA."""
+    parts: tuple[str, ...] = ()
+    """Names of the parts to carry out, where time is short; by default all."""
 
 
 @dataclass(frozen=True)
@@ -432,6 +434,9 @@ PARTS = (
 def main(options: Options) -> dict[str, Any]:
     """Carry out all parts; what the file then holds."""
     end = time.time() + 60 * options.minutes
+    unknown = set(options.parts) - {part.name for part in PARTS}
+    if unknown:
+        sys.exit(f"There is no part {', '.join(sorted(unknown))}. Parts: {'; '.join(part.name for part in PARTS)}.")
     device = default_device()
     small = options.small or device != "cuda"
     data = options.data.resolve() if options.data else None
@@ -450,6 +455,8 @@ def main(options: Options) -> dict[str, Any]:
         content = found(options.json, settings)
         content["machine"], parts = about["results"][0], content["parts"]
         for part in PARTS:
+            if options.parts and part.name not in options.parts:
+                continue
             if parts.get(part.name, {}).get("status") == "done":
                 console.print(f"{part.name}: kept")
                 continue

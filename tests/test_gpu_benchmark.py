@@ -109,3 +109,10 @@ def test_every_part_answers_without_a_gpu(tmp_path: Path) -> None:
     assert {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"} <= set(
         parts["experts and student"]["results"][0]["methods"]
     )
+
+
+def test_parts_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="There is no part exactness. Parts: exact; "):
+        gpu.main(gpu.Options(json=tmp_path / "gpu.json", parts=("exactness",)))
+    content = gpu.main(gpu.Options(small=True, json=tmp_path / "gpu.json", parts=("tiny-cuda-nn",)))
+    assert list(content["parts"]) == ["tiny-cuda-nn"]
