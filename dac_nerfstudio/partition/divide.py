@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from dac_nerfstudio.partition.frames import find_axis, spread, view_distances
+from dac_nerfstudio.partition.frames import Axis, find_axis, spread, view_distances
 from dac_nerfstudio.partition.partition import Partition, checked_settings, empty_groups, numbered
 from dac_nerfstudio.partition.sampling import followed, sample_of
 from dac_nerfstudio.partition.similarity import Similarity, featureless, measure
-from dac_nerfstudio.partition.strategies import STRATEGIES, Grouper, grouper, modularity, smallest_group
+from dac_nerfstudio.partition.strategies import BY_SIMILARITY, STRATEGIES, Grouper, grouper, modularity, smallest_group
 from dac_nerfstudio.partition.views import PartitionError, Views
 
 DEFAULT_GROUPS = 4
@@ -53,6 +55,34 @@ def divide(
     asked["similarity"] = similarity.kind if isinstance(similarity, Similarity) else similarity
     if strategy == "auto":
         strategy = "azimuth" if views.upright else "kmeans" if views.tracks is None else "louvain"
+    settings = _checked(strategy, groups, overlap, softness, len(views))
+    sample = sample_of(len(views))
+    values = np.eye(len(sample))  # plays no part unless it is measured
+    if groups == "auto" or strategy in BY_SIMILARITY:
+        measured = similarity if isinstance(similarity, Similarity) else measure(views, similarity)
+        sample, values = measured.indices(len(views)), measured.values
+        if strategy in BY_SIMILARITY:
+            settings["similarity"] = measured.kind
+    axis = find_axis(views)
+    group, notes = _grouper_of_all(strategy, views, sample, values, axis)
+    if groups == "auto":
+        settings["groups"], note = choose_groups(views.select(sample), strategy, values)
+        notes.append(note)
+    homes = group(settings["groups"])
+    if empty_groups(homes, settings["groups"]):
+        settings["groups"], note = _fewer_groups(homes, views, strategy, settings["groups"], group)
+        notes.append(note)
+    notes += _small_groups(homes)
+    membership = _membership(homes, views, overlap, softness)
+    return Partition(views, homes, membership, settings, axis, {"asked": asked, "notes": notes})
+
+
+def _checked(strategy: str, groups: int | str, overlap: float, softness: float, views: int) -> dict[str, Any]:
+    """The settings of a partition, with 1 group until `auto` has found how many.
+
+    Raises:
+        PartitionError: one is out of range, or they do not go together.
+    """
     if strategy not in STRATEGIES:
         raise PartitionError(f"Unknown strategy '{strategy}'; choose one of: auto, {', '.join(STRATEGIES)}.")
     if isinstance(groups, str) and groups != "auto":
@@ -68,43 +98,33 @@ def divide(
     )
     if overlap > 0 and softness > 0:
         raise PartitionError(f"overlap {overlap} and softness {softness} exclude each other; leave one of them at 0.")
-    if settings["groups"] > len(views):
-        raise PartitionError(
-            f"{groups} groups for {len(views)} views; choose a number of groups from 1 to {len(views)}."
-        )
-    sample = sample_of(len(views))
-    values = np.eye(len(sample))  # plays no part unless it is measured
-    if groups == "auto" or strategy in ("spectral", "louvain"):
-        measured = similarity if isinstance(similarity, Similarity) else measure(views, similarity)
-        sample, values = measured.indices(len(views)), measured.values
-        if strategy in ("spectral", "louvain"):
-            settings["similarity"] = measured.kind
-    axis, notes = find_axis(views), []
+    if settings["groups"] > views:
+        raise PartitionError(f"{groups} groups for {views} views; choose a number of groups from 1 to {views}.")
+    return settings
+
+
+def _grouper_of_all(
+    strategy: str, views: Views, sample: np.ndarray, similarity: np.ndarray, axis: Axis
+) -> tuple[Grouper, list[str]]:
+    """What divides all views, by a sample of them where the strategy looks at pairs; and a note where it does."""
     if strategy == "azimuth":
-        group = grouper(strategy, views, values, axis)
-    else:
-        group = followed(grouper(strategy, views.select(sample), values, axis), views, sample)
-        if len(sample) < len(views):
-            notes.append(f"Divided by a sample of {len(sample)} of {len(views)} views; the others follow the nearest.")
-    if groups == "auto":
-        settings["groups"], note = choose_groups(views.select(sample), strategy, values)
-        notes.append(note)
-    homes = group(settings["groups"])
-    empty = empty_groups(homes, settings["groups"])
-    if empty and strategy == "louvain":
-        notes.append(
-            f"No resolution gives {settings['groups']} groups; {homes.max()} is the nearest number that one does."
-        )
-        settings["groups"] = int(homes.max())
-    elif empty:
-        raise PartitionError(_why_empty(views, strategy, settings["groups"], group))
-    notes += _small_groups(homes)
-    membership = (homes == np.arange(1, settings["groups"] + 1)[:, None]).astype(np.float64)
-    if overlap > 0:
-        membership = _with_overlap(membership, views, overlap)
-    if softness > 0:
-        membership = _with_softness(membership, softness)
-    return Partition(views, homes, membership, settings, axis, {"asked": asked, "notes": notes})
+        return grouper(strategy, views, similarity, axis), []
+    group = followed(grouper(strategy, views.select(sample), similarity, axis), views, sample)
+    if len(sample) == len(views):
+        return group, []
+    return group, [f"Divided by a sample of {len(sample)} of {len(views)} views; the others follow the nearest."]
+
+
+def _fewer_groups(homes: np.ndarray, views: Views, strategy: str, groups: int, group: Grouper) -> tuple[int, str]:
+    """How many groups there are where some came out empty, and a note that says so.
+
+    Raises:
+        PartitionError: the strategy is one that could have left none empty.
+    """
+    if strategy != "louvain":
+        raise PartitionError(_why_empty(views, strategy, groups, group))
+    found = int(homes.max())
+    return found, f"No resolution gives {groups} groups; {found} is the nearest number that one does."
 
 
 def choose_groups(views: Views, strategy: str, similarity: np.ndarray) -> tuple[int, str]:
@@ -154,6 +174,14 @@ def _small_groups(homes: np.ndarray) -> list[str]:
         for group, size in enumerate(sizes, start=1)
         if size < least
     ]
+
+
+def _membership(homes: np.ndarray, views: Views, overlap: float, softness: float) -> np.ndarray:
+    """Weights [groups, views]: 1 at home, and what overlap or softness adds."""
+    membership = (homes == np.arange(1, homes.max() + 1)[:, None]).astype(np.float64)
+    if overlap > 0:
+        return _with_overlap(membership, views, overlap)
+    return _with_softness(membership, softness) if softness > 0 else membership
 
 
 def _with_overlap(membership: np.ndarray, views: Views, overlap: float) -> np.ndarray:

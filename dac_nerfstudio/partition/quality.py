@@ -9,7 +9,7 @@ import numpy as np
 from dac_nerfstudio.partition.frames import spread, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity, featureless
-from dac_nerfstudio.partition.strategies import grouper, modularity
+from dac_nerfstudio.partition.strategies import BY_SIMILARITY, grouper, modularity
 from dac_nerfstudio.partition.views import Views
 
 BORDER_NEIGHBOURS = 4
@@ -45,9 +45,7 @@ def assess(partition: Partition, similarity: Similarity, test: Views | None = No
     strategy = partition.settings["strategy"]
     null = featureless(values, views)
     # A division made by hand, or by what the null model does not change, is held against itself.
-    null_homes = (
-        grouper(strategy, views, null, partition.axis)(groups) if strategy in ("spectral", "louvain") else homes
-    )
+    null_homes = grouper(strategy, views, null, partition.axis)(groups) if strategy in BY_SIMILARITY else homes
     return {
         "similarity": similarity.kind,
         "sizes": np.bincount(partition.homes, minlength=groups + 1)[1:].tolist(),

@@ -17,6 +17,8 @@ from dac_nerfstudio.partition.views import PartitionError, Views, viewing_direct
 
 STRATEGIES = ("azimuth", "kmeans", "spectral", "louvain")
 """The names that `divide` understands, besides `auto`."""
+BY_SIMILARITY = ("spectral", "louvain")
+"""Those that divide by how alike views are."""
 
 Grouper = Callable[[int], np.ndarray]
 """Number of groups N -> groups [views], from 1 to N, or to fewer where N cannot be met."""
