@@ -24,6 +24,7 @@ from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
 from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
+from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
 from dac_nerfstudio.stage import Stage, flattened
 
@@ -80,7 +81,11 @@ class DaCTrainerConfig(TrainerConfig):
             partition = self.inputs.resolve()
         except UserError as error:
             raise SystemExit(f"\n{error}") from None
-        # A copy of its own: evaluation and rendering want nothing but the run's folder and the data.
+        self.save_resolved(partition)
+
+    def save_resolved(self, partition: Partition) -> None:
+        """Write config.yml as it is, and the partition beside it: evaluation and rendering then want nothing but the
+        run's folder and the data."""
         partition.save(self.get_base_dir() / PARTITION)
         super().save_config()
 
@@ -332,7 +337,3 @@ class EnsembleTrainer(DaCTrainer):
         assert isinstance(self.pipeline.model, EnsembleModel)
         self.save_checkpoint(0)
         CONSOLE.print(f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")
-
-
-DistillTrainer = DaCTrainer
-"""The name in config.yml of runs that were made when teachers came with the trainer."""

@@ -110,11 +110,10 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
 def train(job: Job, plan: Plan, tell: Tell) -> None:
     """Train, unless a finished run with the same settings and inputs is there; go on where one was interrupted."""
     config = with_data(parse(job.arguments))
-    config.inputs.resolve()
-    assert config.stage is not None
+    partition = config.inputs.resolve()
     state, text = take_up(job.run_dir, config)
     if state != "kept":
-        config.save_config()
+        config.save_resolved(partition)
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()

@@ -442,6 +442,28 @@ def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Pa
             assert job.run_dir.name not in str(config.get_checkpoint_dir()).replace(aside.name, "")
 
 
+def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dac_nerfstudio.conquer.inputs import Inputs
+    from dac_nerfstudio.conquer.trainer import DaCTrainer
+    from dac_nerfstudio.run.worker import train
+
+    class Begun(Exception):
+        pass
+
+    def begin(self: DaCTrainer, *_: Any, **__: Any) -> None:
+        raise Begun
+
+    found: list[Inputs] = []
+    resolve = Inputs.resolve
+    monkeypatch.setattr(Inputs, "resolve", lambda self: (found.append(self), resolve(self))[1])
+    monkeypatch.setattr(DaCTrainer, "setup", begin)
+    plan = planned(shell, output_dir=tmp_path, only="baseline")
+    with pytest.raises(Begun):
+        train(plan.jobs[-1], plan, lambda report: None)
+    assert len(found) == 1
+    assert {path.name for path in plan.jobs[-1].run_dir.iterdir()} >= {"config.yml", "partition.json"}
+
+
 @pytest.fixture
 def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     """A finished baseline with scores, of a run folder that holds nothing else; its plan and job."""
