@@ -21,6 +21,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.conquer.bounds import scene_radius
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, views_of
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
+from dac_nerfstudio.conquer.settings import (
+    DistillSettings,
+    EnsembleSettings,
+    ExpertSettings,
+    FinetuneSettings,
+    RunSettings,
+)
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
@@ -28,9 +35,6 @@ from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
 from dac_nerfstudio.stage import Stage, versions
-
-Config = Any
-"""One of the configurations in `dac_nerfstudio.conquer.trainer`, which stand above this module."""
 
 
 class Inputs:
@@ -40,7 +44,7 @@ class Inputs:
         config: the run's settings, in which is noted what is found.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunSettings) -> None:
         self.config = config
 
     def resolve(self) -> Partition:
@@ -247,6 +251,8 @@ class Inputs:
 class ExpertInputs(Inputs):
     """What an expert is made from: the photos of its group, and perhaps a trunk."""
 
+    config: ExpertSettings
+
     def find_runs(self, partition: Partition, stage: Stage) -> None:
         config, groups = self.config, partition.num_groups
         if config.group is None or not 1 <= config.group <= groups:
@@ -271,6 +277,8 @@ class ExpertInputs(Inputs):
 
 class DistillInputs(Inputs):
     """What a distilled student is made from: the experts of all groups."""
+
+    config: DistillSettings
 
     def teaching(self) -> Dict[str, Any]:
         pipeline = self.config.pipeline
@@ -306,6 +314,8 @@ class DistillInputs(Inputs):
 class EnsembleInputs(DistillInputs):
     """What an ensemble is made from: the experts of all groups, whose settings are its own."""
 
+    config: EnsembleSettings
+
     def record(self, partition: Partition | None = None) -> Stage:
         return replace(super().record(partition), total_steps=1)
 
@@ -337,6 +347,8 @@ class EnsembleInputs(DistillInputs):
 class FinetuneInputs(DistillInputs):
     """What a fine-tuned student is made from: the photos, the distilled student, and the experts where they go on
     teaching at new cameras."""
+
+    config: FinetuneSettings
 
     def teaching(self) -> Dict[str, Any]:
         return super().teaching() if self.config.pipeline.novel_share else {}
