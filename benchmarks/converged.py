@@ -27,7 +27,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from typing import Any, Literal, Optional
 
 import numpy as np
 import tyro
+from studies import check_page, over_seeds, read_results, settings_of, write_results
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
@@ -44,11 +45,7 @@ from dac_nerfstudio.report.markdown import table, write_text
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.units import clock, signed
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+PROGRAM = "benchmarks/converged.py"
 SETTINGS = Path(__file__).with_name("converged.toml")
 BASELINE = "baseline"
 """The arm whose best the others have to beat."""
@@ -158,8 +155,7 @@ class Study:
         Raises:
             StageError: they are not of this form.
         """
-        try:
-            content = tomllib.loads(path.read_text("utf8"))
+        with settings_of(path) as content:
             cases = {name: Case(**entry) for name, entry in content.pop("cases").items()}
             arms = {name: Arm(**entry) for name, entry in content.pop("arms").items()}
             study = cls(cases=cases, arms=arms, **content)
@@ -170,8 +166,6 @@ class Study:
             for case, name, _ in study.tasks():
                 if case not in cases or name not in arms:
                     raise ValueError(f"the queue has {case} {name}, which is none")
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise StageError(f"{path} is not a study: {error}.") from None
         return study
 
     def tasks(self) -> Iterator[tuple[str, str, int]]:
@@ -351,8 +345,8 @@ class Bench:
             weights = torch.tensor(membership[model.member % recipe.groups]).float()
         lessons, extra = None, {}
         if model.teachers:
-            shown, spread, extra["lesson_seconds"] = self.lessons(model)
-            lessons = Lessons(shown, ray_weights(spread, recipe.doubt), recipe.novel)
+            shown, disagreement, extra["lesson_seconds"] = self.lessons(model)
+            lessons = Lessons(shown, ray_weights(disagreement, recipe.doubt), recipe.novel)
         member = self.member(model)
         seconds = train(member, photos, weights, recipe.steps, model.seed, self.study.rays, self.study.rate, lessons)
         splits = {split: self.photos(model.case, split) for split in ("train", "val", "test")}
@@ -406,16 +400,16 @@ class Bench:
         weights = blend_weights(photos["test"].cameras, models, partition, best)[:, :, None, None]
         colours = on_white(pictures["test"])
         mean = (weights * colours).sum(dim=0)
-        spread = (weights * (colours - mean).square()).sum(dim=0).mean(dim=-1).sqrt().flatten()
+        disagreement = (weights * (colours - mean).square()).sum(dim=0).mean(dim=-1).sqrt().flatten()
         squared = (mean - on_white(photos["test"].pixels)).square().mean(dim=-1).flatten()
-        worst = spread.argsort(descending=True)[: round(WORST * len(spread))]
+        worst = disagreement.argsort(descending=True)[: round(WORST * len(disagreement))]
         return {
             "val": scores["val"][str(best)],
             "test": scores["test"][str(best)],
             "each": [round(psnr(one, photos["test"]), 3) for one in pictures["test"]],
             "sharpness": str(best),  # JSON knows no infinity
             "by_sharpness": scores,
-            "pearson": round(torch.corrcoef(torch.stack([spread, squared.sqrt()]))[0, 1].item(), 3),
+            "pearson": round(torch.corrcoef(torch.stack([disagreement, squared.sqrt()]))[0, 1].item(), 3),
             "error_share": round((squared[worst].sum() / squared.sum()).item(), 3),
         }
 
@@ -445,8 +439,8 @@ class Bench:
         for weight, seen in zip(weights[:, :, None, None], views):
             mean = mean + weight * seen.float()
             square = square + weight * on_white(seen.float()).square()
-        spread = (square - on_white(mean).square()).clamp(min=0).mean(dim=-1).sqrt()
-        return Photos(cameras, mean), spread, round(seconds, 1)
+        disagreement = (square - on_white(mean).square()).clamp(min=0).mean(dim=-1).sqrt()
+        return Photos(cameras, mean), disagreement, round(seconds, 1)
 
 
 def sectors(cameras: Any, groups: int, softness: float = 0.0) -> Partition:
@@ -469,12 +463,12 @@ def blend_weights(cameras: Any, models: Sequence[Model], partition: Optional[Par
     return torch.tensor(of_groups[groups] / np.bincount(groups)[groups, None]).float()
 
 
-def ray_weights(spread: Any, doubt: float) -> Any:
+def ray_weights(disagreement: Any, doubt: float) -> Any:
     """Of novel rays, by the disagreement of those who rendered them: 1 on average, and for all if they agree."""
     import torch
 
     # A single teacher agrees with itself everywhere: 0 / 0 would be no weight at all.
-    weights = torch.exp(-doubt * spread / spread.mean().clamp(min=1e-9))
+    weights = torch.exp(-doubt * disagreement / disagreement.mean().clamp(min=1e-9))
     return weights / weights.mean()
 
 
@@ -604,8 +598,8 @@ def case_sections(case: dict[str, Any]) -> Iterator[str]:
                 f"{recipe['members']} x {recipe['steps']}" if recipe["members"] > 1 else str(recipe["steps"]),
                 f"{recipe['tv']:g}",
                 str(len(arm["seeds"])),
-                spread([figures["val"] for figures in arm["seeds"].values()], decibels),
-                spread(gains, signed) if name != BASELINE else "–",
+                over_seeds([figures["val"] for figures in arm["seeds"].values()], decibels),
+                over_seeds(gains, signed) if name != BASELINE else "–",
                 clock(fmean(sum(figures["seconds"]) for figures in arm["seeds"].values())),
             ]
         )
@@ -691,22 +685,8 @@ def counted(devices: int) -> str:
     return f"{devices} device{'s' if devices > 1 else ''}"
 
 
-def spread(values: Sequence[float], text: Callable[[float], str]) -> str:
-    """Mean, and standard deviation over several seeds; a dash for none."""
-    if not values:
-        return "–"
-    return text(fmean(values)) + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
-
-
 def decibels(value: float) -> str:
     return f"{value:.2f}"
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text("utf8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{path} holds no results ({error}). Make them: python benchmarks/converged.py run") from None
 
 
 def write_page(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Path], settings: Path = SETTINGS) -> None:
@@ -717,7 +697,7 @@ def write_page(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Pat
         to: The page.
         settings: Its free text.
     """
-    write_text(to, page(read_results(results), Study.load(settings)))
+    write_text(to, page(read_results(results, PROGRAM), Study.load(settings)))
 
 
 def publish(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Path]) -> None:
@@ -727,9 +707,8 @@ def publish(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Path])
         results: What `run` has written.
         to: What study.py has written.
     """
-    from study import write_results
-
-    write_results(to, {**read_results(to), "headline": read_results(results)["headline"]})
+    headline = read_results(results, PROGRAM)["headline"]
+    write_results(to, {**read_results(to, "benchmarks/study.py"), "headline": headline})
 
 
 def check(results: tyro.conf.Positional[Path], of: tyro.conf.Positional[Path], settings: Path = SETTINGS) -> None:
@@ -740,8 +719,7 @@ def check(results: tyro.conf.Positional[Path], of: tyro.conf.Positional[Path], s
         of: The page.
         settings: Its free text.
     """
-    if not of.exists() or of.read_text("utf8") != page(read_results(results), Study.load(settings)):
-        raise StageError(f"{of} is stale. Make it again: python benchmarks/converged.py page {results} {of}")
+    check_page(of, page(read_results(results, PROGRAM), Study.load(settings)), results, PROGRAM)
 
 
 # Running

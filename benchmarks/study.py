@@ -31,21 +31,20 @@ What an arm is made of, by its ``kind``:
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, Literal, Optional, get_args
 
 import tyro
 from converged import headline_table
 from rich.console import Console
 from rich.markup import escape
+from studies import check_page, over_seeds, read_results, settings_of, write_results
 
 from dac_nerfstudio.errors import StageError, UserError
-from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition import find_model
 from dac_nerfstudio.partition.colmap import read_model
 from dac_nerfstudio.presets import PRESETS, Flags, Recipe
@@ -61,11 +60,7 @@ from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
 from dac_nerfstudio.units import clock, signed
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+PROGRAM = "benchmarks/study.py"
 SETTINGS = Path(__file__).with_name("study.toml")
 Split = Literal["val", "test"]
 Kind = Literal["dac", "baseline", "restart"]
@@ -137,8 +132,7 @@ class Study:
         Raises:
             StageError: they are not of this form.
         """
-        try:
-            content = tomllib.loads(path.read_text("utf8"))
+        with settings_of(path) as content:
             scenes = {name: Scene(**entry) for name, entry in content.pop("scenes").items()}
             arms = {name: Arm(**entry) for name, entry in content.pop("arms").items()}
             study = cls(scenes=scenes, arms=arms, **content)
@@ -154,8 +148,6 @@ class Study:
                 if {study.model_of(arm).kind, study.teacher_of(arm).kind} != {"dac"}:
                     raise ValueError(f"arm {name} is made from an arm that is not of kind dac")
                 flags_of(arm.flags, path)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise StageError(f"{path} is not a study: {error}.") from None
         return study
 
     def model_of(self, arm: Arm) -> Arm:
@@ -421,14 +413,6 @@ def score_entry(views: Sequence[dict[str, Any]], groups: Sequence[int]) -> dict[
     return entry
 
 
-def write_results(path: Path, content: dict[str, Any]) -> None:
-    """Write results as JSON, lists of numbers in one line each."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", "utf8")
-
-
 def run(
     scenes: tuple[str, ...] = (),
     arms: tuple[str, ...] = (),
@@ -460,7 +444,7 @@ def run(
     for known, asked in ((study.scenes, scenes), (study.arms, arms)):
         if set(asked) - set(known):
             raise StageError(f"{settings} has no {', '.join(sorted(set(asked) - set(known)))}, but {', '.join(known)}.")
-    results: dict[str, Any] = read_results(json) if json.exists() else {"scenes": {}}
+    results: dict[str, Any] = read_results(json, PROGRAM) if json.exists() else {"scenes": {}}
     problems: list[str] = []
     for name in scenes or study.scenes:
         scene = study.scenes[name]
@@ -508,22 +492,7 @@ def combined(known: dict[str, Any], made: dict[str, Any], order: Sequence[str]) 
     return {**made, "arms": arms}
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text("utf8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{path} holds no results ({error}). Make them: python benchmarks/study.py run") from None
-
-
 # The page
-
-
-def spread(values: Sequence[float], text: Callable[[float], str], digits: int) -> str:
-    """Mean, and standard deviation over several seeds."""
-    if not values:
-        return "–"
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{text(fmean(values))}{deviation}"
 
 
 @dataclass(frozen=True)
@@ -677,8 +646,11 @@ def score_grid(rows: Sequence[Row]) -> Grid:
         shown.append(
             [
                 row.title,
-                *(spread(row.values(score), SCORES[score].text, SCORES[score].digits) for score in ("psnr", "ssim")),
-                *(spread(row.gains(count), signed, 2) if row.steps[count] else "–" for count in get_args(Count)),
+                *(
+                    over_seeds(row.values(score), SCORES[score].text, SCORES[score].digits)
+                    for score in ("psnr", "ssim")
+                ),
+                *(over_seeds(row.gains(count), signed) if row.steps[count] else "–" for count in get_args(Count)),
                 " / ".join(steps),
                 clock(row.seconds),
             ]
@@ -709,7 +681,7 @@ def write_page(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Pat
         to: The page.
         settings: Its free text.
     """
-    write_text(to, page(read_results(results), Study.load(settings)))
+    write_text(to, page(read_results(results, PROGRAM), Study.load(settings)))
 
 
 def check(results: tyro.conf.Positional[Path], of: tyro.conf.Positional[Path], settings: Path = SETTINGS) -> None:
@@ -720,8 +692,7 @@ def check(results: tyro.conf.Positional[Path], of: tyro.conf.Positional[Path], s
         of: The page.
         settings: Its free text.
     """
-    if not of.exists() or of.read_text("utf8") != page(read_results(results), Study.load(settings)):
-        raise StageError(f"{of} is stale. Make it again: python benchmarks/study.py page {results} {of}")
+    check_page(of, page(read_results(results, PROGRAM), Study.load(settings)), results, PROGRAM)
 
 
 def main() -> None:

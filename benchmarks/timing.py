@@ -77,14 +77,20 @@ def total(parts: Iterable[Times]) -> Times:
     return Times(map(sum, zip(*parts, strict=True)))
 
 
-def profile(title: str, contestant: Callable[[Stage], Any], device: torch.device, rows: int = 15) -> None:
-    """Print the operations that a contestant spends most of its own time on, after a warm-up."""
+def profiled(contestant: Callable[[Stage], Any], device: torch.device) -> torch.profiler.profile:
+    """What torch's profiler has seen of a contestant, after a warm-up."""
     contestant(lambda label: nullcontext())
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
         contestant(lambda label: nullcontext())
+    return profiler
+
+
+def profile(title: str, contestant: Callable[[Stage], Any], device: torch.device, rows: int = 15) -> None:
+    """Print the operations that a contestant spends most of its own time on, after a warm-up."""
+    profiler = profiled(contestant, device)
     print(title)
     print(profiler.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=rows))
 
@@ -92,12 +98,7 @@ def profile(title: str, contestant: Callable[[Stage], Any], device: torch.device
 def operations(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, float]:
     """What a device does for a contestant, after a warm-up: the number of its kernels and the milliseconds in them, by
     torch's profiler. The rest of the contestant's time it waits. On the CPU: operations, and the time in them."""
-    contestant(lambda label: nullcontext())
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profiler:
-        contestant(lambda label: nullcontext())
+    profiler = profiled(contestant, device)
     events = [event for event in profiler.events() if event.device_type.name.lower() == device.type]
     microseconds = sum(
         getattr(event, f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total") for event in events

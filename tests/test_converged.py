@@ -131,9 +131,9 @@ def test_blends_go_from_average_to_routing(cameras: Any) -> None:
 
 
 def test_doubted_rays_count_less_and_a_single_teacher_doubts_none() -> None:
-    spread = torch.tensor([[0.0, 0.1], [0.1, 0.2]])
+    disagreement = torch.tensor([[0.0, 0.1], [0.1, 0.2]])
     expected = torch.exp(-torch.tensor([[0.0, 1.0], [1.0, 2.0]]))
-    torch.testing.assert_close(converged.ray_weights(spread, 1.0), expected / expected.mean())
+    torch.testing.assert_close(converged.ray_weights(disagreement, 1.0), expected / expected.mean())
     for doubt in (0.0, 1.0):
         torch.testing.assert_close(converged.ray_weights(torch.zeros(2, 2), doubt), torch.ones(2, 2))
 

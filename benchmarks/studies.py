@@ -1,0 +1,70 @@
+"""What the two studies share: the files of their settings and results, figures over seeds, stale pages."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import atomic_write
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@contextmanager
+def settings_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The content of a file of settings, for a block that makes a study of it.
+
+    Raises:
+        StageError: the file is no TOML, or the block finds that it is no study.
+    """
+    try:
+        yield tomllib.loads(path.read_text("utf8"))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise StageError(f"{path} is not a study: {error}.") from None
+
+
+def read_results(path: Path, program: str) -> dict[str, Any]:
+    """The results that a program has written.
+
+    Raises:
+        StageError: the file holds none.
+    """
+    try:
+        return json.loads(path.read_text("utf8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path} holds no results ({error}). Make them: python {program} run") from None
+
+
+def write_results(path: Path, content: dict[str, Any]) -> None:
+    """Write results as JSON, lists of numbers in one line each."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", "utf8")
+
+
+def check_page(page: Path, text: str, results: Path, program: str) -> None:
+    """Make sure that a page is what the results give.
+
+    Raises:
+        StageError: it is not.
+    """
+    if not page.exists() or page.read_text("utf8") != text:
+        raise StageError(f"{page} is stale. Make it again: python {program} page {results} {page}")
+
+
+def over_seeds(values: Sequence[float], text: Callable[[float], str], digits: int = 2) -> str:
+    """Mean, and standard deviation over several seeds; a dash for none."""
+    if not values:
+        return "–"
+    return text(fmean(values)) + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
