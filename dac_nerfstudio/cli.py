@@ -68,11 +68,13 @@ def split(
     """
     from dac_nerfstudio import division
     from dac_nerfstudio.partition import read_test_views, read_views
+    from dac_nerfstudio.partition.examination import examine, refuse
     from dac_nerfstudio.run.lock import scene_lock
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
     console, scene_dir = Console(), output_dir / _scene_name(data, scene)
     with _showing_warnings(console):
+        refuse(examine(data), data)
         views, test = read_views(data), read_test_views(data)
     # A run that is under way must not find its views divided otherwise.
     with scene_lock(scene_dir, console.print):

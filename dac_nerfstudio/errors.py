@@ -15,5 +15,9 @@ class PartitionError(UserError):
     """The data, the settings or a partition file cannot be used."""
 
 
+class PhotoError(PartitionError):
+    """A photo is missing, damaged, or not what its camera says."""
+
+
 class UnreadablePartition(PartitionError):
     """A partition file of another version, or something else altogether: there is nothing in it to go by."""

@@ -15,6 +15,7 @@ LAYERS = (
     ("conquer", "division"),
     ("kplanes", "stage", "scenes"),
     ("partition", "image_scores", "device", "media"),
+    ("photos",),
     ("layout", "naming", "files", "presets", "scores", "style", "units", "signals"),
     ("errors",),
 )

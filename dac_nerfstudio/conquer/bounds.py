@@ -9,11 +9,11 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from PIL import Image
 from scipy.ndimage import maximum_filter
 
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.partition import Views
+from dac_nerfstudio.photos import read_photo
 
 WIDE_RADIUS = 1.5
 """Half the side of the wider box: what the reference has for NeRF-synthetic's 'ship'."""
@@ -79,10 +79,10 @@ class Mask:
 
 
 def _read_mask(path: Path, camera_to_world: np.ndarray, intrinsics: np.ndarray) -> Optional[Mask]:
-    with Image.open(path) as photo:
-        if "A" not in photo.getbands():
-            return None
-        opaque = np.asarray(photo.getchannel("A")) >= OPAQUE
+    photo = read_photo(path)
+    if photo.mode != "RGBA":
+        return None
+    opaque = np.asarray(photo.getchannel("A")) >= OPAQUE
     side = max(1, opaque.shape[1] // CELLS)
     rows, columns = opaque.shape[0] // side, opaque.shape[1] // side
     cells = opaque[: rows * side, : columns * side].reshape(rows, side, columns, side)

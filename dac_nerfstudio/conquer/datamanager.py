@@ -21,6 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from dac_nerfstudio.conquer.ahead import Ahead
+from dac_nerfstudio.conquer.dataset import PhotoDataset
 from dac_nerfstudio.conquer.novel import NovelCameras, novel_rays
 from dac_nerfstudio.conquer.pixels import PixelSchedule
 from dac_nerfstudio.conquer.rays import PixelRays
@@ -70,7 +71,7 @@ def name_of(image: Path, data: Path) -> str:
     return view_name(image.relative_to(folder) if image.is_relative_to(folder) else image)
 
 
-class DaCDataManager(VanillaDataManager):
+class DaCDataManager(VanillaDataManager[PhotoDataset]):
     """Holds the training photos as bytes, drawn by a schedule that is a function of the step."""
 
     config: DaCDataManagerConfig
@@ -80,10 +81,10 @@ class DaCDataManager(VanillaDataManager):
     sharpness: float = float("inf")
     """How sharply experts are told apart at new cameras; set with their share."""
 
-    def create_train_dataset(self) -> InputDataset:
+    def create_train_dataset(self) -> PhotoDataset:
         return _in_single_precision(super().create_train_dataset())
 
-    def create_eval_dataset(self) -> Optional[InputDataset]:
+    def create_eval_dataset(self) -> Optional[PhotoDataset]:
         try:
             return _in_single_precision(super().create_eval_dataset())
         except (FileNotFoundError, RuntimeError) as error:
@@ -346,7 +347,7 @@ def _with_alpha(colours: UInt8[Tensor, "n channels"]) -> UInt8[Tensor, "n 4"]:
     return torch.cat((colours, torch.full_like(colours[:, :1], 255)), dim=1)
 
 
-def _in_single_precision(dataset: InputDataset) -> InputDataset:
+def _in_single_precision(dataset: PhotoDataset) -> PhotoDataset:
     """Blender's focal length arrives in double precision, on which nerfstudio's spiral rendering fails."""
     for name in ("fx", "fy", "cx", "cy"):
         setattr(dataset.cameras, name, getattr(dataset.cameras, name).float())

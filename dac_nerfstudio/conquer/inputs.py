@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.conquer.bounds import scene_radius
-from dac_nerfstudio.conquer.datamanager import DaCDataManager, views_of
+from dac_nerfstudio.conquer.datamanager import DaCDataManager, name_of, views_of
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
 from dac_nerfstudio.conquer.settings import (
     DistillSettings,
@@ -34,6 +34,8 @@ from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
+from dac_nerfstudio.partition.examination import SPLITS, examine, is_there, photo_problems, pose_problems, refuse
+from dac_nerfstudio.partition.reading import is_blender, poses_file
 from dac_nerfstudio.stage import Stage, versions
 
 
@@ -170,6 +172,8 @@ class Inputs:
         of_files = config.pipeline.datamanager._target is DaCDataManager
         if of_files and not data.exists():
             raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
+        if of_files and self.files_are_known:
+            refuse(examine(data), data)
         try:
             outputs = self.parsed("train")
         except (OSError, AssertionError, KeyError, ValueError, RuntimeError) as error:
@@ -183,9 +187,40 @@ class Inputs:
                 f"{len(missing)} of {len(outputs.image_filenames)} training photos are missing: {listing(missing)}. "
                 "Put them back, or take them out of the data's list of views."
             )
+        if of_files:
+            refuse(self.problems(outputs), data)
         config.data_digest = digest_of(outputs)
         views = views_of(outputs, data)
         return views if of_files else replace(views, photos=None)
+
+    @property
+    def files_are_known(self) -> bool:
+        """Whether the data parser reads the very file of poses that dividing would."""
+        try:
+            path = poses_file(self.data, "train")
+        except PartitionError:
+            return False
+        layout = "Colmap" if path.is_dir() else "Blender" if is_blender(path) else "Nerfstudio"
+        return type(self.config.pipeline.datamanager.dataparser).__name__ == f"{layout}DataParserConfig"
+
+    def problems(self, training: DataparserOutputs) -> List[str]:
+        """What is wrong with photos and poses of all splits, as the data parser gives them: a sentence for each.
+
+        Args:
+            training: what it says of the training views.
+        """
+        problems: List[str] = []
+        for split in SPLITS:
+            try:
+                outputs = training if split == "train" else self.parsed(split)
+            except (OSError, AssertionError, KeyError, ValueError, RuntimeError):
+                continue  # there is no such split
+            if is_there(split, outputs.image_filenames):
+                cameras, names = outputs.cameras, [name_of(path, self.data) for path in outputs.image_filenames]
+                sizes = list(zip(cameras.width[:, 0].tolist(), cameras.height[:, 0].tolist()))
+                problems += pose_problems(names, cameras.camera_to_worlds.numpy())
+                problems += photo_problems(outputs.image_filenames, sizes)
+        return list(dict.fromkeys(problems))
 
     def find_scene_radius(self, views: Views) -> None:
         """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike.

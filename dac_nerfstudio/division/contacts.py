@@ -114,12 +114,13 @@ def small_photo(path: Path, width: int, height: int) -> Image | None:
     """A photo on white, scaled to fit into a box of pixels; None where it is missing or cannot be read."""
     from PIL import Image
 
+    from dac_nerfstudio.photos import BROKEN, in_colour
+
     try:
         with Image.open(path) as photo:
             photo.draft("RGB", (2 * width, 2 * height))  # lets JPEG skip most of the decoding
-            small = photo.convert("RGBA")
-    # Pillow raises all of them: for damaged files, for odd pixel formats, and for one that claims to be huge.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            small = in_colour(photo, path).convert("RGBA")
+    except BROKEN:
         return None
     small.thumbnail((width, height))
     white = Image.new("RGBA", small.size, "white")

@@ -11,7 +11,7 @@ import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,32 +90,69 @@ def find_model(data: Path) -> Path | None:
     return None
 
 
-def _read_scene(data: Path, split: str) -> tuple[Views, list[int]]:
-    """All views of the file that holds a split, and which of them belong to it."""
-    path = _poses_file(data, split)
-    if path.is_dir():
-        return _read_colmap(data, path, split)
-    meta = _read_json(path)
+class Recorded(NamedTuple):
+    """The cameras of a JSON file as they stand there, whether they can be used or not."""
+
+    path: Path
+    files: tuple[str, ...]
+    """Photos as the file names them."""
+    poses: np.ndarray
+    """[frames, 3, 4]."""
+    photos: tuple[Path, ...]
+    chosen: list[int]
+    """Which of them belong to the split."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the views."""
+        return tuple(view_name(file) for file in self.files)
+
+
+def read_recorded(path: Path, split: str) -> Recorded:
+    """The cameras of a JSON file, judged by nobody.
+
+    Raises:
+        PartitionError: the file is not what it should be.
+    """
+    return _recorded(path, _read_json(path), split)
+
+
+def is_blender(path: Path) -> bool:
+    """Whether a file of poses is of Blender's format."""
+    return BLENDER_FILE.fullmatch(path.name) is not None
+
+
+def _recorded(path: Path, meta: dict[str, Any], split: str) -> Recorded:
     frames = meta.get("frames")
     if not isinstance(frames, list) or not frames:
         raise PartitionError(f'{path} has no frames; expected a non-empty list "frames", one entry per image.')
     files = [_frame_file(frame, number, path) for number, frame in enumerate(frames)]
     poses = np.stack([_frame_pose(frame, file, path) for frame, file in zip(frames, files, strict=True)])
-    blender = BLENDER_FILE.fullmatch(path.name) is not None
-    if blender:
+    if is_blender(path):
         files = [file if file.lower().endswith(IMAGE_SUFFIXES) else f"{file}.png" for file in files]
-        intrinsics = np.tile(_blender_intrinsics(meta, files[0], path), (len(files), 1))
         chosen = list(range(len(files)))
     else:
-        rows = [_frame_intrinsics(frame, meta, file, path) for frame, file in zip(frames, files, strict=True)]
-        intrinsics = np.array(rows)
         chosen = _split_indices(meta, files, split, path)
-    photos = tuple(path.parent / file for file in files)
+    return Recorded(path, tuple(files), poses, tuple(path.parent / file for file in files), chosen)
+
+
+def _read_scene(data: Path, split: str) -> tuple[Views, list[int]]:
+    """All views of the file that holds a split, and which of them belong to it."""
+    path = poses_file(data, split)
+    if path.is_dir():
+        return _read_colmap(data, path, split)
+    meta = _read_json(path)
+    recorded, blender = _recorded(path, meta, split), is_blender(path)
+    if blender:
+        intrinsics = np.tile(_blender_intrinsics(meta, recorded.photos[0], path), (len(recorded.names), 1))
+    else:
+        frames = zip(meta["frames"], recorded.files, strict=True)
+        intrinsics = np.array([_frame_intrinsics(frame, meta, file, path) for frame, file in frames])
     try:
-        views = Views(tuple(view_name(file) for file in files), poses, intrinsics, upright=blender, photos=photos)
+        views = Views(recorded.names, recorded.poses, intrinsics, upright=blender, photos=recorded.photos)
     except PartitionError as error:
         raise PartitionError(f"{path}: {error}") from None
-    return (views if blender else _with_tracks(views, path.parent)), chosen
+    return (views if blender else _with_tracks(views, path.parent)), recorded.chosen
 
 
 def _with_tracks(views: Views, data: Path) -> Views:
@@ -184,8 +221,12 @@ def _colmap_split(data: Path, folder: Path, names: tuple[str, ...], split: str) 
     return chosen
 
 
-def _poses_file(data: Path, split: str) -> Path:
-    """The file that holds the poses of a split, or the folder of a COLMAP model."""
+def poses_file(data: Path, split: str) -> Path:
+    """The file that holds the poses of a split, or the folder of a COLMAP model.
+
+    Raises:
+        PartitionError: there is none.
+    """
     if not data.exists():
         raise PartitionError(f"There is no folder or file {data}. Give the folder of the scene: --data <folder>.")
     if data.is_file():
@@ -245,21 +286,19 @@ def _number(value: Any, field: str, path: Path) -> float:
     return float(value)
 
 
-def _blender_intrinsics(meta: dict[str, Any], first_file: str, path: Path) -> list[float]:
+def _blender_intrinsics(meta: dict[str, Any], first: Path, path: Path) -> list[float]:
     """Intrinsics [6] shared by all frames: the file has only the field of view, so the first image gives the size."""
     if "camera_angle_x" not in meta:
         raise PartitionError(f'{path} has no "camera_angle_x" (horizontal field of view in radians).')
     angle = _number(meta["camera_angle_x"], "camera_angle_x", path)
     if not 0 < angle < math.pi:
         raise PartitionError(f'{path}: "camera_angle_x" is {angle}; expected radians between 0 and pi.')
-    from PIL import Image  # here, because dividing a transforms.json needs no image library
+    from dac_nerfstudio.photos import PhotoError, photo_shape  # here: a transforms.json needs no image library
 
-    image = path.parent / first_file
     try:
-        with Image.open(image) as opened:
-            width, height = opened.size
-    except OSError as error:
-        raise PartitionError(f"Cannot read the size of {image}, the first image of {path}: {error}.") from None
+        width, height = photo_shape(first).size
+    except PhotoError as error:
+        raise PartitionError(f"Cannot read the size of {first}, the first image of {path}: {error}") from None
     focal = 0.5 * width / math.tan(0.5 * angle)
     return [focal, focal, width / 2, height / 2, width, height]
 

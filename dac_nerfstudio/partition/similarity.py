@@ -185,6 +185,8 @@ def _readable(views: Views) -> list[np.ndarray]:
     """Thumbnails [pixels, pixels, 3] in [0, 1]."""
     from PIL import Image
 
+    from dac_nerfstudio.photos import BROKEN, in_colour
+
     if views.photos is None:
         raise PartitionError("Appearance wants the photos, and where they lie is not known of these views.")
     thumbnails, broken = [], []
@@ -192,10 +194,10 @@ def _readable(views: Views) -> list[np.ndarray]:
         try:
             with Image.open(path) as photo:
                 photo.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # lets JPEG skip most of the decoding
-                small = photo.convert("RGBA").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+                small = in_colour(photo, path).convert("RGBA").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
             pixels = np.asarray(small, dtype=np.float64) / 255
             thumbnails.append(pixels[:, :, :3] * pixels[:, :, 3:] + 1 - pixels[:, :, 3:])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all of them mean a damaged file
+        except BROKEN:
             broken.append(str(path))
     if broken:
         raise PartitionError(f"These photos are missing or cannot be read: {listing(broken)}. Put them back.")

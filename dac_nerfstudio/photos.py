@@ -1,0 +1,147 @@
+"""Photos as colours of eight bits: how each kind of picture file is read, and which way up.
+
+A file's pixels become RGB, or RGBA where it knows transparency, where its meaning is clear: palettes, single bits,
+sixteen bits, grey with and without alpha, CMYK. Others are refused by name.
+
+A tag of EXIF says how a camera was held. Tools that find poses take pixels as they are stored, COLMAP among them, so a
+photo is turned only where its camera is of the turned size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dac_nerfstudio.errors import PhotoError
+
+UPRIGHT = 1
+"""EXIF's number for a photo that is not turned."""
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF's numbers for photos whose sides change places when they are turned upright."""
+ORIENTATION = 0x0112
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for files that are damaged, none, or that claim to be huge."""
+
+
+class Shape(NamedTuple):
+    """How large a photo is, and which way up it is stored."""
+
+    size: tuple[int, int]
+    """Width and height as stored, in pixels."""
+    orientation: int
+    """EXIF's number; 1 is upright."""
+
+    @property
+    def turned(self) -> tuple[int, int]:
+        """Width and height once the photo is turned as EXIF says."""
+        return self.size[::-1] if self.orientation in SIDEWAYS else self.size
+
+    def is_turned_for(self, size: tuple[int, int]) -> bool:
+        """Whether the photo has to be turned for a camera of a width and height."""
+        return fits(self.turned, size) and not fits(self.size, size)
+
+
+def fits(size: tuple[int, int], camera: tuple[int, int]) -> bool:
+    """Whether a photo is of its camera's size, or a pixel larger: where photos were made smaller, halves of pixels were
+    rounded this way and that, and nerfstudio rounds down."""
+    return all(0 <= here - there <= 1 for here, there in zip(size, camera))
+
+
+def photo_shape(path: Path) -> Shape:
+    """Reads a photo's header alone.
+
+    Raises:
+        PhotoError: the file is missing, is no picture, or of a kind whose colours are not clear.
+    """
+    with _opened(path) as photo:
+        _check_mode(photo, path)
+        return _shape(photo)
+
+
+def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """A photo as RGB or RGBA.
+
+    Args:
+        path: its file.
+        size: width and height that its camera says; as stored without it.
+
+    Raises:
+        PhotoError: the file is missing, damaged, of a kind whose colours are not clear, or of another size.
+    """
+    with _opened(path) as photo:
+        shape = _shape(photo)
+        if size is not None and not fits(shape.turned, size) and not fits(shape.size, size):
+            raise PhotoError(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(size)}.")
+        try:
+            if size is not None and shape.is_turned_for(size):
+                return in_colour(ImageOps.exif_transpose(photo), path)
+            return in_colour(photo, path)
+        except BROKEN as error:
+            raise error if isinstance(error, PhotoError) else _unreadable(path, error) from None
+
+
+def in_colour(photo: Image.Image, path: Path) -> Image.Image:
+    """An opened picture as RGB, or RGBA where it knows transparency.
+
+    Raises:
+        PhotoError: what its numbers mean is not clear.
+    """
+    _check_mode(photo, path)
+    if photo.mode.startswith("I"):
+        # Sixteen bits, of which Pillow itself would keep what exceeds 255 as white.
+        numbers = np.asarray(photo, dtype=np.uint32)
+        photo = Image.fromarray(((numbers + 128) // 257).astype(np.uint8))
+    if photo.mode in ("RGB", "RGBA") and "transparency" not in photo.info:
+        return photo.copy()
+    transparent = photo.mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in photo.info
+    if photo.mode == "La":
+        photo = photo.convert("LA")
+    return photo.convert("RGBA" if transparent else "RGB")
+
+
+def in_pixels(size: tuple[int, int]) -> str:
+    """A width and a height in words."""
+    return f"{size[0]} x {size[1]} pixels"
+
+
+def _opened(path: Path) -> Image.Image:
+    if not path.is_file():
+        what = "is missing" if not path.exists() else "is no file"  # to open a pipe would be to wait for ever
+        raise PhotoError(f"{path} {what}.")
+    try:
+        if path.stat().st_size == 0:
+            raise PhotoError(f"{path} is empty: it has no bytes.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for large photos, which may be wanted
+            return Image.open(path)
+    except BROKEN as error:
+        raise error if isinstance(error, PhotoError) else _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: BaseException) -> PhotoError:
+    reason = str(error).replace(str(path), "it").replace(repr(str(path)), "it")
+    return PhotoError(f"{path} cannot be read as a photo ({reason}).")
+
+
+def _shape(photo: Image.Image) -> Shape:
+    # Asked for EXIF that is not in its header, Pillow reads a whole PNG in search of it.
+    known = photo.format != "PNG" or "exif" in photo.info
+    try:
+        orientation = photo.getexif().get(ORIENTATION, UPRIGHT) if known else UPRIGHT
+    except BROKEN:  # a damaged tag says nothing
+        orientation = UPRIGHT
+    return Shape(photo.size, orientation if orientation in range(1, 9) else UPRIGHT)
+
+
+def _check_mode(photo: Image.Image, path: Path) -> None:
+    sixteen = photo.mode.startswith("I;16") or (photo.mode == "I" and photo.format in ("PNG", "PPM", None))
+    if sixteen or photo.mode in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"):
+        return
+    raise PhotoError(
+        f"{path} holds numbers of Pillow's mode {photo.mode}, and which of them are black and white is not known. Save "
+        "it as PNG or JPEG."
+    )
