@@ -11,6 +11,10 @@ class StageError(UserError):
     """A run folder, a flag or this machine is not what a stage needs."""
 
 
+class DivergenceError(StageError):
+    """A training came to losses or weights that are no finite numbers."""
+
+
 class PartitionError(UserError):
     """The data, the settings or a partition file cannot be used."""
 

@@ -10,6 +10,7 @@ import torch
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from dac_nerfstudio.conquer.divergence import not_finite
 from dac_nerfstudio.conquer.models import ExpertModel
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
@@ -158,11 +159,11 @@ def load_expert(folder: Path, stage: Stage, device: torch.device | str) -> Exper
         device: where the expert is going to answer.
 
     Raises:
-        StageError: the checkpoint is missing, cannot be read or is of another model.
+        StageError: the checkpoint is missing, cannot be read, is of another model, or of a training that diverged.
     """
     path = latest_checkpoint(folder)
     config = rebuild_config(stage.settings.get("model", {}), folder)
-    state = read_checkpoint(path)["pipeline"]
+    state = read_weights(path)["pipeline"]
     prefix = "_model."
     weights = {
         key[len(prefix) :].removeprefix("module."): value for key, value in state.items() if key.startswith(prefix)
@@ -188,6 +189,20 @@ def read_checkpoint(path: Path) -> Dict[str, Any]:
         raise _damaged(path, reason) from None
     if not isinstance(content, dict) or not isinstance(content.get("pipeline"), dict) or "step" not in content:
         raise _damaged(path, "it holds no pipeline")
+    return content
+
+
+def read_weights(path: Path) -> Dict[str, Any]:
+    """The content of a checkpoint that others are to learn from, or to start from.
+
+    Raises:
+        StageError: as of `read_checkpoint`; or a weight is no finite number.
+    """
+    content = read_checkpoint(path)
+    weights = ((name, value) for name, value in content["pipeline"].items() if isinstance(value, torch.Tensor))
+    weight = not_finite(weights)
+    if weight is not None:
+        raise _damaged(path, f"{weight} holds what is no finite number: its training diverged")
     return content
 
 

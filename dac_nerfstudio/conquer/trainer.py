@@ -7,7 +7,7 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Literal, Optional, Tuple, Type
+from typing import Any, Dict, Literal, NoReturn, Optional, Tuple, Type
 
 import torch
 import tyro
@@ -17,13 +17,14 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from dac_nerfstudio.conquer.divergence import Divergence, LossWatch, not_finite
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsemblePipelineConfig
-from dac_nerfstudio.conquer.experts import read_checkpoint
+from dac_nerfstudio.conquer.experts import read_checkpoint, read_weights
 from dac_nerfstudio.conquer.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
-from dac_nerfstudio.errors import StageError, UserError
-from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
+from dac_nerfstudio.errors import DivergenceError, StageError, UserError
+from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
 from dac_nerfstudio.stage import Stage, flattened
@@ -199,6 +200,7 @@ class DaCTrainer(Trainer):
             config.save_config()
         assert config.stage is not None
         self.stage = config.stage
+        self.watch = LossWatch()
         super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
@@ -245,7 +247,7 @@ class DaCTrainer(Trainer):
         """Weights and Adam's moments that a run which is not resumed starts from. Rates belong to its own schedule."""
         if self.config.start is None:
             return
-        state = read_checkpoint(latest_checkpoint(self.config.start))
+        state = read_weights(latest_checkpoint(self.config.start))
         self.pipeline.load_state_dict(state["pipeline"], strict=True)
         for name, optimizer in self.optimizers.optimizers.items():
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizers"][name]["state"]})
@@ -257,7 +259,38 @@ class DaCTrainer(Trainer):
                 callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
         output = super().train_iteration(step)
         self.latest = output[0], output[2]
+        self.stop_if(self.watch.note(step, output[1]))
         return output
+
+    def stop_if(self, found: Optional[Divergence]) -> None:
+        """Stop a training that has diverged.
+
+        Raises:
+            DivergenceError: it has.
+        """
+        if found is not None:
+            self.diverged(f"{found.term} is {found.value} at step {found.step}")
+
+    def diverged(self, what: str) -> NoReturn:
+        """End a training that came to nothing.
+
+        Args:
+            what: the first thing that was no finite number, and when.
+
+        Raises:
+            DivergenceError: always.
+        """
+        group = f" of group {self.stage.group}" if self.stage.group else ""
+        kept = checkpoints(self.base_dir)
+        last = f"{kept[-1]} is from before that and stays" if kept else "nothing was saved before that"
+        rates = ", ".join(
+            f"--optimizers.{name.replace('_', '-')}.optimizer.lr {group['optimizer'].lr:g}"
+            for name, group in self.config.optimizers.items()
+        )
+        raise DivergenceError(
+            f"The training of {self.stage.method}{group} has diverged: {what}; {last}. Try smaller learning rates "
+            f"than {rates}."
+        )
 
     def train(self) -> None:
         """Train up to ``max_num_iterations`` in all, the steps of a resumed run included."""
@@ -279,6 +312,8 @@ class DaCTrainer(Trainer):
                 if self.request.signal is not None:
                     # Too late to stop short of the total, which is saved by now; in time for what would come next.
                     raise Interrupted(self.request.signal, total)
+        except DivergenceError as error:
+            raise SystemExit(f"\n{error}") from None
         finally:
             self.config.max_num_iterations, self.in_loop = total, False
 
@@ -296,6 +331,15 @@ class DaCTrainer(Trainer):
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
+        """Save everything from which the training goes on, as a whole or not at all.
+
+        Raises:
+            DivergenceError: a loss or a weight is no finite number.
+        """
+        self.stop_if(self.watch.look())
+        weight = not_finite(self.pipeline.model.named_parameters())
+        if weight is not None:
+            self.diverged(f"{weight} holds what is no finite number after step {step}")
         self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         # Written beside the folder, every file of which nerfstudio takes for a checkpoint, and moved in when whole.
