@@ -17,15 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError, UserError
-from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, video_path
-from dac_nerfstudio.presets import PRESETS
+from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
+from dac_nerfstudio.presets import PRESETS, SEEDS
 from dac_nerfstudio.run.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
-
-
-def _scene_name(data: Path, scene: Optional[str]) -> str:
-    folder = data.parent if data.suffix == ".json" else data
-    return scene or folder.resolve().stem
 
 
 @contextmanager
@@ -72,7 +67,7 @@ def split(
     from dac_nerfstudio.run.lock import scene_lock
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
-    console, scene_dir = Console(), output_dir / _scene_name(data, scene)
+    console, scene_dir = Console(), output_dir / (scene or scene_name(data))
     with _showing_warnings(console):
         refuse(examine(data), data)
         views, test = read_views(data), read_test_views(data)
@@ -156,6 +151,8 @@ def run(
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
     check_executor(executor, slurm, devices)
+    if not 0 <= seed < SEEDS:
+        raise StageError(f"--seed is {seed}; expected a whole number from 0 to {SEEDS - 1}.")
     console = Console()
     places = find_devices("cpu" if executor == "slurm" else devices)
     kind = "cuda" if executor == "slurm" and slurm.gpus else places[0].partition(":")[0]
@@ -194,7 +191,7 @@ def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str])
     Raises:
         StageError: scenes cannot be told apart, or experts are named for several.
     """
-    names = [_scene_name(path, scene) for path in data]
+    names = [scene or scene_name(path) for path in data]
     if len(set(names)) < len(names):
         raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
     if request.experts and len(data) > 1:

@@ -32,6 +32,12 @@ EVALUATION = "evaluation.json"
 PAIRS = "test"
 
 
+def scene_name(data: Path) -> str:
+    """What a scene's folder of results is called by default: as the folder of its data, whole. ``scan_0.5m`` and
+    ``scan_0.8m`` are two scenes."""
+    return (data.parent if data.suffix == ".json" else data).resolve().name
+
+
 def run_dir(scene_dir: Path, method: str, run: str, group: Optional[int] = None) -> Path:
     """Folder of a run.
 

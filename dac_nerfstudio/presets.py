@@ -9,6 +9,8 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 Flags = Mapping[str, Any]
 """Flags of ``ns-train``: names without the dashes in front; values are text, numbers, true or false, or several."""
 
+SEEDS = 2**32
+"""Seeds run from 0 to one less: numpy takes no others."""
 DECODER = "pipeline.model.linear-decoder"
 """Flag that chooses the decoder: the explicit one, or else the hybrid."""
 

@@ -7,13 +7,32 @@ from pathlib import Path
 import pytest
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import RECORD, checkpoints, latest_checkpoint, run_dir, run_dirs, run_folder
+from dac_nerfstudio.layout import RECORD, checkpoints, latest_checkpoint, run_dir, run_dirs, run_folder, scene_name
 
 
 def recorded(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / RECORD).touch()
     return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("data/lego", "lego"),
+        ("data/scan_0.5m", "scan_0.5m"),
+        ("data/scan_0.8m/transforms.json", "scan_0.8m"),
+        ("data/../data/.hidden", ".hidden"),
+    ],
+)
+def test_a_scene_is_called_as_the_folder_of_its_data_whole(data: str, name: str) -> None:
+    assert scene_name(Path(data)) == name
+
+
+def test_a_scene_that_is_the_current_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "room.v2").mkdir()
+    monkeypatch.chdir(tmp_path / "room.v2")
+    assert scene_name(Path(".")) == "room.v2"
 
 
 def test_runs_are_found_where_they_are_put(tmp_path: Path) -> None:

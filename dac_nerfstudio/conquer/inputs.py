@@ -21,6 +21,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.conquer.bounds import scene_radius
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, name_of, views_of
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
+from dac_nerfstudio.conquer.limits import check_numbers
 from dac_nerfstudio.conquer.settings import (
     DistillSettings,
     EnsembleSettings,
@@ -65,6 +66,7 @@ class Inputs:
         manager.data = manager.data or config.data
         config.set_timestamp()
         config.carry_over()
+        check_numbers(config)
         self.check_background()
         model.implementation = resolve_implementation(model.implementation, config.machine.device_type == "cuda")
         views = self.read_views()
@@ -410,12 +412,18 @@ class FinetuneInputs(DistillInputs):
         """The run that was named, or the scene's latest distilled student.
 
         Raises:
-            StageError: there is none.
+            StageError: there is none, or what was named is none.
         """
         config = self.config
         if config.student is not None:
             folder = run_folder(config.student)
-            return folder, Stage.load(folder)
+            record = Stage.load(folder)
+            if MethodName.parse(record.method).stage not in ("distill", "finetune"):
+                raise StageError(
+                    f"{folder} holds a {record.method}; fine-tuning starts from a student: a dac-distill, or a "
+                    "dac-finetune to go on with."
+                )
+            return folder, record
         method = MethodName.parse(str(config.method_name)).beside("distill")
         runs = [run for run in runs_of(config.scene_dir, method) if run[1].complete]
         if not runs:

@@ -24,7 +24,7 @@ from dac_nerfstudio.conquer.inputs import DistillInputs, EnsembleInputs, ExpertI
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
 from dac_nerfstudio.errors import DivergenceError, StageError, UserError
-from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder
+from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
 from dac_nerfstudio.stage import Stage, flattened
@@ -58,6 +58,13 @@ class DaCTrainerConfig(TrainerConfig):
         # A stage that follows another must not replay its pixels and jitter.
         seed = key_of(self.machine.seed, zlib.crc32(str(self.method_name).encode()))
         self.pipeline.seed = self.pipeline.datamanager.seed = seed
+
+    def set_experiment_name(self) -> None:
+        data = self.pipeline.datamanager.data
+        if self.experiment_name is None and data is not None:
+            # nerfstudio would cut it at a dot.
+            self.experiment_name = scene_name(data)
+        super().set_experiment_name()
 
     @property
     def scene_dir(self) -> Path:

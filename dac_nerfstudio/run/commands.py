@@ -9,6 +9,7 @@ from typing import Sequence
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 
+from dac_nerfstudio.conquer.limits import check_numbers
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.run.plan import Job
@@ -23,12 +24,12 @@ def check_flags(job: Job) -> None:
     """Make sure that ``ns-train`` takes a job's flags: a misspelt one of the last stage must not wait for its turn.
 
     Raises:
-        StageError: ``ns-train`` does not take the flags.
+        StageError: ``ns-train`` does not take the flags, or their numbers are none to train with.
     """
     complaint = io.StringIO()
     try:
         with redirect_stdout(complaint), redirect_stderr(complaint):
-            parse(job.arguments)
+            check_numbers(parse(job.arguments))
     except SystemExit:
         lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
         words = " ".join(line for line in lines if line and line[0] not in "╭╰─-").partition(" Available subcommands")[

@@ -39,6 +39,7 @@ def answers(shell: Shell, background: ThreadPoolExecutor) -> Callable[[str], Fin
         "no validation views": ("ns-train", "dac-baseline", *TINY, *few, "--data", "no-validation"),
         "run on no scene": ("dac", "run", "--data", "holiday", "--preset", "quick"),
         "run on no data": ("dac", "run", "--data", "nowhere", "--preset", "quick"),
+        "seed beyond all": ("dac", "run", "--data", "demo", "--preset", "quick", "--seed", str(2**70)),
         "split into 0": ("dac", "split", "--data", "demo", "--groups", "0"),
         "split no scene": ("dac", "split", "--data", "holiday"),
         "report on nothing": ("dac", "report", "empty"),
@@ -59,6 +60,7 @@ def answers(shell: Shell, background: ThreadPoolExecutor) -> Callable[[str], Fin
         ("no such group", "divided into 2 groups and there is no group 9. Add --group K, K from 1 to 2."),
         ("run on no scene", "holiday holds notes.txt; expected transforms_train.json"),
         ("run on no data", "There is no data at nowhere. Name a scene's folder: --data PATH"),
+        ("seed beyond all", f"Error: --seed is {2**70}; expected a whole number from 0 to 4294967295."),
         ("split into 0", "groups is 0; expected an integer from 1 up."),
         ("split no scene", "No camera poses for split 'train' in holiday"),
         ("report on nothing", "empty holds no runs. Make some: dac run --data …"),
@@ -206,6 +208,13 @@ def test_fine_tuning_without_a_student(spoilt: Path) -> None:
     assert refused("dac-finetune") == (
         "No finished dac-distill in outputs/demo to start from. Make it: ns-train dac-distill --data …, or name one: "
         "--student FOLDER"
+    )
+
+
+def test_fine_tuning_what_is_no_student(spoilt: Path) -> None:
+    assert refused("dac-finetune", "--student", str(expert(1))) == (
+        f"{expert(1)} holds a dac-expert; fine-tuning starts from a student: a dac-distill, or a dac-finetune to go on "
+        "with."
     )
 
 
