@@ -64,9 +64,9 @@ steps. All choices are made on validation views; test views are reported for wha
 over seeds; a gain is the student's over the baseline's, paired by seed, with its standard deviation after ±. *Best of
 the experts*: the one that validation views prefer, which is what as many trainings give without blending."""
 TEST_VIEWS = 40
-"""Of the scene's, evenly spread."""
+"""So many of the scene's, at even distances."""
 WORST = 0.05
-"""Share of pixels, of those where members disagree most, whose part in the squared error is told."""
+"""Share of pixels, of those where members disagree most, whose part in the squared error is reported."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Recipe:
     """How an arm is trained, all choices made."""
 
     steps: int
-    """Of each model."""
+    """Training steps of each model."""
     tv: float
     """Weight of the total variation of all planes."""
     size: dict[str, Any] = field(default_factory=dict)
@@ -134,11 +134,11 @@ class Study:
 
     seeds: list[int]
     rays: int
-    """Per step."""
+    """Rays per step."""
     rate: float
     """Adam's, highest."""
     sharpness: list[float]
-    """To choose from."""
+    """Values to choose from."""
     model: dict[str, Any]
     """Fields of the model's config."""
     cases: dict[str, Case]
@@ -192,14 +192,14 @@ class Model:
 
     case: str
     recipe: Recipe
-    """Of its arm, with the size and turn of this member."""
+    """Its arm's, with the size and turn of this member."""
     seed: int
     member: int
     teachers: tuple[Model, ...] = ()
     """What teaches it."""
     teacher_groups: int = 1
     sharpness: float = 0.0
-    """Of the blend of its teachers."""
+    """How sharply its teachers are blended."""
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Bench:
     study: Study
     folder: Path
     data_root: Optional[Path] = None
-    """Without it, nothing is trained."""
+    """Where the scenes' data lie; nothing is trained where this is None."""
     until: float = math.inf
     """Time, by time.time, from which on nothing is begun."""
 
@@ -373,7 +373,7 @@ class Bench:
         return Member(made, torch.tensor(turn.as_matrix(), dtype=torch.float32))
 
     def pictures(self, model: Model, split: str) -> Any:
-        """Of a trained model."""
+        """What a trained model renders of a split."""
         return self.state(model)["pictures"][split].float()
 
     def state(self, model: Model) -> Any:
@@ -452,8 +452,8 @@ def sectors(cameras: Any, groups: int, softness: float = 0.0) -> Partition:
 
 
 def blend_weights(cameras: Any, models: Sequence[Model], partition: Optional[Partition], sharpness: float) -> Any:
-    """Of each model at each camera, [models, cameras]: that of its group, shared by the group's members; all alike
-    without a partition."""
+    """Weights [models, cameras] of each model at each camera: that of its group, shared by the group's members; all
+    alike without a partition."""
     import torch
 
     if partition is None:
@@ -464,7 +464,7 @@ def blend_weights(cameras: Any, models: Sequence[Model], partition: Optional[Par
 
 
 def ray_weights(disagreement: Any, doubt: float) -> Any:
-    """Of novel rays, by the disagreement of those who rendered them: 1 on average, and for all if they agree."""
+    """Weights of novel rays, by the disagreement of those who rendered them: 1 on average, and where all agree."""
     import torch
 
     # A single teacher agrees with itself everywhere: 0 / 0 would be no weight at all.
@@ -509,7 +509,7 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
 
 
 def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
-    """What is claimed of a case, on test views: the best ensemble and the best student, as validation views tell, of
+    """What is claimed of a case, on test views: the best ensemble and the best student, as validation views have it, of
     those that have as many seeds as any. None if there is no student."""
     arms = case["arms"]
     baseline = arms[BASELINE]
@@ -548,7 +548,7 @@ def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
 
 
 def mean(arm: dict[str, Any], of: str) -> float:
-    """Over seeds."""
+    """The mean of a figure over seeds."""
     return fmean(figures[of] for figures in arm["seeds"].values())
 
 
@@ -580,7 +580,7 @@ def headline_table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def case_sections(case: dict[str, Any]) -> Iterator[str]:
-    """Of one case."""
+    """The sections of one case."""
     arms = case["arms"]
     baseline = arms[BASELINE]
     yield f"## {case['about'].rstrip('.')}"

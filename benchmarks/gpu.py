@@ -79,13 +79,13 @@ class Task:
     small: bool
     data: Optional[Path]
     folder: Path
-    """For what is written on the way."""
+    """Where files go that are written on the way."""
     context: str
     """How multiprocessing starts processes."""
     until: float
-    """When to be done, as time.time() tells it."""
+    """When to be done, in the seconds of time.time()."""
     results: dict[str, Any] = field(default_factory=dict)
-    """Of the parts before, by name."""
+    """Results of the parts before, by name."""
 
     @property
     def size(self) -> str:
@@ -104,7 +104,7 @@ class Task:
 
     @property
     def scene(self) -> Path:
-        """For real training."""
+        """The scene for real training."""
         return self.data or self.demo
 
     @property
@@ -128,7 +128,7 @@ class Part:
     most: float = float("inf")
     """Seconds after which it is stopped."""
     interpreted: bool = False
-    """Without CUDA, Triton's interpreter runs its kernels."""
+    """Whether Triton's interpreter runs its kernels, where there is no CUDA."""
 
 
 # What is asked
@@ -301,7 +301,7 @@ class Stop(Exception):
 
 
 def train(task: Task, steps: int, marks: Collection[int], tell: Tell, mixed: bool = True, test: int = 0) -> None:
-    """Train a baseline with the reference's constants; tell PSNR on validation views and seconds of training at marks.
+    """Train a baseline with the reference's constants; print PSNR on validation views and seconds of training at marks.
 
     Args:
         steps: its length, which its cosine has, too.

@@ -38,7 +38,7 @@ class Arguments:
     devices: str = "cpu,cpu"
     """As of dac run."""
     seed: int = 0
-    """Of the moments."""
+    """Seed of the moments."""
     json: Optional[Path] = None
     """Write the outcome here."""
 

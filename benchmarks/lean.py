@@ -26,7 +26,7 @@ from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, Regul
 WARM_UP = 50
 """Steps in which the rate rises."""
 RAYS_AT_A_TIME = 4096
-"""In rendering; more are slower on a CPU, as they leave its caches."""
+"""Rays rendered at a time; more are slower on a CPU, as they leave its caches."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Cameras:
     poses: Float[Tensor, "views 3 4"]
     """Camera to world."""
     focal: float
-    """In pixels."""
+    """Focal length in pixels."""
     height: int
     width: int
 
@@ -106,7 +106,7 @@ class Member:
 
     model: KPlanesModel
     turn: Float[Tensor, "3 3"]
-    """From the world's axes to those of the planes."""
+    """The rotation of the world's axes to those of the planes."""
 
     def bundle(self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> RayBundle:
         count = len(origins)
@@ -166,9 +166,9 @@ class Lessons:
     photos: Photos
     """As rendered by its teachers."""
     weights: Float[Tensor, "views pixels"]
-    """Of each ray's loss."""
+    """Weight of each ray's loss."""
     share: tuple[float, float]
-    """Of each batch, in the beginning and at the end."""
+    """Their share of each batch, in the beginning and at the end."""
 
 
 def train(

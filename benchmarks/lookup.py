@@ -60,7 +60,7 @@ class Options:
     points: Literal["uniform", "rays"] = "uniform"
     """Points anywhere, or 64 in a row along each of many lines, as in training."""
     numbers: tuple[int, ...] = ()
-    """On CUDA, points times channels per program of the Triton kernels; by default what training uses."""
+    """Points times channels per program of the Triton kernels, on CUDA; by default what training uses."""
     turns: int = 10
     """Timings of each backend."""
     json: Optional[Path] = None

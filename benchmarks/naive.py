@@ -91,7 +91,7 @@ def parts() -> Iterator[None]:
 
 
 def copy_weights(model: nn.Module, naive_model: nn.Module) -> None:
-    """From our model to one that was built under ``parts()``."""
+    """Copy our model's weights to one that was built under ``parts()``."""
     slow = dict(naive_model.named_modules())
     for name, module in model.named_modules():
         if isinstance(module, MultiScalePlanes):

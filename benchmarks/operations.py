@@ -45,7 +45,7 @@ from dac_nerfstudio.partition.reading import read_views
 from dac_nerfstudio.scenes import make_demo_scene
 
 PARTS = ("draw", "rays", "batch", "forward", "teachers", "losses", "backward", "update", "loop")
-"""Of a step; "batch" is the rest of what the data manager does, "loop" is nerfstudio's, with metrics."""
+"""The parts of a step; "batch" is the rest of what the data manager does, "loop" is nerfstudio's, with metrics."""
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount", "equal")
 ALLOCATIONS = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach", "lift_fresh")
 TINY = {
@@ -119,7 +119,7 @@ class Count(TorchDispatchMode):
         return run
 
     def copy(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """In place of ``Tensor.to``: on a GPU, what this project sends there is copied."""
+        """Stands in place of ``Tensor.to``: on a GPU, what this project sends there is copied."""
         result = TO(tensor, *args, **kwargs)
         by_us = sys._getframe(1).f_code.co_filename.startswith(str(Path(dac_nerfstudio.__file__).parent))
         target = args[0] if args else kwargs.get("device")
@@ -130,7 +130,7 @@ class Count(TorchDispatchMode):
         return result
 
     def listed(self, tensor: Tensor) -> Any:
-        """In place of ``Tensor.tolist``."""
+        """Stands in place of ``Tensor.tolist``."""
         self.waits[self.part] += not getattr(tensor, "on_host", False)
         return TOLIST(tensor)
 
@@ -198,7 +198,7 @@ def trainer_of(scene: Path, stage: str, lens: str, options: Options) -> Trainer:
 
 
 def counts(trainer: Trainer) -> Count:
-    """Of one step, after one that is not counted."""
+    """The counts of one step, after one that is not counted."""
     trainer.train_iteration(STEP - 1)
     count = Count()
     model = type(trainer.pipeline.model)

@@ -37,7 +37,7 @@ class Options:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where."""
     devices: tuple[str, ...] = ("cpu", "cpu,cpu")
-    """Of dac run: each entry is timed. The naive path has one device, and as many threads as torch takes."""
+    """Devices of dac run: each entry is timed. The naive path has one device, and as many threads as torch takes."""
     turns: int = 1
     """Timings of each path. One takes many minutes."""
     json: Optional[Path] = None

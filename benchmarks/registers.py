@@ -28,9 +28,9 @@ from triton.compiler import ASTSource
 from dac_nerfstudio.kplanes.backends import triton as kernels
 
 REGISTERS, REGISTER_UNIT, WARPS = 65_536, 256, 64
-"""Of a multiprocessor; registers are given to a warp by the unit. CUDA C++ Programming Guide, compute capabilities."""
+"""What a multiprocessor has; a warp gets registers by the unit. CUDA C++ Programming Guide, compute capabilities."""
 SHARED_BYTES, SHARED_OF_BLOCK = {80: 167_936, 90: 233_472}, 1024
-"""Of a multiprocessor, and what the driver takes of it for each block."""
+"""What a multiprocessor has, and what the driver takes of it for each block."""
 POINTERS = {"points", "planes_gradient", "points_gradient", "upstream", "sums", "gradient"}
 
 
@@ -43,7 +43,7 @@ class Options:
     numbers: tuple[int, ...] = (kernels.NUMBERS_PER_PROGRAM,)
     """Points times channels of a program of the lookup."""
     channels: tuple[int, ...] = (32, 8)
-    """Of the planes."""
+    """Channels of the planes."""
     json: Optional[Path] = None
     """Also write all figures to this file."""
     device: Literal["cpu"] = "cpu"

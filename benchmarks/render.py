@@ -38,7 +38,7 @@ class Options:
     decoders: tuple[Literal["explicit", "hybrid"], ...] = ("explicit", "hybrid")
     """Decoders."""
     width: int = 100
-    """Of the square picture, in pixels."""
+    """Side of the square picture, in pixels."""
     threads: int = 1
     """CPU threads."""
     turns: int = 5

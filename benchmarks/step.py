@@ -44,7 +44,7 @@ SIZES = {
 }
 """The preset `quick`'s model, and the reference's."""
 PARTS = ("data", "forward", "losses", "backward", "update")
-"""Of a step. Data are pixels and their rays; the model's own regularisers are part of its forward pass."""
+"""The parts of a step. Data are pixels and their rays; the model's own regularisers are part of its forward pass."""
 
 
 @dataclass
@@ -178,7 +178,7 @@ def agree(ours: Training, slow: Training) -> None:
 
 
 def per_step(stages: dict[str, timing.Times], period: int) -> dict[str, timing.Times]:
-    """Of turns of so many steps."""
+    """Times of a step, from those of turns of so many."""
     return {part: timing.Times(t / period for t in spent) for part, spent in stages.items()}
 
 

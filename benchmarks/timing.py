@@ -73,7 +73,7 @@ def alternate(
 
 
 def total(parts: Iterable[Times]) -> Times:
-    """Of parts of the same turns."""
+    """Times of parts of the same turns, added up."""
     return Times(map(sum, zip(*parts, strict=True)))
 
 
@@ -151,7 +151,7 @@ def machine(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any
 
 
 def processor() -> str:
-    """Name of the CPU, as far as Linux tells it, and its number of cores."""
+    """Name of the CPU, as far as Linux knows it, and its number of cores."""
     about = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", about.read_text("utf8"), re.MULTILINE) if about.exists() else None
     return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"

@@ -36,7 +36,7 @@ class Options:
     """Which planes."""
 
     resolutions: tuple[int, ...] = (128, 256, 512)
-    """Of the scales; by default the reference's field's."""
+    """Resolutions of the scales; by default the reference's field's."""
     channels: int = 32
     """Features of a plane."""
     json: Optional[Path] = None
@@ -63,7 +63,7 @@ class Traffic(TorchDispatchMode):
 
 
 def tensor_bytes(tree: Any) -> int:
-    """Of all tensors in nested arguments; where one is expanded, its numbers count once."""
+    """Bytes of all tensors in nested arguments; where one is expanded, its numbers count once."""
     tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
     shapes = [[size for size, stride in zip(t.shape, t.stride()) if stride] for t in tensors]
     return sum(tensor.itemsize * math.prod(shape) for tensor, shape in zip(tensors, shapes))
@@ -88,7 +88,7 @@ def counted_kernels(traffic: Traffic) -> Iterator[None]:
 
 
 def moved_bytes(scales: list[Tensor], backend: Backend) -> dict[str, int]:
-    """Of the value and of its gradient, for planes that require one."""
+    """Bytes moved for the value and for its gradient, where planes require one."""
     traffic = Traffic()
     with counted_kernels(traffic), traffic:
         value = torch.stack([squared_differences(scale, backend) for scale in scales]).sum()

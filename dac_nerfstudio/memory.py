@@ -23,15 +23,15 @@ class Need:
     """Bytes on the device while a stage trains, photos not counted: they move to memory where there is no room."""
 
     weights: int
-    """In single precision, with their gradients and Adam's two moments."""
+    """The model's weights in single precision, with their gradients and Adam's two moments."""
     rays: int
     """What a step makes of its rays."""
     experts: int
-    """In half precision: those that answer in distillation, all of them at a time."""
+    """All experts at a time, in half precision, as they answer in distillation."""
 
     @property
     def total(self) -> int:
-        """With what CUDA itself takes."""
+        """The sum, with what CUDA itself takes."""
         return self.weights + self.rays + self.experts + PROCESS
 
 
@@ -48,14 +48,14 @@ def training_need(config: KPlanesModelConfig, rays: int, experts: int = 0) -> Ne
 
 
 def count_parameters(config: KPlanesModelConfig) -> int:
-    """Of the model, which is laid out without taking any memory for it."""
+    """Parameters of the model, which is laid out without taking any memory for it."""
     with torch.device("meta"):
         model = replace(config, implementation="torch").setup(scene_box=SceneBox(torch.zeros(2, 3)), num_train_data=0)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def plan(total: int) -> str:
-    """In words, what a GPU with so many bytes has room for with the reference's models.
+    """What a GPU with so many bytes has room for with the reference's models, in words.
 
     Stages that run at a time each have a copy of the photos there; 100 of NeRF-synthetic's are reckoned with.
     """

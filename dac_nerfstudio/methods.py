@@ -79,7 +79,7 @@ UNBOUNDED = SceneKind(
 
 
 PIXELS = DistillationWeights(histogram=0.0, point_colour=0.0, point_opacity=0.0, pixel=1.0)
-"""In fine-tuning an expert's answer at a new camera counts as a photo's pixel does."""
+"""Fine-tuning's weights: an expert's answer at a new camera counts as a photo's pixel does."""
 
 
 def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:

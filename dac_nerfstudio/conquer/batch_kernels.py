@@ -15,7 +15,7 @@ from dac_nerfstudio.conquer.keys import MASK, ROUNDS
 
 kernel = njit(nogil=True, cache=True, error_model="numpy")
 ITERATIONS = 10
-"""Of Newton's method against lens distortion, at most; nerfstudio's number."""
+"""The most that Newton's method against lens distortion takes; nerfstudio's number."""
 SINGULAR = 1e-3
 """Determinant of the lens's derivative below which Newton's method stays where it is; nerfstudio's number."""
 TINY = 1e-15

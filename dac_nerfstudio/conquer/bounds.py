@@ -24,9 +24,9 @@ CELLS = 200
 OPAQUE = 128
 """Least alpha, of 255, of what counts as the object."""
 POINTS = 1 << 17
-"""To try, spread evenly over the wider box."""
+"""Points to try, evenly over the wider box."""
 RAYS, SAMPLES = 16, 256
-"""Per photo, and along each ray inside the box."""
+"""Rays of each photo, and samples along each ray inside the box."""
 WITNESSES = 2
 """Photos that have to show it: a single one may be damaged."""
 
@@ -57,7 +57,7 @@ class Mask:
 
     camera_to_world: Float[np.ndarray, "3 4"]
     intrinsics: Float[np.ndarray, "6"]
-    """In cells."""
+    """fx, fy, cx, cy, width and height in cells."""
     possible: Bool[np.ndarray, "rows columns"]
     """Cells with, or beside, something opaque: the hull is rather too large than too small."""
     certain: Bool[np.ndarray, "rows columns"]

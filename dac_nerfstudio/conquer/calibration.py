@@ -1,4 +1,4 @@
-"""How sharply experts should be told apart, found on views that nothing was trained on."""
+"""How sharply a blend should favour each camera's own expert, found on views that nothing was trained on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SHARPNESSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 UNCHOSEN = 4.0
 """Where there are no views to choose on."""
 MOST_VIEWS = 8
-"""Of a split are enough to choose one number."""
+"""So many views of a split are enough to choose one number."""
 
 Pictures = Tuple[Float[Tensor, "experts height width 3"], Float[Tensor, "height width 3"], Float[Tensor, "3 4"]]
 """What each expert renders at a view, the photo, and the view's camera-to-world matrix."""
 Weights = Callable[[Float[Tensor, "cameras 3 4"], float], Float[Tensor, "cameras experts"]]
-"""From camera-to-world matrices and a sharpness to the weights of the experts at each camera."""
+"""Camera-to-world matrices and a sharpness -> the weights of the experts at each camera."""
 
 
 def choose_sharpness(

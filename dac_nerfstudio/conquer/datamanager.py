@@ -44,7 +44,7 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     patch_size: tyro.conf.Suppress[int] = 1
     pixel_sampler: tyro.conf.Suppress[PixelSamplerConfig] = field(default_factory=PixelSamplerConfig)
     sort_by_group: tyro.conf.Suppress[bool] = False
-    """Order each batch by the group of the rays and tell it in the bundle's metadata, for distillation."""
+    """Order each batch by the group of the rays, and note the groups in the bundle's metadata, for distillation."""
     seed: tyro.conf.Suppress[int] = 42
     """Seed of the draw of pixels; derived from --machine.seed and the method."""
 
@@ -254,7 +254,7 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     @cached_property
     def train_pixel_sampler(self) -> PixelSchedule:  # type: ignore[override]
-        """Under nerfstudio's name for it: exporters set its ``num_rays_per_batch``."""
+        """The schedule by nerfstudio's name for it: exporters set its ``num_rays_per_batch``."""
         weights = [self.weights[name] for name in self.train_names]
         # Each process of a run on several GPUs draws its own pixels.
         seed = self.config.seed + self.rank
@@ -276,7 +276,7 @@ class Drawn(NamedTuple):
     indices: Int[Tensor, "pixels 3"]
     """View, row and column of each pixel."""
     colours: Union[UInt8[Tensor, "pixels channels"], Int[Tensor, "pixels"]]
-    """Of the pixels; where the photos lie on the device, the colours' places among them."""
+    """The pixels' colours; where the photos lie on the device, the colours' places among them."""
     groups: Optional[Int[Tensor, "rays"]]
     """Group whose expert answers each ray, 0 where the photo does; ascending among rays of pixels and among those of
     new cameras. None where no expert is asked."""

@@ -25,7 +25,7 @@ from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.stage import Stage
 
 Blend = Callable[[Float[Tensor, "cameras 3 4"], float], Float[Tensor, "cameras groups"]]
-"""From camera-to-world matrices and a sharpness to the weights of the groups' experts at each camera."""
+"""Camera-to-world matrices and a sharpness -> the weights of the groups' experts at each camera."""
 
 LEAST_WEIGHT = 0.01
 """An expert that counts for less at a camera is not asked."""

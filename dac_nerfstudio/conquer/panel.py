@@ -25,7 +25,7 @@ ALL = "all"
 FADED = (205, 205, 205)
 """Cameras of groups that were not chosen."""
 SIZE = 0.05
-"""Of a frustum, in the cameras' mean distance from their middle."""
+"""A frustum's size, in units of the cameras' mean distance from their middle."""
 AHEAD = 0.1
 """How far ahead of a training view its visitors stand, in the same unit: its photo, in the frustum, is behind them."""
 MOST = 512

@@ -45,7 +45,7 @@ class DaCTrainerConfig(TrainerConfig):
     stage: tyro.conf.Suppress[Optional[Stage]] = None
     """What this run is made from; filled in when it starts."""
     data_digest: tyro.conf.Suppress[str] = ""
-    """What tells the training views' poses and photos from others; filled in when they are read."""
+    """A digest of the training views' poses and photos; filled in when they are read."""
 
     def __post_init__(self) -> None:
         self.carry_over()
@@ -237,7 +237,9 @@ class DaCTrainer(Trainer):
             f"{name} {value}"
             for name, value in flattened(earlier.settings).items()
             if now.get(name) != value and not name.endswith(".max_steps")  # the length may change
-        ] + [f"seed {earlier.seed}"] * (earlier.seed != self.stage.seed)
+        ]
+        if earlier.seed != self.stage.seed:
+            differing.append(f"seed {earlier.seed}")
         if differing:
             raise StageError(
                 f"Cannot go on from {source} with other settings: it was trained with {differing[0]}. Give the same "
@@ -325,7 +327,7 @@ class DaCTrainer(Trainer):
             self.config.max_num_iterations, self.in_loop = total, False
 
     def save_and_stop(self, step: int) -> None:
-        """After a training step: save it and stop, if somebody has asked to.
+        """Save a finished training step and stop, if somebody has asked to.
 
         Raises:
             Interrupted: somebody has, and there are steps left.

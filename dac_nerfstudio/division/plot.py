@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DOTS = 110
-"""Per inch; all lengths below are inches."""
+"""Dots per inch; all lengths below are inches."""
 WIDTH, MARGIN, GAP = 16.0, 0.5, 0.55
 LABELS, BETWEEN = 1.9, 0.12
 """Where rows of groups begin, right of their names, and how far photos are apart."""

@@ -1,4 +1,4 @@
-"""From plane features to density and colour.
+"""Decoders: plane features -> density and colour.
 
 tiny-cuda-nn's MLPs have no biases, but they fill their input up to a multiple of 16 with ones, which amounts to a bias
 in the first layer wherever there is something to fill. The PyTorch MLPs have just these biases: one model either way.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 POINTS_AT_A_TIME = 2048
-"""On the CPU: so many points' hidden layers stay in the cache between one layer and the next."""
+"""The hidden layers of so many points stay in a CPU's cache between one layer and the next."""
 
 
 class MLP(nn.Sequential):
@@ -90,7 +90,7 @@ class _InCache(torch.autograd.Function):
 
 
 def _inputs(points: Tensor, bias: Optional[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    """Of each layer."""
+    """The inputs of each layer."""
     inputs = [points]
     for layer, weight in enumerate(weights[:-1]):
         inputs.append(F.linear(inputs[-1], weight, bias if layer == 0 else None).relu_())

@@ -65,7 +65,7 @@ def anneal_exponent(step: int, slope: float, steps: int) -> float:
 
 
 class UpdateSchedule:
-    """On which steps the proposal fields learn: the first ten, then every second, in the end every ``every + 1``-th.
+    """The steps on which proposal fields learn: the first ten, then every second, in the end every ``every + 1``-th.
 
     A step is due when more steps than a bound have passed since the last one due; the bound grows linearly to
     ``every`` at step ``warmup`` and is never below 1.

@@ -30,7 +30,7 @@ from dac_nerfstudio.partition.views import PartitionError, Views, listing
 ONE_FOCAL_LENGTH = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 """Camera models whose parameters start with one focal length, not two; the principal point follows."""
 OBSERVATION_BYTES = 24
-"""Of a feature in images.bin: x, y and the number of its point."""
+"""A feature's part of images.bin: x, y and the number of its point."""
 
 
 def read_model(folder: Path) -> Views:

@@ -54,7 +54,7 @@ def divide(
     asked = {"strategy": strategy, "groups": groups}
     asked["similarity"] = similarity.kind if isinstance(similarity, Similarity) else similarity
     if strategy == "auto":
-        strategy = "azimuth" if views.upright else "kmeans" if views.tracks is None else "louvain"
+        strategy = _best_known(views)
     settings = _checked(strategy, groups, overlap, softness, len(views))
     sample = sample_of(len(views))
     values = np.eye(len(sample))  # plays no part unless it is measured
@@ -75,6 +75,13 @@ def divide(
     notes += _small_groups(homes)
     membership = _membership(homes, views, overlap, softness)
     return Partition(views, homes, membership, settings, axis, {"asked": asked, "notes": notes})
+
+
+def _best_known(views: Views) -> str:
+    """The strategy that `auto` stands for."""
+    if views.upright:
+        return "azimuth"
+    return "kmeans" if views.tracks is None else "louvain"
 
 
 def _checked(strategy: str, groups: int | str, overlap: float, softness: float, views: int) -> dict[str, Any]:

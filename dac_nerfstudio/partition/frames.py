@@ -43,7 +43,7 @@ def align(from_poses: np.ndarray, to_poses: np.ndarray) -> Transform:
 
     The rotation comes from the orientations (their mean relative rotation, projected on SO(3)), so that one camera, or
     several on a line, suffice. Scale and translation come from the centres; scale is 1 where the centres of either
-    frame coincide, because then nothing tells it.
+    frame coincide, because then nothing determines it.
 
     Args:
         from_poses: camera-to-world matrices [views, 3, 4] in the first frame.

@@ -2,7 +2,7 @@
 
 A partition is a membership matrix [groups, views] of sampling weights in [0, 1] and a home group for each view. A hard
 division is one-hot; overlap and softness give a group a part of its neighbours' views. The file is named by a
-fingerprint of its content, so that experts and students can tell whether they belong together.
+fingerprint of its content, so that experts and students know whether they belong together.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Partition:
     axis: Axis = Axis(np.zeros(3), np.array([0.0, 0.0, 1.0]))
     """The scene's up axis: where azimuth sectors meet, and what is above in pictures."""
     about: dict[str, Any] = field(default_factory=dict)
-    """What is told of it and decides nothing: what was `asked` for, `notes`, `quality`."""
+    """What decides nothing: what was `asked` for, `notes`, `quality`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "homes", np.asarray(self.homes))
@@ -299,8 +299,12 @@ def _check_keys(entry: Any, expected: tuple[str, ...], where: str) -> None:
         raise PartitionError(f"{where} must be a JSON object with {', '.join(expected)}, not {entry!r}.")
     missing = [key for key in expected if key not in entry]
     unknown = [str(key) for key in entry if key not in expected]
-    if missing or unknown:
-        found = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+    found = []
+    if missing:
+        found.append(f"lacks {', '.join(missing)}")
+    if unknown:
+        found.append(f"has unknown {', '.join(unknown)}")
+    if found:
         raise PartitionError(f"{where} {' and '.join(found)}; expected {', '.join(expected)}.")
 
 

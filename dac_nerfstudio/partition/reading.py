@@ -25,9 +25,9 @@ IMAGE_FOLDERS = ("images", "images_2", "images_4", "images_8")
 """Where the photos of a COLMAP model lie, in the order in which they are looked for."""
 BLENDER_FILE = re.compile(r"transforms_(train|val|test)\.json")
 TRAIN_SHARE = 0.9
-"""Of the frames of a `transforms.json` without lists of splits."""
+"""Share of the frames of a `transforms.json` without lists of splits."""
 EVAL_INTERVAL = 8
-"""Of the photos of a COLMAP model without lists of splits, one in so many is for evaluation."""
+"""One in so many photos of a COLMAP model without lists of splits is for evaluation."""
 
 
 def read_views(data: Path, split: str = "train") -> Views:
@@ -37,10 +37,10 @@ def read_views(data: Path, split: str = "train") -> Views:
     nerfstudio's (`transforms.json`) and COLMAP's (`images/` beside `colmap/sparse/0` or `sparse/0`), looked for in this
     order; name a JSON file to have that one. A COLMAP model beside a `transforms.json` adds its tracks.
 
-    Which frames belong to a split is told by the data (`train_filenames` in `transforms.json`, `train_list.txt` beside
-    a COLMAP model), otherwise as nerfstudio does: 90 % of a `transforms.json`, evenly spaced in the order of the names,
-    or seven of eight photos of a COLMAP model are for training, the others for both `val` and `test`. Lens distortion
-    plays no part in dividing and is not read.
+    Lists in the data say which frames belong to a split (`train_filenames` in `transforms.json`, `train_list.txt`
+    beside a COLMAP model). Without them it is as in nerfstudio: 90 % of a `transforms.json`, evenly spaced in the order
+    of the names, or seven of eight photos of a COLMAP model are for training, the others for both `val` and `test`.
+    Lens distortion plays no part in dividing and is not read.
 
     Args:
         data: the folder of the scene, or the JSON file in it.
@@ -70,7 +70,7 @@ def as_recorded(data: Path, parsed: Views) -> Views:
 
     Returns:
         The same views in the order of the files, which `read_views` keeps, too: groups are numbered by it. Or `parsed`,
-        where the files are of a layout unknown here, or tell of other cameras.
+        where the files are of a layout unknown here, or hold other cameras.
     """
     try:
         views, _ = _read_scene(Path(data), "train")

@@ -33,7 +33,7 @@ def sample_of(views: int) -> np.ndarray:
 
 
 def nearest_of(views: Views, sample: np.ndarray) -> np.ndarray:
-    """For each view [views], the place in the sample of the view that it is nearest to, by `view_distances`."""
+    """Places in the sample [views]: of the view that each is nearest to, by `view_distances`."""
     if len(sample) == len(views):
         return np.arange(len(views))
     poses = views.camera_to_worlds

@@ -104,7 +104,7 @@ def covisibility(views: Views) -> np.ndarray:
 PLACES, FACINGS = 48, 4
 """Surface elements that `frustum_overlap` puts in front of every camera: points times normals."""
 NEAREST, FARTHEST = 0.5, 2.0
-"""Between these multiples of the scene's size."""
+"""How far ahead of its camera a surface element lies, in multiples of the scene's size."""
 BLOCK = 2**24
 """So many pairs of a view and a surface element are looked at together: memory grows with neither's number."""
 

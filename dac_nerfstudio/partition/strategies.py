@@ -119,7 +119,7 @@ def spectral(similarity: np.ndarray) -> Grouper:
 
 
 RESOLUTIONS = np.geomspace(0.2, 10, 14)
-"""At which `louvain` looks for communities: the higher, the more of them."""
+"""What `louvain` looks for communities at: the higher, the more of them."""
 SEEDS = 4
 SPARE = 2
 """So many communities too many may be merged."""

@@ -40,9 +40,9 @@ class Views:
     """Whether +z is known to be up and the origin to lie in the scene, as in Blender's format; otherwise both are
     estimated where they matter."""
     tracks: tuple[np.ndarray, ...] | None = None
-    """Per view, the unique numbers of the 3D points that were found in it; known from structure from motion alone."""
+    """The unique numbers of the 3D points that were found in each view; known from structure from motion alone."""
     photos: tuple[Path, ...] | None = None
-    """Per view, the file of its image, where that is known."""
+    """The file of each view's image, where that is known."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))

@@ -20,7 +20,7 @@ from dac_nerfstudio.style import colour
 
 What = Literal["orbit", "wipe", "strips", "experts"]
 ALL: Sequence[What] = ("strips", "experts", "wipe", "orbit")
-"""In the order in which they are made, the quickest first."""
+"""All kinds in the order in which they are made, the quickest first."""
 RATE = 15
 """Frames per second."""
 SIDE = 400
@@ -63,7 +63,7 @@ def make(scene: Scene, what: What, folder: Path, scale: float, frames: int, adva
         folder: where files go.
         scale: times the photos' resolution.
         frames: of an animation.
-        advance: told of every image that was rendered.
+        advance: called after every image that was rendered.
 
     Raises:
         StageError: the scene lacks what it takes.

@@ -26,13 +26,13 @@ class Scene:
     baseline: KPlanesModel
     student: KPlanesModel
     experts: Dict[int, KPlanesModel]
-    """By their groups, counted from 1; empty unless each group's is there."""
+    """Experts by their groups, counted from 1; empty unless each group's is there."""
     cameras: Cameras
-    """Of the test views."""
+    """Cameras of the test views."""
     names: List[str]
-    """Of the test views."""
+    """Names of the test views."""
     homes: Dict[int, int]
-    """Per group the most typical of the test views that it answers for, if there is any."""
+    """The most typical of the test views that each group answers for, if there is any."""
     gains: List[Comparison]
     """Test views in which the student is ahead of the baseline, the furthest first; empty where nothing was scored."""
     losses: List[Comparison]

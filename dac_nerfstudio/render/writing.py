@@ -13,7 +13,7 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
 
 MOST_BYTES = 2_000_000
-"""Of an animation for a README."""
+"""Bytes: no animation of a README is larger."""
 WIDEST = 960
 """Pixels: no README is wider."""
 QUALITIES = (85, 70, 55)

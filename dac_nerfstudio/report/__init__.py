@@ -1,1 +1,1 @@
-"""From run folders to figures, tables and pages."""
+"""Reports: figures, tables and pages, made from run folders."""

@@ -84,7 +84,7 @@ def _read_events(path: Path) -> Tuple[float, Dict[str, List[Tuple[float, float, 
                     begun = event.wall_time
                 if value.tag in TAGS and np.isfinite(value.simple_value):
                     found[TAGS[value.tag]].append((event.step, event.wall_time, value.simple_value))
-    except Exception:  # a file that breaks off, or of another kind, is told in whatever way its reader likes
+    except Exception:  # readers have errors of their own for files that break off, or are of another kind
         pass
     return begun or 0.0, found
 

@@ -149,17 +149,17 @@ def _versions(runs: List[Run]) -> Dict[str, str]:
 
 
 def _left_out(runs: List[Run], methods: Dict[str, Any]) -> Dict[str, str]:
-    """Per score that not all methods have: why."""
+    """Why a score is left out, for each that not all methods have."""
     reasons = {}
     for score in SCORES:
         lacking = [method for method, entry in methods.items() if entry["per_view"] and score not in entry["scores"]]
         if not lacking:
             continue
         evaluations = [run.evaluation or {} for run in runs if run.stage.method.removesuffix("-360") in lacking]
-        told = [evaluation["left_out"][score] for evaluation in evaluations if score in evaluation.get("left_out", {})]
+        given = [evaluation["left_out"][score] for evaluation in evaluations if score in evaluation.get("left_out", {})]
         old = [evaluation for evaluation in evaluations if "left_out" not in evaluation]
-        if told:
-            reasons[score] = told[0]
+        if given:
+            reasons[score] = given[0]
         elif old:
             reasons[score] = "not scored when these runs were. The same dac run again scores them and trains nothing."
         else:

@@ -50,7 +50,7 @@ class SceneRuns:
     runs: Dict[str, List[Run]]
     """All that there are; several for the experts."""
     missing: Dict[str, str]
-    """Per method that cannot be compared: why, in a sentence or two."""
+    """Why a method cannot be compared, for each that cannot, in a sentence or two."""
 
     def scored(self, method: str) -> List[Run]:
         """The runs of a method that can be compared with other methods: none if it is missing."""

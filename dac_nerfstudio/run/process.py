@@ -28,7 +28,7 @@ class Place:
     device: str
     """`cpu`, `mps` or `cuda:<number>`."""
     threads: Optional[int] = None
-    """Of the CPU; None leaves it to torch. Several processes that each take all cores are many times slower."""
+    """Threads of the CPU; None leaves it to torch. Several processes that each take all cores are many times slower."""
 
 
 def start(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, lock: Any) -> None:

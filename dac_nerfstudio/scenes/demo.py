@@ -46,8 +46,8 @@ def camera_to_world(azimuth: float, elevation: float) -> Float[np.ndarray, "4 4"
     return pose
 
 
-def spread_poses(count: int, rng: np.random.Generator) -> Float[np.ndarray, "count 4 4"]:
-    """Cameras spread evenly, by area, over the band of elevations: a jittered golden-angle spiral in random order."""
+def band_poses(count: int, rng: np.random.Generator) -> Float[np.ndarray, "count 4 4"]:
+    """Cameras evenly, by area, over the band of elevations: a jittered golden-angle spiral in random order."""
     low, high = np.sin(np.radians(ELEVATION_DEG))
     # The jitter is a quarter of the spacing: enough to break the pattern, not enough to open gaps.
     i = np.arange(count) + 0.5 + rng.uniform(-0.25, 0.25, count)
@@ -115,7 +115,7 @@ def make_demo_scene(
 
     rng = np.random.default_rng(seed)
     renderer: Optional[Renderer] = None
-    poses = {"train": spread_poses(train, rng), "val": spread_poses(val, rng), "test": orbit_poses(test)}
+    poses = {"train": band_poses(train, rng), "val": band_poses(val, rng), "test": orbit_poses(test)}
     for split in counts:
         (folder / split).mkdir(exist_ok=True)
         frames = [{"file_path": f"./{split}/r_{i}", "transform_matrix": p.tolist()} for i, p in enumerate(poses[split])]

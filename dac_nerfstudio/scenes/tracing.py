@@ -141,7 +141,7 @@ def nearest_hits(solids: list[Solid], camera: Camera) -> tuple[Float[np.ndarray,
 
 
 class DepthMap:
-    """What a far light sees: tells which points it reaches."""
+    """What a far light sees, and so which points it reaches."""
 
     def __init__(self, solids: list[Solid], direction: np.ndarray, width: int, reach: float = 1.75):
         """``direction`` points to the light; the map covers a ball of radius ``reach`` around the origin."""

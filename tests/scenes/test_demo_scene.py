@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dac_nerfstudio.scenes import CAMERA_ANGLE_X, CAMERA_DISTANCE, INTRICATE_AZIMUTH_DEG, make_demo_scene
-from dac_nerfstudio.scenes.demo import camera_to_world, orbit_poses, spread_poses
+from dac_nerfstudio.scenes.demo import band_poses, camera_to_world, orbit_poses
 
 SIZE, COUNTS = 64, {"train": 12, "val": 3, "test": 4}
 
@@ -62,7 +62,7 @@ def test_cameras_look_at_the_origin_from_their_distance(scene: Path, split: str)
 @pytest.mark.parametrize("sectors", [2, 3, 4, 5, 6])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_azimuth_sector_gets_its_share(sectors: int, seed: int) -> None:
-    for poses in (spread_poses(80, np.random.default_rng(seed)), orbit_poses(20)):
+    for poses in (band_poses(80, np.random.default_rng(seed)), orbit_poses(20)):
         azimuth = np.arctan2(poses[:, 1, 3], poses[:, 0, 3]) % (2 * np.pi)
         views = np.bincount((azimuth / (2 * np.pi) * sectors).astype(int), minlength=sectors)
         assert views.min() >= 0.75 * len(poses) / sectors

@@ -24,11 +24,11 @@ LANES = (8, 4, 2, 1)
 MIN_WORK = 1 << 16
 """Numbers to be written below which one thread is faster than several."""
 PIECES = 4
-"""Per thread, that a range is cut into: a thread that another program keeps from its core leaves some to the rest."""
+"""Pieces of a range for each thread: one that another program keeps from its core leaves some to the rest."""
 BAND_ROWS = 4
 """Rows of a band; where several threads share a plane, its bands are theirs in turn."""
 BLOCK_BYTES = 1 << 22
-"""Of intermediate gradients per thread, few enough to stay in the processor's cache."""
+"""Intermediate gradients of a thread, small enough to stay in the processor's cache."""
 
 
 class _Threads:

@@ -23,7 +23,7 @@ from numba.extending import intrinsic, models, overload, register_model
 FLOAT = ir.FloatType()
 FLOAT_BYTES = 4
 FUSE = ("contract",)
-"""Of LLVM's fast-math flags, only the one that allows a multiplication and an addition to become one instruction."""
+"""LLVM's only fast-math flag in use: a multiplication and an addition may become one instruction."""
 
 
 class Lanes(types.Type):
@@ -67,7 +67,7 @@ def store(typingctx: Any, address: types.Type, value: Lanes) -> Any:
 
 
 @intrinsic
-def spread(typingctx: Any, number: types.Type, width: types.UniTuple) -> Any:
+def broadcast(typingctx: Any, number: types.Type, width: types.UniTuple) -> Any:
     """Lanes that all hold one number."""
     lanes = Lanes(width.count)
 
@@ -147,9 +147,9 @@ def corner_weights(column_share, row_share):
 
 
 @njit(inline="always")
-def spread_weights(column_share, row_share, width):
+def broadcast_weights(column_share, row_share, width):
     a, b, c, d = corner_weights(column_share, row_share)
-    return spread(a, width), spread(b, width), spread(c, width), spread(d, width)
+    return broadcast(a, width), broadcast(b, width), broadcast(c, width), broadcast(d, width)
 
 
 @njit(inline="always")
@@ -174,9 +174,9 @@ def interpolate(planes, points, out, offset, start, stop, width):
         x, x_share, _ = locate(points[i, 0], last)
         y, y_share, _ = locate(points[i, 1], last)
         z, z_share, _ = locate(points[i, 2], last)
-        xy, xy_weights = xy_plane + y * row + x * column, spread_weights(x_share, y_share, width)
-        xz, xz_weights = xz_plane + z * row + x * column, spread_weights(x_share, z_share, width)
-        yz, yz_weights = yz_plane + z * row + y * column, spread_weights(y_share, z_share, width)
+        xy, xy_weights = xy_plane + y * row + x * column, broadcast_weights(x_share, y_share, width)
+        xz, xz_weights = xz_plane + z * row + x * column, broadcast_weights(x_share, z_share, width)
+        yz, yz_weights = yz_plane + z * row + y * column, broadcast_weights(y_share, z_share, width)
         target = out.ctypes.data + (i * out.shape[1] + offset) * FLOAT_BYTES
         for k in range(0, column, len(width) * FLOAT_BYTES):
             a = blend(xy + k, column, row, xy_weights, width)
@@ -202,9 +202,9 @@ def pull_back(planes, points, upstream, offset, pulled, first, start, stop, widt
         x, x_share, _ = locate(points[i, 0], last)
         y, y_share, _ = locate(points[i, 1], last)
         z, z_share, _ = locate(points[i, 2], last)
-        xy, xy_weights = xy_plane + y * row + x * column, spread_weights(x_share, y_share, width)
-        xz, xz_weights = xz_plane + z * row + x * column, spread_weights(x_share, z_share, width)
-        yz, yz_weights = yz_plane + z * row + y * column, spread_weights(y_share, z_share, width)
+        xy, xy_weights = xy_plane + y * row + x * column, broadcast_weights(x_share, y_share, width)
+        xz, xz_weights = xz_plane + z * row + x * column, broadcast_weights(x_share, z_share, width)
+        yz, yz_weights = yz_plane + z * row + y * column, broadcast_weights(y_share, z_share, width)
         source = upstream.ctypes.data + (i * upstream.shape[1] + offset) * FLOAT_BYTES
         target = pulled.ctypes.data + (i - first) * 3 * column
         for k in range(0, column, len(width) * FLOAT_BYTES):
@@ -235,7 +235,7 @@ def scatter(gradient, plane, points, pulled, first, start, stop, owners, owner, 
         if not (upper or lower):
             continue
         c, column_share, _ = locate(points[i, column_axis], last)
-        weights = spread_weights(column_share, row_share, width)
+        weights = broadcast_weights(column_share, row_share, width)
         source = pulled.ctypes.data + ((i - first) * 3 + plane) * column
         target = base + r * row + c * column
         if upper:
@@ -264,7 +264,7 @@ def differentiate_points(planes, points, pulled, first, gradient, start, stop, w
             r, row_share, row_slope = locate(points[i, row_axis], last)
             source = pulled.ctypes.data + ((i - first) * 3 + plane) * column
             corner = planes.ctypes.data + ((plane * (last + 1) + r) * row + c * column)
-            nothing = spread(np.float32(0), width)
+            nothing = broadcast(np.float32(0), width)
             left, right, below_left, below_right = nothing, nothing, nothing, nothing
             for k in range(0, column, len(width) * FLOAT_BYTES):
                 g = load(source + k, width)
@@ -289,7 +289,7 @@ def squared_differences(planes, sums, start, stop, width):
     step = len(width) * FLOAT_BYTES
     for i in range(start, stop):
         base = planes.ctypes.data + i * row
-        down, along = spread(np.float32(0), width), spread(np.float32(0), width)
+        down, along = broadcast(np.float32(0), width), broadcast(np.float32(0), width)
         if (i + 1) % size != 0:
             for k in range(base, base + row, step):
                 difference = load(k + row, width) - load(k, width)
@@ -305,7 +305,7 @@ def neighbour_differences(base, begin, end, before, column, row, above, below, s
     """Write ``scale`` times the sum of differences to the neighbours that exist, for the bytes ``begin`` to ``end``."""
     for k in range(begin, end, len(width) * FLOAT_BYTES):
         here = load(base + k, width)
-        result = spread(np.float32(0), width)
+        result = broadcast(np.float32(0), width)
         if before:
             result = result + (here - load(base + k - column, width))
         if k + column < row:
@@ -323,7 +323,7 @@ def differentiate_squares(planes, factor, gradient, start, stop, width):
     size, channels = planes.shape[1], planes.shape[3]
     column = channels * FLOAT_BYTES
     row = size * column
-    scale = spread(np.float32(2) * factor, width)
+    scale = broadcast(np.float32(2) * factor, width)
     for i in range(start, stop):
         base, target = planes.ctypes.data + i * row, gradient.ctypes.data + i * row
         above, below = i % size != 0, (i + 1) % size != 0

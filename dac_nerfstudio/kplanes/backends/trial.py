@@ -80,7 +80,7 @@ def works(case: Case, example: Example) -> bool:
 
 
 _warned: Set[Tuple[str, type]] = set()
-"""Backends, and kinds of errors that were told of."""
+"""Backends, and kinds of errors, of which a warning was printed."""
 
 
 def explain(case: Case, error: Exception) -> str:
