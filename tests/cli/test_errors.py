@@ -1,4 +1,4 @@
-"""What is the user's to mend is told in a message that says what was found and what to type: no traceback."""
+"""What is the user's to mend is said in a message that says what was found and what to type: no traceback."""
 
 from __future__ import annotations
 

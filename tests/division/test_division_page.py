@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def scene(ring, tmp_path: Path):
-    """A partition of twelve views with hostile names, one photo missing, with all that can be told of it."""
+    """A partition of twelve views with hostile names, one photo missing, with all that can be known of it."""
     views, test = ring(range(0, 12 * 210, 210)), ring(range(15, 360, 60), prefix="test/")  # not in order of azimuth
     paths = tuple(tmp_path / "photos" / f"{index}.jpg" for index in range(12))
     paths[0].parent.mkdir()
@@ -114,7 +114,7 @@ def test_page_fetches_nothing(page: Page) -> None:
     assert "default-src 'none'" in policy and "http" not in policy
 
 
-def test_photos_are_small_and_keep_their_shape_and_missing_ones_are_told(page: Page) -> None:
+def test_photos_are_small_and_keep_their_shape_and_missing_ones_are_counted(page: Page) -> None:
     photos = page.all("img")
     for attributes in photos:
         with Image.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1]))) as photo:

@@ -102,7 +102,7 @@ def test_the_empty_line_of_features_at_the_end_may_be_missing(colmap_model: Mode
 
 
 @pytest.mark.parametrize("name", ["cameras", "images"])
-def test_a_binary_file_cut_off_anywhere_is_told(colmap_model: Model, name: str) -> None:
+def test_a_binary_file_cut_off_anywhere_is_refused(colmap_model: Model, name: str) -> None:
     path = colmap_model(PHOTOS[:2], CAMERAS) / f"{name}.bin"
     whole = path.read_bytes()
     for length in range(len(whole)):
@@ -111,7 +111,7 @@ def test_a_binary_file_cut_off_anywhere_is_told(colmap_model: Model, name: str) 
             read_model(path.parent)
 
 
-def test_damaged_counts_are_told_and_not_allocated(colmap_model: Model) -> None:
+def test_damaged_counts_are_refused_and_not_allocated(colmap_model: Model) -> None:
     path = colmap_model([Photo(1, "a.jpg", points=(1,))]) / "images.bin"
     whole = path.read_bytes()
     at = whole.index(b"a.jpg\0") + len(b"a.jpg\0")
@@ -135,26 +135,26 @@ def test_damaged_counts_are_told_and_not_allocated(colmap_model: Model) -> None:
     ],
 )
 @KINDS
-def test_models_of_no_use_are_told(colmap_model: Model, photos, cameras, message: str, kind: str) -> None:
+def test_models_of_no_use_are_refused(colmap_model: Model, photos, cameras, message: str, kind: str) -> None:
     folder = colmap_model(photos, cameras, kind)
     with pytest.raises(PartitionError, match=message.format(kind=kind)) as caught:
         read_model(folder)
     assert str(folder) in str(caught.value)
 
 
-def test_names_that_are_no_unicode_are_told(colmap_model: Model) -> None:
+def test_names_that_are_no_unicode_are_refused(colmap_model: Model) -> None:
     path = colmap_model([Photo(1, "a.jpg")]) / "images.bin"
     path.write_bytes(path.read_bytes().replace(b"a.jpg", b"\xfc.jpg"))
     with pytest.raises(PartitionError, match="images.bin: the name of a photo is no UTF-8 .*Rename the photo"):
         read_model(path.parent)
 
 
-def test_cameras_of_one_number_are_told(colmap_model: Model) -> None:
+def test_cameras_of_one_number_are_refused(colmap_model: Model) -> None:
     with pytest.raises(PartitionError, match="cameras.bin has several cameras of one number. Copy it again"):
         read_model(colmap_model([Photo(1, "a.jpg")], [Camera(), Camera(width=32)]))
 
 
-def test_unknown_camera_models_are_told(colmap_model: Model) -> None:
+def test_unknown_camera_models_are_refused(colmap_model: Model) -> None:
     folder = colmap_model([Photo(1, "a.jpg")])
     content = bytearray((folder / "cameras.bin").read_bytes())
     for number in (len(CAMERA_MODELS), 255):
@@ -180,7 +180,7 @@ def test_unknown_camera_models_are_told(colmap_model: Model) -> None:
         ("images", "1 1 0 0 0 0 0 0 1 a.jpg\n1.5 2.5 18446744073709551615", "line 1 describes no photo"),
     ],
 )
-def test_lines_of_no_use_are_told(colmap_model: Model, name: str, row: str, message: str) -> None:
+def test_lines_of_no_use_are_refused(colmap_model: Model, name: str, row: str, message: str) -> None:
     folder = colmap_model([Photo(1, "a.jpg")], kind="txt")
     (folder / f"{name}.txt").write_text(row)
     with pytest.raises(PartitionError, match=rf"{name}.txt, {message}.*Copy the file again"):
@@ -189,7 +189,7 @@ def test_lines_of_no_use_are_told(colmap_model: Model, name: str, row: str, mess
 
 @KINDS
 @pytest.mark.parametrize("name", ["cameras", "images"])
-def test_a_missing_file_is_told(colmap_model: Model, name: str, kind: str) -> None:
+def test_a_missing_file_is_refused(colmap_model: Model, name: str, kind: str) -> None:
     folder = colmap_model([Photo(1, "a.jpg")], kind=kind)
     (folder / f"{name}.{kind}").unlink()
     # Without cameras.txt nothing says that the model is one of text.

@@ -137,7 +137,7 @@ def test_a_louvain_division_of_fewer_groups_is_whole(ring, planted, monkeypatch:
     assert reloaded(partition, tmp_path).to_json() == partition.to_json()
 
 
-def test_small_groups_are_told(ring) -> None:
+def test_small_groups_are_noted(ring) -> None:
     partition = divide(ring([*range(80), 100, 110, 190, 280]))
     assert partition.about["notes"] == [
         f"Group {group} has only {size} of 84 views; its expert will know little of the scene."

@@ -93,7 +93,7 @@ def test_transforms_json_without_lists_is_split_as_nerfstudio_does(ring, nerfstu
     assert read_views(data, "val").names == test
 
 
-def test_too_few_frames_for_a_test_split_are_told(ring, nerfstudio_folder) -> None:
+def test_too_few_frames_for_a_test_split_are_refused(ring, nerfstudio_folder) -> None:
     with pytest.raises(PartitionError, match=r'too few frames for a split "test". Add the list "test_filenames"'):
         read_views(nerfstudio_folder(ring([0, 90])), "test")
 
@@ -245,7 +245,7 @@ def test_lists_of_splits_beside_a_colmap_model_are_followed(photographed: Views,
         (b"\xff\xfe", "lists 1 photos that"),
     ],
 )
-def test_wrong_lists_beside_a_colmap_model_are_told(photographed, colmap_folder, content: bytes, message: str) -> None:
+def test_wrong_lists_beside_a_colmap_model_are_refused(photographed, colmap_folder, content: bytes, message: str) -> None:
     data = colmap_folder(photographed)
     (data / "train_list.txt").write_bytes(content)
     with pytest.raises(PartitionError, match=message):

@@ -97,7 +97,7 @@ def test_auto_is_covisibility_where_tracks_are_known(scene: Views) -> None:
     assert measure(replace(scene, tracks=None)).kind == "frustum"
 
 
-def test_what_cannot_be_measured_is_told(scene: Views) -> None:
+def test_what_cannot_be_measured_is_refused(scene: Views) -> None:
     for kind in ("covisible", ""):
         with pytest.raises(PartitionError, match=f"'{kind}'; choose one of: auto, covisibility, frustum, appearance"):
             measure(scene, kind)
