@@ -245,7 +245,9 @@ def test_lists_of_splits_beside_a_colmap_model_are_followed(photographed: Views,
         (b"\xff\xfe", "lists 1 photos that"),
     ],
 )
-def test_wrong_lists_beside_a_colmap_model_are_refused(photographed, colmap_folder, content: bytes, message: str) -> None:
+def test_wrong_lists_beside_a_colmap_model_are_refused(
+    photographed, colmap_folder, content: bytes, message: str
+) -> None:
     data = colmap_folder(photographed)
     (data / "train_list.txt").write_bytes(content)
     with pytest.raises(PartitionError, match=message):
