@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -75,6 +76,20 @@ def test_no_module_comes_back_to_itself() -> None:
     graph = {name: imported(path, known) for name, path in known.items()}
     assert len(graph) > 50 and "partition" in graph["run.plan"], "the files were read"
     list(TopologicalSorter(graph).static_order())  # raises CycleError, with the circle in its message
+
+
+def test_readme_names_every_room_and_its_walk_goes_by_files_that_are_there() -> None:
+    text = (PACKAGE.parent / "README.md").read_text("utf8").partition("## How the code is laid out")[2]
+    table, _, walk = text.partition("A photo's way through the code")
+    named = {re.sub(r"^dac_nerfstudio/|/$|\.py$", "", name) for name in re.findall(r"`([\w/.]+)`", table)}
+    assert {name.partition(".")[0] for name in modules()} - {""} <= named
+    steps, folder = re.findall(r"^\d+\. (.*)$", walk, re.MULTILINE), PACKAGE
+    assert len(steps) == 10
+    for step in steps:
+        for name in re.findall(r"`([\w/]+\.py)`", step):
+            # A bare name lies beside the file that the step begins with, or at the top.
+            folder = (PACKAGE / name).parent if "/" in name else folder
+            assert (PACKAGE / name).exists() or (folder / name).exists(), name
 
 
 def test_an_import_within_a_function_counts(tmp_path: Path) -> None:
