@@ -10,6 +10,7 @@ outputs/<scene>/
         nerfstudio_models/              checkpoints; nerfstudio parses every file name in it
         partition.json                  a copy of the partition that it was trained for
         evaluation.json, test/          scores of the test views; photo and rendering of each, side by side
+    photos.json                         digests of the photos, so that these are read once
     report/                             report.html, results.json, results.md, video.mp4
     pictures/                           animations, strips and the experts' mosaic of dac render
     logs/                               what each stage printed; in slurm/, what Slurm has to say
@@ -25,6 +26,7 @@ from dac_nerfstudio.errors import StageError
 PARTITION = "partition.json"
 PARTITION_PICTURE = "partition.png"
 PARTITION_PAGE = "partition.html"
+PHOTOS = "photos.json"
 RECORD = "stage.json"
 CONFIG = "config.yml"
 CHECKPOINTS = "nerfstudio_models"

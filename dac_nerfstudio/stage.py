@@ -34,6 +34,9 @@ class Stage:
     """Fingerprint of the partition that was current; whether the result depends on it is in ``inputs``."""
     group: Optional[int] = None
     """Group of an expert, counted from 1."""
+    photos: str = ""
+    """Digest of what the training photos hold; those of the same names and sizes are in ``settings``. Empty if it is
+    not known."""
     inputs: Dict[str, str] = field(default_factory=dict)
     """Name and fingerprint of what this stage was made from besides settings: partition, trunk, experts, student."""
     steps: int = 0
@@ -59,6 +62,10 @@ class Stage:
             name: getattr(self, name) for name in ("method", "settings", "seed", "total_steps", "group", "inputs")
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+
+    def has_photos_of(self, other: Stage) -> bool:
+        """Whether two runs were trained on the same photos, as far as is known."""
+        return not (self.photos and other.photos) or self.photos == other.photos
 
     def save(self, run_dir: Path) -> None:
         """Write the record, as a whole or not at all; the peak memory is then that of this process, if it is higher."""
@@ -115,6 +122,8 @@ def differences(earlier: Stage, stage: Stage) -> List[Tuple[str, Any, Any]]:
         {**flattened(s.settings), "seed": s.seed, "steps": s.total_steps, "group": s.group, **s.inputs}
         for s in (earlier, stage)
     )
+    if not stage.has_photos_of(earlier):
+        one["photos"], other["photos"] = earlier.photos, stage.photos
     inputs = {*earlier.inputs, *stage.inputs}
     return [
         (name, one.get(name), other.get(name))

@@ -19,6 +19,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.conquer.bounds import scene_radius
+from dac_nerfstudio.conquer.contents import contents_digest
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, name_of, views_of
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
 from dac_nerfstudio.conquer.limits import check_numbers
@@ -32,7 +33,7 @@ from dac_nerfstudio.conquer.settings import (
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.layout import PARTITION, latest_checkpoint, run_folder
+from dac_nerfstudio.layout import PARTITION, PHOTOS, latest_checkpoint, run_folder
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
 from dac_nerfstudio.partition.examination import SPLITS, examine, is_there, photo_problems, pose_problems, refuse
@@ -97,6 +98,7 @@ class Inputs:
             seed=config.machine.seed,
             total_steps=config.max_num_iterations,
             partition=None if partition is None else partition.fingerprint,
+            photos=config.photos_digest,
             versions=versions(),
         )
 
@@ -192,6 +194,7 @@ class Inputs:
         if of_files:
             refuse(self.problems(outputs), data)
         config.data_digest = digest_of(outputs)
+        config.photos_digest = self.photos_digest(outputs) if of_files else ""
         views = views_of(outputs, data)
         return views if of_files else replace(views, photos=None)
 
@@ -237,13 +240,20 @@ class Inputs:
             model.scene_radius, why = scene_radius(views)
             CONSOLE.print(f"scene radius {model.scene_radius}: {why}")
 
-    def test_digest(self) -> str:
-        """Tells the test views apart from others.
+    def photos_digest(self, outputs: DataparserOutputs) -> str:
+        """Tells what the photos of a split hold, and their masks, from what others of the same names do."""
+        return contents_digest(
+            [*outputs.image_filenames, *(outputs.mask_filenames or ())], self.config.scene_dir / PHOTOS
+        )
+
+    def test_digests(self) -> Tuple[str, str]:
+        """Tell the test views apart from others, and what their photos hold.
 
         Raises:
             FileNotFoundError: there are none.
         """
-        return digest_of(self.parsed("test"))
+        outputs = self.parsed("test")
+        return digest_of(outputs), self.photos_digest(outputs)
 
     # Groups
 
@@ -306,7 +316,7 @@ class ExpertInputs(Inputs):
                 raise StageError(
                     f"{config.trunk} holds a {trunk.method}; experts start from a dac-trunk or a baseline."
                 )
-            if trunk.settings.get("data") != stage.settings["data"]:
+            if trunk.settings.get("data") != stage.settings["data"] or not stage.has_photos_of(trunk):
                 raise StageError(f"The trunk in {config.trunk} has seen other photos than those in {self.data}.")
             self.go_on_from(config.trunk, trunk, stage)
             stage.inputs["trunk"] = trunk.fingerprint

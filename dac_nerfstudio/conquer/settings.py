@@ -29,6 +29,7 @@ class RunSettings(Protocol):
     partition: Optional[Path]
     stage: Optional[Stage]
     data_digest: str
+    photos_digest: str
 
     @property
     def pipeline(self) -> DaCPipelineConfig: ...

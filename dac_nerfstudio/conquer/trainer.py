@@ -46,6 +46,8 @@ class DaCTrainerConfig(TrainerConfig):
     """What this run is made from; filled in when it starts."""
     data_digest: tyro.conf.Suppress[str] = ""
     """A digest of the training views' poses and photos; filled in when they are read."""
+    photos_digest: tyro.conf.Suppress[str] = ""
+    """A digest of what the training photos hold; filled in when they are read."""
 
     def __post_init__(self) -> None:
         self.carry_over()
@@ -240,6 +242,8 @@ class DaCTrainer(Trainer):
         ]
         if earlier.seed != self.stage.seed:
             differing.append(f"seed {earlier.seed}")
+        if not self.stage.has_photos_of(earlier):
+            differing.append(f"photos {earlier.photos}")
         if differing:
             raise StageError(
                 f"Cannot go on from {source} with other settings: it was trained with {differing[0]}. Give the same "

@@ -51,16 +51,19 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
         )
     # With the run's own settings: those given now may be of other pictures of the photos.
     config = recorded_config(job.run_dir, plan.request.data, plan.request.device)
+    views_of, photos = config.inputs.test_digests()
     made_from = {
         "format": FORMAT,
         "stage": stage.fingerprint,
         "partition": partition,
         "split": "test",
-        "views_of": config.inputs.test_digest(),
+        "views_of": views_of,
+        "photos": photos,
         "most": job.score_most,
     }
     if path.exists():
-        earlier = json.loads(path.read_text("utf8"))
+        # What photos held was not recorded at first.
+        earlier = {"photos": photos, **json.loads(path.read_text("utf8"))}
         # What a score lacked may have been installed since.
         installed = {"lpips": lpips_weights().exists(), "flip": can_flip()}
         gained = [score for score in earlier.get("left_out", {}) if installed.get(score)]

@@ -78,8 +78,10 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
         raise StageError(f"The settings recorded in {source} are not those of a run: {error!r}. Train again.") from None
     config.data = manager.data = data
     manager.group = stage.group
+    scene_dir = run_dir.absolute().parents[1 if stage.group is None else 2]
+    config.output_dir, config.experiment_name = scene_dir.parent, scene_dir.name
     config.inputs.read_views()
-    if config.data_digest != digest:
+    if config.data_digest != digest or not stage.has_photos_of(config.inputs.record()):
         raise StageError(f"The run in {run_dir} was trained on other photos than those in {data}. Name its own: --data")
     return config
 

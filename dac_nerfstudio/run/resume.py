@@ -20,7 +20,7 @@ def decide(run_dir: Path, stage: Stage) -> Tuple[State, str]:
     if not (run_dir / RECORD).exists():
         return "new", "not made yet"
     earlier = Stage.load(run_dir)
-    if earlier.fingerprint != stage.fingerprint:
+    if earlier.fingerprint != stage.fingerprint or not stage.has_photos_of(earlier):
         return "changed", "; ".join(changes(earlier, stage))
     if earlier.complete:
         return "kept", "finished, with the same settings and inputs"

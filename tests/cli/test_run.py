@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -357,7 +358,9 @@ def earlier(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-STAGE = Stage("dac-baseline", "demo", {"rays": 128}, seed=7, total_steps=20, partition="p", versions={"torch": "2"})
+STAGE = Stage(
+    "dac-baseline", "demo", {"rays": 128}, seed=7, total_steps=20, partition="p", photos="abcd", versions={"torch": "2"}
+)
 
 
 def config_of(stage: Stage) -> Any:
@@ -404,6 +407,7 @@ def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[...,
         ({"seed": 8}, "seed was 7, is 8"),
         ({"total_steps": 30}, "steps was 20, is 30"),
         ({"inputs": {"student": "x"}}, "student was None, is x"),
+        ({"photos": "fedc"}, "photos was abcd, is fedc"),
     ],
 )
 def test_run_with_other_settings_is_moved_aside(
@@ -421,7 +425,8 @@ def test_run_with_other_settings_is_moved_aside(
     assert (aside / "nerfstudio_models" / "step-000000019.ckpt").exists()
 
 
-@pytest.mark.parametrize("change", [{"versions": {"torch": "3"}}, {"scene": "other"}, {"seconds": 5.0}])
+# Runs of earlier versions know nothing of what photos held.
+@pytest.mark.parametrize("change", [{"versions": {"torch": "3"}}, {"scene": "other"}, {"seconds": 5.0}, {"photos": ""}])
 def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
     from dac_nerfstudio.run.resume import take_up
 
@@ -483,7 +488,8 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
         "stage": stage.fingerprint,
         "partition": stage.partition,
         "split": "test",
-        "views_of": config.inputs.test_digest(),
+        "views_of": config.inputs.test_digests()[0],
+        "photos": config.inputs.test_digests()[1],
         "most": job.score_most,
     }
     write_json(job.run_dir / "evaluation.json", {**made_from, "left_out": {"lpips": "no weights"}, "views": []})
@@ -843,6 +849,37 @@ def test_a_run_is_not_scored_on_photos_that_it_was_not_trained_for(scored: tuple
     plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, data=other))
     with pytest.raises(StageError, match="was trained on other photos than those in"):
         score(job, plan, lambda report: None)
+
+
+def test_photos_that_were_replaced_by_others_of_the_same_name_and_size_are_noticed(
+    scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dac_nerfstudio.run import evaluate
+
+    class Scored(Exception):
+        pass
+
+    def load(*arguments: Any, **settings: Any) -> None:
+        raise Scored
+
+    monkeypatch.setattr(evaluate, "reopen", load)
+    plan, job = scored
+    data = Path(shutil.copytree(plan.request.data, tmp_path / "data"))
+    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, data=data))
+    assert not evaluate.evaluate(job, plan, lambda report: None), "a copy is as good"
+    replace_last_byte(data / "test" / "r_1.png")
+    with pytest.raises(Scored):
+        evaluate.evaluate(job, plan, lambda report: None)
+    replace_last_byte(data / "train" / "r_3.png")
+    with pytest.raises(StageError, match="was trained on other photos than those in"):
+        evaluate.evaluate(job, plan, lambda report: None)
+
+
+def replace_last_byte(path: Path) -> None:
+    """Another file of the same name and size, which is as old; a PNG's last bytes are a sum that Pillow passes over."""
+    content, status = path.read_bytes(), path.stat()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What photos hold, as a digest: it tells them from others of the same names and sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Dict, Iterable, List
+
+from dac_nerfstudio.files import write_json
+
+CHUNK = 1 << 20
+"""Bytes that are read at once."""
+
+
+def contents_digest(paths: Iterable[Path], kept: Path) -> str:
+    """A digest of what files hold, in their order.
+
+    Each is read once: its digest is kept by the file's path, size, and times of the last change of contents and entry.
+
+    Args:
+        paths: files that are there.
+        kept: file of digests; written where its folder is there.
+    """
+    known = _known(kept)
+    new: Dict[str, List[Any]] = {}
+    digest = hashlib.sha256()
+    for path in paths:
+        name, status = str(path.absolute()), path.stat()
+        marks = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        entry = known.get(name)
+        if not isinstance(entry, list) or entry[:-1] != marks:
+            entry = new[name] = [*marks, _digest_of(path)]
+        digest.update(f"{entry[-1]}\n".encode())
+    if new and kept.parent.is_dir():
+        with suppress(OSError):  # somebody else's folder; then they are read again
+            write_json(kept, {**known, **new})
+    return digest.hexdigest()[:16]
+
+
+def _known(kept: Path) -> Dict[str, Any]:
+    try:
+        content = json.loads(kept.read_text("utf8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
