@@ -1,11 +1,13 @@
-"""What this machine has of what the commands need: ``dac check``."""
+"""What this machine has of what the commands need, and what a scene has: ``dac check``."""
 
 from __future__ import annotations
 
 import ctypes.util
 import shutil
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import List, Literal
 
 
@@ -46,6 +48,29 @@ def findings() -> List[Finding]:
     else:
         found.append(Finding("optional", f"LPIPS is left out: its weights are not at {lpips_weights()}."))
     return found
+
+
+def scene_findings(data: Path, thorough: bool = False) -> List[Finding]:
+    """All that there is to say of a scene's files.
+
+    Args:
+        data: the folder of the scene, or the JSON file in it.
+        thorough: decode its photos.
+    """
+    from dac_nerfstudio.partition.examination import examine
+
+    start = time.perf_counter()
+    found = examine(data, thorough)
+    lines = [Finding("bad", text) for text in (*found.problems, *found.missing_ones)]
+    lines += [Finding("optional", text) for text in found.remarks]
+    if found.views:
+        splits = ", ".join(f"{split} {count}" for split, count in found.views.items())
+        how = "decoded" if thorough else "opened"
+        state: Literal["good", "bad"] = "bad" if found.problems or found.missing else "good"
+        verdict = f"{len(found.problems) + len(found.missing)} to mend" if state == "bad" else "nothing to mend"
+        seconds = time.perf_counter() - start
+        lines.append(Finding(state, f"Views: {splits}; every photo {how} in {seconds:.1f} s: {verdict}."))
+    return lines
 
 
 def _methods() -> Finding:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Literal, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, List, Literal, Optional, Sequence, Tuple, Union
 
 import tyro
 from rich.console import Console
@@ -22,6 +22,9 @@ from dac_nerfstudio.presets import PRESETS, SEEDS
 from dac_nerfstudio.run.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
 
+if TYPE_CHECKING:
+    from dac_nerfstudio.partition.examination import Findings
+
 
 @contextmanager
 def _showing_warnings(console: Console) -> Iterator[None]:
@@ -31,6 +34,17 @@ def _showing_warnings(console: Console) -> Iterator[None]:
         yield
     for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
         console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
+
+
+def _examined(data: Path, console: Console) -> Findings:
+    """What there is to say of a scene's files; remarks are printed."""
+    from dac_nerfstudio.partition.examination import examine
+
+    with console.status(f"Looking at {data} …"):
+        found = examine(data)
+    for remark in found.remarks:
+        console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
+    return found
 
 
 def split(
@@ -63,13 +77,13 @@ def split(
     """
     from dac_nerfstudio import division
     from dac_nerfstudio.partition import read_test_views, read_views
-    from dac_nerfstudio.partition.examination import examine, refuse
+    from dac_nerfstudio.partition.examination import refuse
     from dac_nerfstudio.run.lock import scene_lock
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
     console, scene_dir = Console(), output_dir / (scene or scene_name(data))
+    refuse(_examined(data, console).problems, data)
     with _showing_warnings(console):
-        refuse(examine(data), data)
         views, test = read_views(data), read_test_views(data)
     # A run that is under way must not find its views divided otherwise.
     with scene_lock(scene_dir, console.print):
@@ -144,6 +158,8 @@ def run(
         slurm: What to ask Slurm for, for each stage.
         dry_run: Print what each stage would do, and why, and the commands, instead of running them.
     """
+    from dac_nerfstudio.partition.examination import refuse
+    from dac_nerfstudio.run.data import scene_suffix
     from dac_nerfstudio.run.devices import find_devices
     from dac_nerfstudio.run.flags import read_flags
     from dac_nerfstudio.run.local import explain_plan, run_plans
@@ -165,6 +181,11 @@ def run(
     asked = {name: value for name, value in settings.items() if value is not None}
     flags = read_flags(config) if config is not None else {}
     recipe = PRESETS[preset]
+    for path in data:
+        scene_suffix(path)
+        found = _examined(path, console)
+        # Smaller photos than those that the data name may be there.
+        refuse([*found.problems, *(found.missing_ones if downscale is None else [])], path)
     one = Request(data[0], output_dir, "", asked, downscale, baseline, video, kind, seed, only, experts, flags)
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
@@ -297,13 +318,19 @@ def view(
         view_scene(scene_dir, run, data, port, Console())
 
 
-def check() -> None:
-    """Look whether this machine has what the commands need, and say what to do where it has not."""
-    from dac_nerfstudio.check import findings
+def check(data: Optional[Path] = None, thorough: bool = False) -> None:
+    """Look whether this machine has what the commands need, and say what to do where it has not; or look at a scene.
+
+    Args:
+        data: Folder of a scene: open every photo and judge every pose, as dac split and dac run do before anything
+            long, and list all that is wrong.
+        thorough: Decode these photos to their last byte.
+    """
+    from dac_nerfstudio.check import findings, scene_findings
 
     console = Console()
-    with console.status("Importing nerfstudio …"):
-        found = findings()
+    with console.status("Importing nerfstudio …" if data is None else f"Looking at {data} …"):
+        found = findings() if data is None else scene_findings(data, thorough)
     for finding in found:
         mark = {"good": "[green]✓[/]", "optional": "[yellow]–[/]", "bad": "[red]✗[/]"}[finding.state]
         console.print(f"{mark} {finding.text}", highlight=False, soft_wrap=True)

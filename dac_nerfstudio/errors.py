@@ -23,5 +23,9 @@ class PhotoError(PartitionError):
     """A photo is missing, damaged, or not what its camera says."""
 
 
+class SplitError(PartitionError):
+    """The data tell of no views for a split."""
+
+
 class UnreadablePartition(PartitionError):
     """A partition file of another version, or something else altogether: there is nothing in it to go by."""

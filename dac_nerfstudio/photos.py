@@ -10,6 +10,7 @@ photo is turned only where its camera is of the turned size.
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,15 @@ def photo_shape(path: Path) -> Shape:
     Raises:
         PhotoError: the file is missing, is no picture, or of a kind whose colours are not clear.
     """
+    try:
+        status = path.stat()
+    except OSError:
+        raise PhotoError(f"{path} is missing.") from None
+    return _shape_of(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=65536)  # a plan's stages look at one scene, one after the other
+def _shape_of(path: Path, changed: int, length: int) -> Shape:
     with _opened(path) as photo:
         _check_mode(photo, path)
         return _shape(photo)

@@ -36,8 +36,8 @@ from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.layout import PARTITION, PHOTOS, latest_checkpoint, run_folder
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
-from dac_nerfstudio.partition.examination import SPLITS, examine, is_there, photo_problems, pose_problems, refuse
-from dac_nerfstudio.partition.reading import is_blender, poses_file
+from dac_nerfstudio.partition.examination import examine, is_there, photo_problems, pose_problems, refuse
+from dac_nerfstudio.partition.reading import SPLITS, is_blender, poses_file
 from dac_nerfstudio.stage import Stage, versions
 
 
@@ -177,7 +177,7 @@ class Inputs:
         if of_files and not data.exists():
             raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
         if of_files and self.files_are_known:
-            refuse(examine(data), data)
+            refuse(examine(data).problems, data)
         try:
             outputs = self.parsed("train")
         except (OSError, AssertionError, KeyError, ValueError, RuntimeError) as error:
@@ -252,7 +252,12 @@ class Inputs:
         Raises:
             FileNotFoundError: there are none.
         """
-        outputs = self.parsed("test")
+        try:
+            outputs = self.parsed("test")
+        except RuntimeError as error:  # what nerfstudio raises where other splits have lists
+            raise FileNotFoundError(str(error)) from None
+        if not outputs.image_filenames:
+            raise FileNotFoundError("none is left for testing")
         return digest_of(outputs), self.photos_digest(outputs)
 
     # Groups

@@ -1,22 +1,120 @@
-"""Examination of a scene before anything long: every photo opened, every pose judged."""
+"""Examination of a scene before anything long: every photo opened, every pose judged, all that is wrong in one list.
+
+Dividing, training and `dac check --data` share it.
+"""
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from dac_nerfstudio.partition.reading import is_blender, poses_file, read_recorded
-from dac_nerfstudio.partition.views import PartitionError
-from dac_nerfstudio.photos import UPRIGHT, PhotoError, Shape, fits, in_pixels, photo_shape
+from dac_nerfstudio.errors import SplitError
+from dac_nerfstudio.partition.reading import IMAGE_FOLDERS, Recorded, is_blender, read_splits
+from dac_nerfstudio.partition.views import PartitionError, listing
+from dac_nerfstudio.photos import UPRIGHT, PhotoError, Shape, fits, in_pixels, photo_shape, read_photo
 
-SPLITS = ("train", "val", "test")
 MOST = 20
 """Sentences of a message."""
 TOLERANCE = 0.01
 """By which axes of a camera may differ from unit length and right angles: poses are often rounded."""
+
+
+@dataclass
+class Findings:
+    """What an examination has found."""
+
+    problems: list[str] = field(default_factory=list)
+    """What keeps a scene from being trained on: a sentence each."""
+    missing: list[Path] = field(default_factory=list)
+    """Photos that are not there: poses can be divided without them, but not trained on."""
+    remarks: list[str] = field(default_factory=list)
+    """What may be meant so: a sentence each."""
+    views: dict[str, int] = field(default_factory=dict)
+    """How many views each split has."""
+
+    @property
+    def missing_ones(self) -> list[str]:
+        """Photos that are not there, a sentence each."""
+        return [f"{photo} is missing." for photo in self.missing]
+
+
+def examine(data: Path, thorough: bool = False) -> Findings:
+    """Look at a scene's own files.
+
+    All poses are judged, whichever split they belong to: nerfstudio puts a scene in the middle of all its cameras.
+
+    Args:
+        data: the folder of the scene, or the JSON file in it.
+        thorough: decode photos to the last byte, instead of reading what their headers say.
+    """
+    found = Findings()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # who divides is warned of photos without poses
+            splits = read_splits(data)
+    except PartitionError as error:
+        found.problems.append(str(error))
+        return found
+    good = {split: recorded for split, recorded in splits.items() if isinstance(recorded, Recorded)}
+    for split, recorded in splits.items():
+        if isinstance(recorded, SplitError) and split != "train":
+            if split == "test":
+                found.remarks.append(f"There are no test views, so nothing will be scored: {recorded}")
+        elif isinstance(recorded, PartitionError):
+            found.problems.append(str(recorded))
+    judged: set[Path] = set()
+    for split, recorded in good.items():
+        if not is_there(split, recorded.photos):
+            found.remarks.append(f"None of the photos of the split {split} is there.")
+            continue
+        found.views[split] = len(recorded.chosen)
+        if recorded.path not in judged:
+            judged.add(recorded.path)
+            _examine_frames(recorded, found, thorough)
+    if "train" in found.views and "test" in found.views:
+        found.remarks += _seen_in_training(good["train"], good["test"])
+    return found
+
+
+def _examine_frames(recorded: Recorded, found: Findings, thorough: bool) -> None:
+    """Look at all frames of a file."""
+    there = [number for number, photo in enumerate(recorded.photos) if os.path.exists(photo)]
+    found.missing += [photo for number, photo in enumerate(recorded.photos) if number not in set(there)]
+    found.problems += recorded.problems
+    twice = [name for name, count in Counter(recorded.names).items() if count > 1]
+    if twice:
+        found.problems.append(f"{recorded.path} has several frames of these: {listing(twice)}.")
+    found.problems += pose_problems(recorded.names, recorded.poses)
+    photos = [recorded.photos[number] for number in there]
+    # Beside smaller ones a model's cameras are those of the photos that it was made from.
+    smaller = any(photo.parent.name in IMAGE_FOLDERS[1:] for photo in photos)
+    sizes = None
+    if recorded.sizes is not None and not smaller:
+        sizes = [recorded.sizes[number] for number in there]
+    found.problems += photo_problems(photos, sizes, is_blender(recorded.path), thorough)
+    for frame in recorded.frames:
+        mask = frame.get("mask_path")
+        if isinstance(mask, str) and not (recorded.path.parent / mask).is_file():
+            found.problems.append(f"There is no mask {recorded.path.parent / mask}.")
+
+
+def _seen_in_training(train: Recorded, test: Recorded) -> list[str]:
+    """A remark if test views are training views, too."""
+    trained = {train.photos[number].resolve() for number in train.chosen}
+    tested = [test.files[number] for number in test.chosen if test.photos[number].resolve() in trained]
+    if not tested:
+        return []
+    which = "All" if len(tested) == len(test.chosen) else f"{len(tested)} of {len(test.chosen)}"
+    return [
+        f"{which} test views are training views ({listing(tested)}): their scores tell how well these are remembered, "
+        "and nothing of new views."
+    ]
 
 
 def pose_problem(pose: np.ndarray) -> str | None:
@@ -42,28 +140,32 @@ def pose_problems(names: Sequence[str], poses: np.ndarray) -> list[str]:
     return [f"{name} {problem}." for name, pose in zip(names, poses, strict=True) if (problem := pose_problem(pose))]
 
 
-def photo_problems(photos: Sequence[Path], sizes: Sequence[tuple[int, int]] | None) -> list[str]:
+def photo_problems(
+    photos: Sequence[Path], sizes: Sequence[tuple[int, int]] | None, alike: bool = False, thorough: bool = False
+) -> list[str]:
     """What is wrong with photos, a sentence for each.
 
     Args:
         photos: their files.
-        sizes: width and height that each one's camera says. None where nothing but the photos says it, as in Blender's
-            format, where the first sets every camera's focal length: then most of them say it.
+        sizes: width and height that each one's camera says; None where that is not known.
+        alike: whether all have to be of one size, as in Blender's format, where nothing but the photos says it and the
+            first sets every camera's focal length.
+        thorough: decode them.
     """
     problems: list[str] = []
     shapes: dict[Path, Shape] = {}
     for path in photos:
         try:
             shapes[path] = photo_shape(path)
+            if thorough:
+                read_photo(path)
         except PhotoError as error:
             problems.append(str(error))
-    if sizes is not None:
-        cameras = dict(zip(photos, sizes, strict=True))
-        for path, shape in shapes.items():
-            if not fits(shape.size, cameras[path]) and not shape.is_turned_for(cameras[path]):
-                found, expected = in_pixels(shape.size), in_pixels(cameras[path])
-                problems.append(f"{path} has {found}, its camera {expected}.")
-    elif shapes:
+    for path, camera in zip(photos, sizes or ()):
+        shape = shapes.get(path)
+        if shape and not fits(shape.size, camera) and not shape.is_turned_for(camera):
+            problems.append(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(camera)}.")
+    if alike and shapes:
         problems += _odd_ones(shapes)
     return problems
 
@@ -82,35 +184,10 @@ def _odd_ones(shapes: dict[Path, Shape]) -> list[str]:
     return problems
 
 
-def examine(data: Path) -> list[str]:
-    """What is wrong with the cameras that a scene's own files tell of, and with photos that alone tell a size.
-
-    All frames are judged, whichever split they belong to: nerfstudio puts a scene in the middle of all its cameras.
-
-    Raises:
-        PartitionError: the files are missing or not what they should be.
-    """
-    problems: list[str] = []
-    for split in SPLITS:
-        try:
-            path = poses_file(data, split)
-            if path.is_dir():
-                continue  # a COLMAP model's quaternions are rotations
-            recorded = read_recorded(path, split)
-        except PartitionError:
-            if split == "train":
-                raise
-            continue
-        if is_there(split, recorded.photos):
-            problems += pose_problems(recorded.names, recorded.poses)
-            problems += photo_problems(recorded.photos, None) if is_blender(path) else []
-    return list(dict.fromkeys(problems))
-
-
 def is_there(split: str, photos: Sequence[Path]) -> bool:
     """Whether a scene has a split: many copies of NeRF-synthetic come without their validation views' photos, and
     training can do without."""
-    return split == "train" or any(path.exists() for path in photos)
+    return split == "train" or any(os.path.exists(path) for path in photos)
 
 
 def refuse(problems: Sequence[str], data: Path) -> None:
@@ -121,5 +198,5 @@ def refuse(problems: Sequence[str], data: Path) -> None:
     """
     if problems:
         more = len(problems) - MOST
-        lines = [*problems[:MOST], *([f"… and {more} more."] if more > 0 else [])]
+        lines = [*problems[:MOST], *([f"… and {more} more; all of them: dac check --data {data}"] if more > 0 else [])]
         raise PartitionError("\n".join([f"Mend the scene in {data} first:", *lines]))

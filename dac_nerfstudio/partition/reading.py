@@ -9,15 +9,20 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from dac_nerfstudio.errors import SplitError
 from dac_nerfstudio.partition.frames import difference
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
 
+T = TypeVar("T")
+SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp")
 MODEL_FOLDERS = ("colmap/sparse/0", "sparse/0")
 """Where a COLMAP model lies in a scene's folder, in the order in which they are looked for."""
@@ -91,16 +96,23 @@ def find_model(data: Path) -> Path | None:
 
 
 class Recorded(NamedTuple):
-    """The cameras of a JSON file as they stand there, whether they can be used or not."""
+    """The cameras of a split as its files tell of them, whether they can be used or not."""
 
     path: Path
+    """The JSON file, or the folder of a COLMAP model."""
     files: tuple[str, ...]
-    """Photos as the file names them."""
+    """Photos of all frames, as the file names them."""
     poses: np.ndarray
     """[frames, 3, 4]."""
     photos: tuple[Path, ...]
-    chosen: list[int]
-    """Which of them belong to the split."""
+    sizes: tuple[tuple[int, int], ...] | None = None
+    """Width and height of each frame's camera; None where nothing but the photos says it."""
+    problems: tuple[str, ...] = ()
+    """Why frames that are left out here cannot be read."""
+    chosen: tuple[int, ...] = ()
+    """Which of the frames belong to the split."""
+    frames: tuple[dict[str, Any], ...] = ()
+    """What a JSON file says of each."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -108,13 +120,26 @@ class Recorded(NamedTuple):
         return tuple(view_name(file) for file in self.files)
 
 
-def read_recorded(path: Path, split: str) -> Recorded:
-    """The cameras of a JSON file, judged by nobody.
+def read_splits(data: Path) -> dict[str, Recorded | PartitionError]:
+    """The cameras of all splits, judged by nobody; in place of what cannot be read, why (`SplitError`: there is none).
 
     Raises:
-        PartitionError: the file is not what it should be.
+        PartitionError: nothing can be read.
     """
-    return _recorded(path, _read_json(path), split)
+    path = poses_file(data, "train")
+    if is_blender(path):
+        return {split: _attempted(_blender_split, path.with_name(f"transforms_{split}.json")) for split in SPLITS}
+    if path.is_dir():
+        model, photos = _read_colmap(data, path)
+        recorded = Recorded(path, model.names, model.camera_to_worlds, photos)
+        recorded = recorded._replace(sizes=_sizes(model.intrinsics, recorded))
+        choose = partial(_colmap_split, data, path, model.names)
+    else:
+        meta = _read_json(path)
+        recorded = _frames(meta, path)
+        recorded = recorded._replace(sizes=_sizes(_intrinsics(meta, recorded), recorded))
+        choose = partial(_split_indices, meta, recorded.files, path)
+    return {split: _attempted(lambda split: recorded._replace(chosen=tuple(choose(split))), split) for split in SPLITS}
 
 
 def is_blender(path: Path) -> bool:
@@ -122,37 +147,78 @@ def is_blender(path: Path) -> bool:
     return BLENDER_FILE.fullmatch(path.name) is not None
 
 
-def _recorded(path: Path, meta: dict[str, Any], split: str) -> Recorded:
+def _attempted(read: Callable[[T], Recorded], of: T) -> Recorded | PartitionError:
+    try:
+        return read(of)
+    except PartitionError as error:
+        return error
+
+
+def _blender_split(path: Path) -> Recorded:
+    if not path.is_file():
+        raise SplitError(f"There is no {path}.")
+    meta = _read_json(path)
+    _blender_angle(meta, path)
+    recorded = _frames(meta, path)
+    return recorded._replace(chosen=tuple(range(len(recorded.files))))
+
+
+def _sizes(intrinsics: np.ndarray, recorded: Recorded) -> tuple[tuple[int, int], ...]:
+    """Width and height of each camera.
+
+    Raises:
+        PartitionError: a camera has none, or no focal length.
+    """
+    usable = np.isfinite(intrinsics).all(axis=1) & (intrinsics[:, [0, 1, 4, 5]] > 0).all(axis=1)
+    if not usable.all():
+        names = [name for name, good in zip(recorded.names, usable, strict=True) if not good]
+        raise PartitionError(
+            f"{recorded.path} gives these a focal length or image size that is not a positive number: {listing(names)}."
+        )
+    return tuple((int(width), int(height)) for width, height in intrinsics[:, 4:])
+
+
+def _frames(meta: dict[str, Any], path: Path) -> Recorded:
+    """All frames of a JSON file that can be read."""
     frames = meta.get("frames")
     if not isinstance(frames, list) or not frames:
         raise PartitionError(f'{path} has no frames; expected a non-empty list "frames", one entry per image.')
-    files = [_frame_file(frame, number, path) for number, frame in enumerate(frames)]
-    poses = np.stack([_frame_pose(frame, file, path) for frame, file in zip(frames, files, strict=True)])
+    files, poses, read, problems = [], [], [], []
+    for number, frame in enumerate(frames):
+        try:
+            file = _frame_file(frame, number, path)
+            poses.append(_frame_pose(frame, file, path))
+            files.append(file)
+            read.append(frame)
+        except PartitionError as error:
+            problems.append(str(error))
     if is_blender(path):
         files = [file if file.lower().endswith(IMAGE_SUFFIXES) else f"{file}.png" for file in files]
-        chosen = list(range(len(files)))
-    else:
-        chosen = _split_indices(meta, files, split, path)
-    return Recorded(path, tuple(files), poses, tuple(path.parent / file for file in files), chosen)
+    photos = tuple(path.parent / file for file in files)
+    stacked = np.array(poses).reshape(-1, 3, 4)
+    return Recorded(path, tuple(files), stacked, photos, problems=tuple(problems), frames=tuple(read))
 
 
-def _read_scene(data: Path, split: str) -> tuple[Views, list[int]]:
+def _read_scene(data: Path, split: str) -> tuple[Views, Sequence[int]]:
     """All views of the file that holds a split, and which of them belong to it."""
     path = poses_file(data, split)
     if path.is_dir():
-        return _read_colmap(data, path, split)
+        model, photos = _read_colmap(data, path)
+        return replace(model, photos=photos), _colmap_split(data, path, model.names, split)
     meta = _read_json(path)
-    recorded, blender = _recorded(path, meta, split), is_blender(path)
+    recorded, blender = _frames(meta, path), is_blender(path)
+    if recorded.problems:
+        raise PartitionError(recorded.problems[0])
     if blender:
+        chosen: Sequence[int] = range(len(recorded.files))
         intrinsics = np.tile(_blender_intrinsics(meta, recorded.photos[0], path), (len(recorded.names), 1))
     else:
-        frames = zip(meta["frames"], recorded.files, strict=True)
-        intrinsics = np.array([_frame_intrinsics(frame, meta, file, path) for frame, file in frames])
+        chosen, intrinsics = _split_indices(meta, recorded.files, path, split), _intrinsics(meta, recorded)
     try:
         views = Views(recorded.names, recorded.poses, intrinsics, upright=blender, photos=recorded.photos)
     except PartitionError as error:
         raise PartitionError(f"{path}: {error}") from None
-    return (views if blender else _with_tracks(views, path.parent)), recorded.chosen
+    return (views if blender else _with_tracks(views, path.parent)), chosen
 
 
 def _with_tracks(views: Views, data: Path) -> Views:
@@ -174,7 +240,8 @@ def _with_tracks(views: Views, data: Path) -> Views:
     return replace(views, tracks=tuple(tracks[name] for name in views.names))
 
 
-def _read_colmap(data: Path, folder: Path, split: str) -> tuple[Views, list[int]]:
+def _read_colmap(data: Path, folder: Path) -> tuple[Views, tuple[Path, ...]]:
+    """A scene's COLMAP model, and where its photos ought to be."""
     from dac_nerfstudio.partition.colmap import read_model
 
     model = read_model(folder)
@@ -198,7 +265,7 @@ def _read_colmap(data: Path, folder: Path, split: str) -> tuple[Views, list[int]
             f"{folder} has no pose for {len(unknown)} of the photos in {present}: {listing(unknown)}. They stay out.",
             stacklevel=4,
         )
-    return replace(model, photos=photos), _colmap_split(data, folder, model.names, split)
+    return model, photos
 
 
 def _colmap_split(data: Path, folder: Path, names: tuple[str, ...], split: str) -> list[int]:
@@ -213,11 +280,12 @@ def _colmap_split(data: Path, folder: Path, names: tuple[str, ...], split: str) 
             )
         chosen = [i for i, name in enumerate(names) if name in set(wanted)]
     elif any((data / f"{other}_list.txt").is_file() for other in ("train", "test", "validation")):
-        raise PartitionError(f"{data} has lists of splits, but no {path.name}. Add it, one name of a photo a line.")
+        raise SplitError(f"{data} has lists of splits, but no {path.name}. Add it, one name of a photo a line.")
     else:
         chosen = [i for i in range(len(names)) if (i % EVAL_INTERVAL != 0) == (split == "train")]
     if not chosen:
-        raise PartitionError(f"{folder} has no photo for the split '{split}'; list some in {path.name}.")
+        kind = PartitionError if path.is_file() else SplitError
+        raise kind(f"{folder} has no photo for the split '{split}'; list some in {path.name}.")
     return chosen
 
 
@@ -252,7 +320,9 @@ def poses_file(data: Path, split: str) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise PartitionError(f"{path} is nested deeper than any scene. Restore the file or make it anew.") from None
+    except (ValueError, OSError) as error:
         raise PartitionError(f"{path} is not valid JSON ({error}). Restore the file or make it anew.") from None
     if not isinstance(meta, dict):
         raise PartitionError(f"{path} holds a JSON {type(meta).__name__}; expected an object in braces.")
@@ -262,7 +332,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _frame_file(frame: Any, number: int, path: Path) -> str:
     """The image of a frame, relative to the data folder where it lies inside."""
     file = frame.get("file_path") if isinstance(frame, dict) else None
-    if not isinstance(file, str) or not file:
+    if not isinstance(file, str) or not file or "\0" in file:
         raise PartitionError(f'{path}: entry {number} of "frames" (from 0) has no "file_path".')
     folder = path.parent.absolute()
     return Path(file).relative_to(folder).as_posix() if Path(file).is_relative_to(folder) else file
@@ -273,7 +343,7 @@ def _frame_pose(frame: dict[str, Any], file: str, path: Path) -> np.ndarray:
         raise PartitionError(f'{path}: the frame of {file} has no "transform_matrix"; add it or remove the frame.')
     try:
         matrix = np.array(frame["transform_matrix"], dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.shape not in ((4, 4), (3, 4)):
         raise PartitionError(f'{path}: "transform_matrix" of {file} is not a matrix of 4 x 4 (or 3 x 4) numbers.')
@@ -283,16 +353,25 @@ def _frame_pose(frame: dict[str, Any], file: str, path: Path) -> np.ndarray:
 def _number(value: Any, field: str, path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PartitionError(f'{path}: "{field}" is {value!r}; expected a number.')
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise PartitionError(f'{path}: "{field}" is larger than any number of a camera.') from None
 
 
-def _blender_intrinsics(meta: dict[str, Any], first: Path, path: Path) -> list[float]:
-    """Intrinsics [6] shared by all frames: the file has only the field of view, so the first image gives the size."""
+def _blender_angle(meta: dict[str, Any], path: Path) -> float:
+    """Horizontal field of view in radians."""
     if "camera_angle_x" not in meta:
         raise PartitionError(f'{path} has no "camera_angle_x" (horizontal field of view in radians).')
     angle = _number(meta["camera_angle_x"], "camera_angle_x", path)
     if not 0 < angle < math.pi:
         raise PartitionError(f'{path}: "camera_angle_x" is {angle}; expected radians between 0 and pi.')
+    return angle
+
+
+def _blender_intrinsics(meta: dict[str, Any], first: Path, path: Path) -> list[float]:
+    """Intrinsics [6] shared by all frames: the file has only the field of view, so the first image gives the size."""
+    angle = _blender_angle(meta, path)
     from dac_nerfstudio.photos import PhotoError, photo_shape  # here: a transforms.json needs no image library
 
     try:
@@ -301,6 +380,12 @@ def _blender_intrinsics(meta: dict[str, Any], first: Path, path: Path) -> list[f
         raise PartitionError(f"Cannot read the size of {first}, the first image of {path}: {error}") from None
     focal = 0.5 * width / math.tan(0.5 * angle)
     return [focal, focal, width / 2, height / 2, width, height]
+
+
+def _intrinsics(meta: dict[str, Any], recorded: Recorded) -> np.ndarray:
+    """Intrinsics [frames, 6] of the frames of a `transforms.json`."""
+    frames = zip(recorded.frames, recorded.files, strict=True)
+    return np.array([_frame_intrinsics(frame, meta, file, recorded.path) for frame, file in frames]).reshape(-1, 6)
 
 
 def _frame_intrinsics(frame: dict[str, Any], meta: dict[str, Any], file: str, path: Path) -> list[float]:
@@ -314,7 +399,7 @@ def _frame_intrinsics(frame: dict[str, Any], meta: dict[str, Any], file: str, pa
     return values
 
 
-def _split_indices(meta: dict[str, Any], files: list[str], split: str, path: Path) -> list[int]:
+def _split_indices(meta: dict[str, Any], files: Sequence[str], path: Path, split: str) -> list[int]:
     """Which frames belong to the split."""
     listed = [key for key in ("train_filenames", "val_filenames", "test_filenames") if key in meta]
     key = f"{split}_filenames"
@@ -325,11 +410,11 @@ def _split_indices(meta: dict[str, Any], files: list[str], split: str, path: Pat
         train = set(np.linspace(0, count - 1, math.ceil(TRAIN_SHARE * count), dtype=int).tolist())
         chosen = sorted(i for place, i in enumerate(by_name) if (place in train) == (split == "train"))
         if not chosen:
-            raise PartitionError(f'{path} has too few frames for a split "{split}". Add the list "{key}" to it.')
+            raise SplitError(f'{path} has too few frames for a split "{split}". Add the list "{key}" to it.')
         return chosen
     if key not in listed:
         found = f"only {' and '.join(listed)}"
-        raise PartitionError(f'{path} has no views for split "{split}": {found}. Add "{key}" to it.')
+        raise SplitError(f'{path} has no views for split "{split}": {found}. Add "{key}" to it.')
     if not isinstance(meta[key], list) or not all(isinstance(file, str) for file in meta[key]):
         raise PartitionError(f'{path}: "{key}" must be a list of file names.')
     names = [view_name(file) for file in files]

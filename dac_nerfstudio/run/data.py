@@ -69,14 +69,13 @@ def _refuse_large_photos(folder: Path) -> None:
     Raises:
         StageError: the photos are large and smaller ones are not there.
     """
-    from PIL import Image
+    from dac_nerfstudio.photos import PhotoError, photo_shape
 
     images = folder / "images"
-    first = next((path for path in sorted(images.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES), None)
+    first = next((path for path in sorted(images.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES), images)
     try:
-        with Image.open(first or images) as photo:
-            side = max(photo.size)
-    except OSError:
+        side = max(photo_shape(first).size)
+    except PhotoError:
         return  # reading the views will say what is wrong with the photos
     factor = 1
     while side / factor > LARGEST_SIDE:
