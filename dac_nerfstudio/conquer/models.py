@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional, Type
 
@@ -12,7 +11,7 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses, stands_clear
-from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
+from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, Rendering
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 from dac_nerfstudio.kplanes.proposals import opacity
 
@@ -35,22 +34,34 @@ class ExpertModel(KPlanesModel):
         """Move to a device. On CUDA the planes are kept in half precision, in which they are asked: they are most of
         the memory that distillation needs beyond an expert's training."""
         self.to(device)
-        if self.device.type == "cuda":
-            for module in self.modules():
-                if isinstance(module, MultiScalePlanes):
-                    module.half()
+        return self.halve() if self.device.type == "cuda" else self
+
+    def halve(self) -> ExpertModel:
+        """Keep the planes in half precision."""
+        for module in self.modules():
+            if isinstance(module, MultiScalePlanes):
+                module.half()
         return self
+
+    def render(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Rendering:
+        # Whoever asks: weights in single precision and features in half do not go together.
+        with torch.autocast(rays.origins.device.type, torch.float16, enabled=self.in_half):
+            return super().render(rays, background)
+
+    @property
+    def in_half(self) -> bool:
+        """Whether the planes are kept in half precision."""
+        return self.field.planes.scales[0].dtype == torch.float16
 
     @torch.no_grad()
     def answer(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Answer:
-        """What the expert says of a flat bundle of rays, in half precision on CUDA.
+        """What the expert says of a flat bundle of rays, in half precision where its planes are.
 
         Args:
             rays: with the nears and fars that the student uses.
             background: colour that the student composites on.
         """
-        with torch.autocast("cuda", torch.float16) if rays.origins.is_cuda else nullcontext():
-            rendering = self.render(rays, background)
+        rendering = self.render(rays, background)
         final = rendering.final
         return Answer(rendering.rgb, final.samples, final.edges, final.alphas, rendering.colours)
 

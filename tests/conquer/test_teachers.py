@@ -376,3 +376,21 @@ def test_runs_of_groups_may_come_in_any_order(tiny_model: TinyModel, save_run: S
     with torch.no_grad():
         alone = [model.render(rays(6), background).rgb for model in models]
     torch.testing.assert_close(answer.rgb, torch.stack([alone[group - 1][ray] for ray, group in enumerate(groups)]))
+
+
+# In half precision
+
+
+@pytest.mark.parametrize("linear_decoder", [True, False], ids=["explicit", "hybrid"])
+def test_an_expert_in_half_precision_renders_pictures_and_answers(
+    linear_decoder: bool, tiny_model: TinyModel, save_run: SaveRun, rays: Rays
+) -> None:
+    """Pictures too: experts are blended by what they render of validation views."""
+    run = save_run(tiny_model(linear_decoder=linear_decoder))
+    single, half = load_expert(*run, "cpu"), load_expert(*run, "cpu").halve()
+    assert half.in_half and not single.in_half
+    bundle, black = rays(64), torch.zeros(3)
+    answers = [expert.answer(bundle, black).rgb.float() for expert in (half, single)]
+    pictures = [expert(bundle)["rgb"].float() for expert in (half, single)]
+    for ours, theirs in (answers, pictures):
+        assert (ours - theirs).abs().max() < 0.01
