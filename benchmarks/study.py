@@ -187,7 +187,7 @@ class Study:
         if arm.kind == "restart":
             baseline = self.recipe(scene, arm).steps["distill"]
         found: dict[str, Flags] = {name: {} for name in TABLES}
-        given = (*([] if arm.kind == "dac" else [self.model_of(arm).flags]), arm.flags)
+        given = [arm.flags] if arm.kind == "dac" else [self.model_of(arm).flags, arm.flags]
         for content in (*given, {"dac-baseline": {"max-num-iterations": baseline}}):
             for name, flags in flags_of(content, SETTINGS).items():
                 found[name] = {**found[name], **flags}
