@@ -205,8 +205,10 @@ class Inputs:
             path = poses_file(self.data, "train")
         except PartitionError:
             return False
-        layout = "Colmap" if path.is_dir() else "Blender" if is_blender(path) else "Nerfstudio"
-        return type(self.config.pipeline.datamanager.dataparser).__name__ == f"{layout}DataParserConfig"
+        parser = type(self.config.pipeline.datamanager.dataparser).__name__
+        if path.is_dir():
+            return parser == "ColmapDataParserConfig"
+        return parser == ("BlenderDataParserConfig" if is_blender(path) else "NerfstudioDataParserConfig")
 
     def problems(self, training: DataparserOutputs) -> List[str]:
         """What is wrong with photos and poses of all splits, as the data parser gives them: a sentence for each.

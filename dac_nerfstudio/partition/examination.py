@@ -22,7 +22,7 @@ from dac_nerfstudio.photos import UPRIGHT, PhotoError, Shape, fits, in_pixels, p
 MOST = 20
 """Sentences of a message."""
 TOLERANCE = 0.01
-"""By which axes of a camera may differ from unit length and right angles: poses are often rounded."""
+"""How far axes of a camera may be from unit length and right angles: poses are often rounded."""
 
 
 @dataclass
