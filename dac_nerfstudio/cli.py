@@ -235,9 +235,12 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
     if scored:
         report_scenes(scored, run, console)
     for plan in plans:
-        console.print(f"Groups:  {plan.scene_dir / PARTITION_PICTURE}", highlight=False, soft_wrap=True)
+        pictures = {"Groups:  ": plan.scene_dir / PARTITION_PICTURE}
         if any(job.kind == "video" for job in plan.jobs):
-            console.print(f"Video:   {video_path(plan.scene_dir)}", highlight=False, soft_wrap=True)
+            pictures["Video:   "] = video_path(plan.scene_dir)
+        for name, path in pictures.items():
+            if path.exists():
+                console.print(f"{name}{path}", highlight=False, soft_wrap=True)
 
 
 def report(

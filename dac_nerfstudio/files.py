@@ -5,18 +5,37 @@ from __future__ import annotations
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`, and moves it there once the block has succeeded."""
+    """Yields a temporary path in the folder of `path`, and moves it there once the block has succeeded. After a power
+    cut, too, there is the earlier file or this one."""
     with temporary_beside(path) as temporary:
         yield temporary
-        os.replace(temporary, path)
+        move_in(temporary, path)
+
+
+def move_in(temporary: Path, path: Path) -> None:
+    """Put a whole file in the place of another; both are on the disk when this returns."""
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, where the file system knows such a thing."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -29,6 +48,23 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None where there is none, or one that cannot be read."""
+    try:
+        return json.loads(path.read_text("utf8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def checksum(path: Path) -> str:
+    """A file's CRC-32, which tells it from what is left of it after an accident."""
+    total = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            total = zlib.crc32(chunk, total)
+    return f"{total:08x}"
 
 
 def write_json(path: Path, content: Any) -> None:

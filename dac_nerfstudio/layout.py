@@ -80,7 +80,13 @@ def run_folder(path: Path) -> Path:
 
 def checkpoints(run_dir: Path) -> List[Path]:
     """The checkpoints of a run, in the order of their steps."""
-    return sorted((run_dir / CHECKPOINTS).glob("step-*.ckpt"))
+    found = (run_dir / CHECKPOINTS).glob("step-*.ckpt")
+    return sorted(path for path in found if path.stem.removeprefix("step-").isdecimal())
+
+
+def step_of(checkpoint: Path) -> int:
+    """Number of the last step that is in a checkpoint, from 0."""
+    return int(checkpoint.stem.removeprefix("step-"))
 
 
 def latest_checkpoint(run_dir: Path) -> Path:

@@ -10,12 +10,13 @@ import dataclasses
 import hashlib
 import json
 import sys
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.files import write_json
+from dac_nerfstudio.files import checksum, write_json
 from dac_nerfstudio.layout import RECORD
 
 
@@ -45,6 +46,8 @@ class Stage:
     """Training steps that the model had behind it when the run began, in those that it goes on from."""
     seconds: float = 0.0
     """Training time."""
+    checkpoint: Dict[str, Any] = field(default_factory=dict)
+    """The checkpoint that holds these steps: its file's ``name``, ``size`` in bytes and ``crc32``."""
     parameters: int = 0
     """Numbers learned."""
     versions: Dict[str, str] = field(default_factory=dict)
@@ -67,6 +70,25 @@ class Stage:
         """Whether two runs were trained on the same photos, as far as is known."""
         return not (self.photos and other.photos) or self.photos == other.photos
 
+    def mark(self, checkpoint: Path, steps: int) -> None:
+        """Note that a checkpoint holds the steps done."""
+        self.steps = steps
+        self.checkpoint = {
+            "name": checkpoint.name, "size": checkpoint.stat().st_size, "crc32": checksum(checkpoint),
+        }  # fmt: skip
+
+    def damage(self, checkpoint: Path) -> str:
+        """What has happened to a checkpoint since it was written, in words; empty if it is whole."""
+        if not checkpoint.is_file():
+            return "is gone"
+        size = checkpoint.stat().st_size
+        if checkpoint.name == self.checkpoint.get("name"):
+            if size != self.checkpoint.get("size"):
+                return f"has {size:,} bytes of {self.checkpoint.get('size'):,}"
+            return "" if checksum(checkpoint) == self.checkpoint.get("crc32") else "holds other bytes than were written"
+        # One that came after the record, or before records marked any: torch's file format ends with a list of itself.
+        return "" if zipfile.is_zipfile(checkpoint) else "is damaged"
+
     def save(self, run_dir: Path) -> None:
         """Write the record, as a whole or not at all; the peak memory is then that of this process, if it is higher."""
         for name, peak in peak_memory().items():
@@ -86,11 +108,12 @@ class Stage:
             content = json.loads(path.read_text("utf8"))
         except FileNotFoundError:
             raise StageError(f"{run_dir} has no {RECORD}: it is not a run folder of this project.") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StageError(f"{path} cannot be read ({error}). Delete the run folder and train again.") from None
         if not isinstance(content, dict):
             raise StageError(f"{path} is no record of a run. Delete the run folder and train again.")
         wrong = [name for name, kinds in KINDS.items() if not isinstance(content.get(name), kinds)]
+        wrong += [name for name, kinds in LATER_KINDS.items() if not isinstance(content.get(name, kinds()), kinds)]
         if wrong:
             raise StageError(f"{path} lacks or mistypes {', '.join(wrong)}. Delete the run folder and train again.")
         return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content})
@@ -111,6 +134,8 @@ KINDS: Dict[str, Tuple[type, ...]] = {
     "versions": (dict,),
 }
 """Types of a record's fields in JSON."""
+LATER_KINDS: Dict[str, type] = {"photos": str, "checkpoint": dict, "peak_memory": dict, "first_step": int}
+"""Types of those that records of earlier versions may lack."""
 
 
 def differences(earlier: Stage, stage: Stage) -> List[Tuple[str, Any, Any]]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.files import write_json
-from dac_nerfstudio.layout import latest_checkpoint, run_folder
+from dac_nerfstudio.files import read_json, write_json
+from dac_nerfstudio.layout import RECORD, latest_checkpoint, run_folder
 from dac_nerfstudio.stage import Stage, differences, versions
 
 
@@ -214,3 +217,53 @@ def test_differences_are_settings_then_inputs_without_the_length_of_schedules() 
     changed.settings["model"]["layers"] = [1]
     del changed.settings["rays"]
     assert differences(stage(64, 10), changed) == [("model.layers", [1, 2], [1]), ("rays", 64, None)]
+
+
+# What a record marks
+
+
+def test_a_record_marks_its_checkpoint(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "step-000000007.ckpt"
+    path.write_bytes(b"weights")
+    stage.mark(path, 8)
+    assert stage.steps == 8 and stage.checkpoint == {"name": path.name, "size": 7, "crc32": f"{crc32(b'weights'):08x}"}
+    stage.save(tmp_path)
+    assert Stage.load(tmp_path).checkpoint == stage.checkpoint and not stage.damage(path)
+    path.write_bytes(b"weighty")
+    assert stage.damage(path) == "holds other bytes than were written"
+    path.write_bytes(b"we")
+    assert stage.damage(path) == "has 2 bytes of 7"
+    path.unlink()
+    assert stage.damage(path) == "is gone"
+
+
+@pytest.mark.parametrize("name", ["photos", "checkpoint"])
+def test_later_fields_may_be_missing_but_not_of_a_wrong_type(stage: Stage, tmp_path: Path, name: str) -> None:
+    stage.save(tmp_path)
+    content = json.loads((tmp_path / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps({**content, name: 7}))
+    with pytest.raises(StageError, match=f"mistypes {name}"):
+        Stage.load(tmp_path)
+    del content[name]
+    (tmp_path / RECORD).write_text(json.dumps(content))
+    assert not getattr(Stage.load(tmp_path), name)
+
+
+def test_what_takes_a_files_place_is_on_the_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("replaced"), replace(*paths)))
+    write_json(tmp_path / "a.json", [1])
+    assert done == ["file", "replaced", "folder"] and read_json(tmp_path / "a.json") == [1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_read_as_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") is None and read_json(tmp_path / "b.json") is None

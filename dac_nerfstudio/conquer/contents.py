@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Iterable, List
 
-from dac_nerfstudio.files import write_json
+from dac_nerfstudio.files import read_json, write_json
 
 CHUNK = 1 << 20
 """Bytes that are read at once."""
@@ -23,7 +22,8 @@ def contents_digest(paths: Iterable[Path], kept: Path) -> str:
         paths: files that are there.
         kept: file of digests; written where its folder is there.
     """
-    known = _known(kept)
+    known = read_json(kept)
+    known = known if isinstance(known, dict) else {}
     new: Dict[str, List[Any]] = {}
     digest = hashlib.sha256()
     for path in paths:
@@ -37,14 +37,6 @@ def contents_digest(paths: Iterable[Path], kept: Path) -> str:
         with suppress(OSError):  # somebody else's folder; then they are read again
             write_json(kept, {**known, **new})
     return digest.hexdigest()[:16]
-
-
-def _known(kept: Path) -> Dict[str, Any]:
-    try:
-        content = json.loads(kept.read_text("utf8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _digest_of(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from dac_nerfstudio.conquer.inputs import DistillInputs, EnsembleInputs, ExpertI
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
 from dac_nerfstudio.errors import DivergenceError, StageError, UserError
+from dac_nerfstudio.files import move_in
 from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
@@ -310,9 +310,10 @@ class DaCTrainer(Trainer):
         total = self.config.max_num_iterations
         if self._start_step >= total:
             CONSOLE.print(f"Nothing to train: the checkpoint has all {total} steps. More with --max-num-iterations.")
-            if (self.checkpoint_dir / f"step-{self._start_step - 1:09d}.ckpt").exists():
+            last = self.checkpoint_dir / f"step-{self._start_step - 1:09d}.ckpt"
+            if last.exists():
                 # Stopped after the last checkpoint was there and before the record said so.
-                self.stage.steps = self._start_step
+                self.stage.mark(last, self._start_step)
                 self.stage.save(self.base_dir)
             return
         self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
@@ -368,8 +369,8 @@ class DaCTrainer(Trainer):
             },
             temporary,
         )
-        os.replace(temporary, path)
-        self.stage.steps = step + 1
+        move_in(temporary, path)
+        self.stage.mark(path, step + 1)
         self.stage.seconds = self._seconds_before + time.perf_counter() - self._clock
         self.stage.save(self.base_dir)
         if self.config.save_only_latest_checkpoint:

@@ -114,17 +114,27 @@ def read_scene(scene_dir: Path, run: str) -> SceneRuns:
         raise StageError(f"{scene_dir} holds no run named {run}.{others} Make one: dac run --data …")
     # Of both kinds only if somebody changed the data under the same name: then the kind worked on last.
     suffix = next(s for s in reversed(SUFFIXES) if _latest(scene_dir, run).relative_to(scene_dir).parts[0].endswith(s))
-    runs = {
-        method: [_read(path.parent, partition) for path in _records(scene_dir, method, run, (suffix,))]
+    runs: Dict[str, List[Run]] = {}
+    broken: Dict[str, List[str]] = {}
+    for method in (*METHODS, TRUNK):
+        runs[method], broken[method] = [], []
+        for path in _records(scene_dir, method, run, (suffix,)):
+            try:
+                runs[method].append(_read(path.parent, partition))
+            except StageError as error:  # the others are reported all the same
+                broken[method].append(str(error))
+    missing = {
+        method: " ".join([*broken[method], why])
         for method in METHODS
+        if (why := _why_missing(method, runs[method], run, partition))
     }
-    missing = {method: why for method in METHODS if (why := _why_missing(method, runs[method], run, partition))}
     if not any(method not in missing for method in METHODS):
+        if any(broken.values()):
+            raise StageError("\n".join(text for texts in broken.values() for text in texts))
         raise StageError(
             f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
             "dac run --data …"
         )
-    runs[TRUNK] = [_read(path.parent, partition) for path in _records(scene_dir, TRUNK, run, (suffix,))]
     if not runs["dac-ensemble"] or all(one.evaluation is None for one in runs["dac-ensemble"]):
         # It answers as its experts do, and is scored only where somebody asks for it.
         missing.pop("dac-ensemble", None)
@@ -153,7 +163,7 @@ def _read(folder: Path, partition: Partition) -> Run:
                 evaluation, problem = None, "was scored by the groups of another partition than the current one"
             elif any(isnan(view[score]) for view in evaluation["views"] for score in SCORES if score in view):
                 evaluation, problem = None, "renders what are no colours: its training has diverged"
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             evaluation, problem = None, "has scores that cannot be read"
     return Run(folder, stage, evaluation, problem)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.files import write_json
+from dac_nerfstudio.files import read_json, write_json
 from dac_nerfstudio.image_scores import can_flip, left_out
 from dac_nerfstudio.kplanes.model import lpips_weights
 from dac_nerfstudio.layout import EVALUATION, PAIRS, PARTITION
@@ -61,9 +60,10 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
         "photos": photos,
         "most": job.score_most,
     }
-    if path.exists():
+    found = read_json(path)
+    if isinstance(found, dict) and isinstance(found.get("views"), list):
         # What photos held was not recorded at first.
-        earlier = {"photos": photos, **json.loads(path.read_text("utf8"))}
+        earlier = {"photos": photos, **found}
         # What a score lacked may have been installed since.
         installed = {"lpips": lpips_weights().exists(), "flip": can_flip()}
         gained = [score for score in earlier.get("left_out", {}) if installed.get(score)]

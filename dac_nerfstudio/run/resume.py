@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import List, Literal, Tuple
+from typing import List, Literal, Optional, Tuple
 
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.layout import CHECKPOINTS, CONFIG, PARTITION, RECORD, checkpoints
+from dac_nerfstudio.layout import CHECKPOINTS, CONFIG, PARTITION, RECORD, checkpoints, step_of
 from dac_nerfstudio.stage import Stage, differences
 
 State = Literal["kept", "resumed", "changed", "new"]
@@ -19,14 +20,40 @@ def decide(run_dir: Path, stage: Stage) -> Tuple[State, str]:
     """What to do about an earlier run in a folder: keep its result, go on with it, put it aside, or start; and why."""
     if not (run_dir / RECORD).exists():
         return "new", "not made yet"
-    earlier = Stage.load(run_dir)
+    try:
+        earlier = Stage.load(run_dir)
+    except StageError as error:
+        return "changed", f"its record is broken: {error}"
     if earlier.fingerprint != stage.fingerprint or not stage.has_photos_of(earlier):
         return "changed", "; ".join(changes(earlier, stage))
-    if earlier.complete:
+    whole, damaged = sound_checkpoint(run_dir, earlier)
+    lost = f"; {damaged}" if damaged else ""
+    if whole is None:
+        if earlier.complete:
+            return "changed", damaged or f"it was finished, and {CHECKPOINTS}/ holds no checkpoint"
+        return "new", f"interrupted before anything was saved{lost}"
+    if earlier.complete and step_of(whole) + 1 >= earlier.steps:
         return "kept", "finished, with the same settings and inputs"
-    if checkpoints(run_dir):
-        return "resumed", f"interrupted at step {earlier.steps} of {earlier.total_steps}"
-    return "new", "interrupted before anything was saved"
+    return "resumed", f"interrupted at step {step_of(whole) + 1} of {earlier.total_steps}{lost}"
+
+
+def sound_checkpoint(run_dir: Path, stage: Stage) -> Tuple[Optional[Path], str]:
+    """The checkpoint that got furthest of those that are whole, and in words what is wrong with those that got further.
+
+    Args:
+        run_dir: the run's folder.
+        stage: its record.
+    """
+    found, damaged = checkpoints(run_dir), []
+    marked = stage.checkpoint.get("name")
+    if marked and marked not in [path.name for path in found]:
+        damaged.append(f"its checkpoint {marked} is gone")
+    for path in reversed(found):
+        damage = stage.damage(path)
+        if not damage:
+            return path, ", ".join(damaged)
+        damaged.append(f"its checkpoint {path.name} {damage}")
+    return None, ", ".join(damaged)
 
 
 def changes(earlier: Stage, stage: Stage, most: int = 3) -> List[str]:
@@ -44,10 +71,24 @@ def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[State, str]:
     if state == "changed":
         aside = move_aside(run_dir)
         return state, f"made anew ({why}); the earlier run is now {aside.name}"
-    if state == "resumed":
-        config.load_dir = run_dir / CHECKPOINTS
-        return state, f"resumed at step {Stage.load(run_dir).steps}"
+    if state in ("resumed", "new"):
+        whole, damaged = sound_checkpoint(run_dir, Stage.load(run_dir)) if (run_dir / RECORD).exists() else (None, "")
+        for path in checkpoints(run_dir):
+            if whole is None or step_of(path) > step_of(whole):
+                # Out of the way: nerfstudio takes the one that got furthest.
+                path.rename(run_dir / f"damaged-{path.name}")
+        lost = f" ({damaged})" if damaged else ""
+        if whole is not None:
+            config.load_dir = run_dir / CHECKPOINTS
+            return state, f"resumed at step {step_of(whole) + 1}{lost}"
+        return state, f"made anew{lost}" if lost else ""
     return state, ""
+
+
+def has_config(run_dir: Path) -> bool:
+    """Whether nerfstudio's commands find something in a run's folder to open it by."""
+    path = run_dir / CONFIG
+    return path.exists() and path.stat().st_size > 0
 
 
 def move_aside(run_dir: Path) -> Path:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from dac_nerfstudio.files import atomic_write, write_json
+from dac_nerfstudio.files import atomic_write, read_json, write_json
 from dac_nerfstudio.layout import report_folder, video_path
 from dac_nerfstudio.run.messages import Report, Tell
 from dac_nerfstudio.run.plan import Job, Plan
@@ -40,9 +39,9 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
 
 def has_video(job: Job, plan: Plan) -> bool:
     """Whether there is a video, made from the run as it is now."""
-    record = _made_from(plan)
-    made_from = json.loads(record.read_text("utf8")) if record.exists() else {}
-    return video_path(plan.scene_dir).exists() and made_from == {"stage": Stage.load(job.run_dir).fingerprint}
+    path = video_path(plan.scene_dir)
+    there = path.exists() and path.stat().st_size > 0
+    return there and read_json(_made_from(plan)) == {"stage": Stage.load(job.run_dir).fingerprint}
 
 
 def _made_from(plan: Plan) -> Path:

@@ -33,7 +33,7 @@ from dac_nerfstudio.run.division import divide_settings
 from dac_nerfstudio.run.evaluate import evaluate, score
 from dac_nerfstudio.run.messages import Report, Tell
 from dac_nerfstudio.run.plan import Job, Plan
-from dac_nerfstudio.run.resume import State, decide, take_up
+from dac_nerfstudio.run.resume import State, decide, has_config, take_up
 from dac_nerfstudio.run.video import has_video, video
 from dac_nerfstudio.signals import Interrupted
 
@@ -123,6 +123,8 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         trainer.train()
         # Room for the pipeline that is built from the files.
         del trainer
+    elif not has_config(job.run_dir):
+        config.save_resolved(partition)
     if job.score_most:
         try:
             evaluate(job, plan, tell)

@@ -272,6 +272,20 @@ def test_what_dac_run_decides_cannot_be_set_in_a_file(text: str, message: str, t
         read_flags(tmp_path / "dac.toml")
 
 
+def test_pictures_that_are_not_there_are_not_pointed_at(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dac_nerfstudio import cli
+
+    plan = planned(shell, output_dir=tmp_path)
+    cli._show_results([plan], None, Console(width=200))
+    assert capsys.readouterr().out == ""
+    plan.scene_dir.mkdir(parents=True)
+    (plan.scene_dir / "partition.png").touch()
+    cli._show_results([plan], None, Console(width=200))
+    assert capsys.readouterr().out == f"Groups:  {plan.scene_dir}/partition.png\n"
+
+
 def test_plan_without_extras(shell: Shell) -> None:
     names = [job.name for job in planned(shell, baseline=False, video=False).jobs]
     assert "baseline" not in names and "video" not in names
@@ -345,17 +359,23 @@ def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a run folder as far as a decision about it goes."""
+    """Makes a run folder as far as a decision about it goes; a record of earlier versions marks no checkpoint."""
 
-    def make(stage: Stage, steps: int, checkpoints: tuple[int, ...]) -> Path:
-        run_dir = tmp_path / "run"
+    def make(stage: Stage, steps: int, checkpoints: tuple[int, ...], marks: bool = True) -> Path:
+        run_dir, stage = tmp_path / "run", dataclasses.replace(stage, steps=steps)
         (run_dir / "nerfstudio_models").mkdir(parents=True)
         for step in checkpoints:
-            (run_dir / "nerfstudio_models" / f"step-{step:09d}.ckpt").touch()
-        dataclasses.replace(stage, steps=steps).save(run_dir)
+            torch.save({"step": step}, checkpoint_of(run_dir, step))
+            if marks:
+                stage.mark(checkpoint_of(run_dir, step), step + 1)
+        stage.save(run_dir)
         return run_dir
 
     return make
+
+
+def checkpoint_of(run_dir: Path, step: int) -> Path:
+    return run_dir / "nerfstudio_models" / f"step-{step:09d}.ckpt"
 
 
 STAGE = Stage(
@@ -398,6 +418,84 @@ def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[...,
     config = config_of(STAGE)
     assert take_up(earlier(STAGE, 11, ()), config) == ("new", "")
     assert config.load_dir is None
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def alter(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+
+
+@pytest.mark.parametrize("marks", [True, False])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (Path.unlink, ("its checkpoint step-000000019.ckpt is gone", "nerfstudio_models/ holds no checkpoint")),
+        (cut, ("has 1,", "step-000000019.ckpt is damaged")),
+        (lambda path: path.write_bytes(b""), ("has 0 bytes of 1,", "step-000000019.ckpt is damaged")),
+        (alter, ("holds other bytes than were written", None)),
+    ],
+    ids=["gone", "truncated", "empty", "altered"],
+)
+def test_a_result_whose_checkpoint_is_lost_is_made_again(
+    earlier: Callable[..., Path], damage: Callable[[Path], Any], told: tuple[str, str | None], marks: bool
+) -> None:
+    from dac_nerfstudio.run.resume import decide, take_up
+
+    run_dir, config = earlier(STAGE, 20, (19,), marks), config_of(STAGE)
+    damage(checkpoint_of(run_dir, 19))
+    expected = told[0 if marks else 1]
+    if expected is None:
+        assert decide(run_dir, STAGE)[0] == "kept", "nothing tells it from what was written"
+        return
+    state, text = take_up(run_dir, config)
+    assert state == "changed" and expected in text and not run_dir.exists() and config.load_dir is None
+
+
+def test_training_goes_on_from_the_last_checkpoint_that_is_whole(earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.resume import decide, take_up
+
+    run_dir, config = earlier(STAGE, 20, (9, 14, 19)), config_of(STAGE)
+    cut(checkpoint_of(run_dir, 19))
+    checkpoint_of(run_dir, 14).write_bytes(b"")
+    assert decide(run_dir, STAGE)[0] == "resumed" and checkpoint_of(run_dir, 14).exists(), "to look changes nothing"
+    state, text = take_up(run_dir, config)
+    assert state == "resumed" and text.startswith("resumed at step 10 (its checkpoint step-000000019.ckpt has ")
+    assert config.load_dir == run_dir / "nerfstudio_models" and list(config.load_dir.iterdir()) == [
+        checkpoint_of(run_dir, 9)
+    ]
+    assert (run_dir / "damaged-step-000000019.ckpt").exists() and (run_dir / "damaged-step-000000014.ckpt").exists()
+
+
+def test_a_checkpoint_that_came_after_its_record_is_gone_on_from(earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.resume import take_up
+
+    run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
+    torch.save({"step": 14}, checkpoint_of(run_dir, 14))
+    assert take_up(run_dir, config) == ("resumed", "resumed at step 15")
+
+
+def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(earlier: Callable[..., Path]) -> None:
+    from dac_nerfstudio.run.resume import take_up
+
+    run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
+    checkpoint_of(run_dir, 10).write_bytes(b"")
+    state, text = take_up(run_dir, config)
+    assert state == "new" and text.startswith("made anew (its checkpoint step-000000010.ckpt has 0 bytes of 1,")
+    assert config.load_dir is None and not checkpoint_of(run_dir, 10).exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000])
+def test_a_run_with_a_broken_record_is_moved_aside(earlier: Callable[..., Path], content: str) -> None:
+    from dac_nerfstudio.run.resume import take_up
+
+    run_dir = earlier(STAGE, 20, (19,))
+    (run_dir / "stage.json").write_text(content)
+    state, text = take_up(run_dir, config_of(STAGE))
+    assert state == "changed" and "its record is broken" in text and not run_dir.exists()
 
 
 @pytest.mark.parametrize(
@@ -517,6 +615,41 @@ def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
     weights.touch()
     with pytest.raises(Scored):
         evaluate.score(job, plan, told.append)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
+def test_broken_scores_are_made_again(scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    from dac_nerfstudio.run import evaluate
+
+    class Scored(Exception):
+        pass
+
+    def load(*arguments: Any, **settings: Any) -> None:
+        raise Scored
+
+    monkeypatch.setattr(evaluate, "reopen", load)
+    plan, job = scored
+    (job.run_dir / "evaluation.json").write_text(content)
+    with pytest.raises(Scored):
+        evaluate.evaluate(job, plan, lambda report: None)
+
+
+def test_a_config_that_is_gone_or_empty_is_written_again(scored: tuple[Plan, Job]) -> None:
+    from dac_nerfstudio.run.worker import train
+
+    plan, job = scored
+    path = job.run_dir / "config.yml"
+    stage = Stage.load(job.run_dir)
+    (job.run_dir / "nerfstudio_models").mkdir()
+    checkpoint = checkpoint_of(job.run_dir, stage.total_steps - 1)
+    torch.save({"step": stage.total_steps - 1}, checkpoint)
+    stage.mark(checkpoint, stage.total_steps)
+    stage.save(job.run_dir)
+    before, told = path.read_text(), []
+    for spoil in (Path.unlink, lambda path: path.write_text("")):
+        spoil(path)
+        train(job, plan, told.append)
+        assert told[-1].state == "kept" and path.read_text() == before
 
 
 def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tuple[Plan, Job]) -> None:

@@ -20,7 +20,7 @@ from dac_nerfstudio import methods
 from dac_nerfstudio.conquer.datamanager import DaCDataManager
 from dac_nerfstudio.conquer.ensemble import EnsembleModel
 from dac_nerfstudio.conquer.trainer import DaCTrainer, DaCTrainerConfig, DistillTrainerConfig
-from dac_nerfstudio.layout import PARTITION
+from dac_nerfstudio.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.partition import Partition, read_views
 from dac_nerfstudio.stage import Stage
 
@@ -65,6 +65,8 @@ def trained(config: DaCTrainerConfig) -> DaCTrainer:
         loss, losses, _ = trainer.train_iteration(step)
         assert torch.isfinite(loss) and torch.isclose(loss, torch.stack([*losses.values()]).sum())
     trainer.save_checkpoint(STEPS - 1)
+    record, path = Stage.load(trainer.base_dir), latest_checkpoint(trainer.base_dir)
+    assert record.checkpoint["name"] == path.name and not record.damage(path)
     return trainer
 
 

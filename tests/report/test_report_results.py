@@ -77,6 +77,18 @@ def test_a_method_that_is_not_there_is_named(method: str, maker: Callable) -> No
     assert (results["gain"] is None) == (method != "dac-distill")
 
 
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
+def test_one_broken_record_is_named_and_the_others_reported(maker: Callable, content: str) -> None:
+    made = maker().everything()
+    for path in (made.run_dir("dac-distill") / "stage.json", made.run_dir("dac-expert", 2) / "stage.json"):
+        path.write_text(content)
+    results = gather(made.folder, RUN)
+    assert {"dac-baseline", "dac-finetune"} <= set(results["methods"])
+    assert "dac-distill" not in results["methods"] and "dac-expert" not in results["methods"]
+    assert "dac-distill/quick-seed7/stage.json cannot be read" in results["missing"]["dac-distill"]
+    assert "group-2/quick-seed7/stage.json cannot be read" in results["missing"]["dac-expert"]
+
+
 def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
     made = maker().only("dac-baseline")
     made.score(made.train("dac-expert", 2))
