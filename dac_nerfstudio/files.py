@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and nerfstudio's records read as what they are: data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Optional
 
 
 @contextmanager
@@ -71,3 +71,29 @@ def write_json(path: Path, content: Any) -> None:
     """Write as a whole or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", "utf8")
+
+
+def read_config(path: Path) -> Dict[str, Any]:
+    """What nerfstudio recorded of a run, as plain data: its classes are not needed, and nothing of it is run.
+
+    Empty where there is no such file or it cannot be read.
+    """
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        """Takes Python's objects for what they are made of."""
+
+    def plain(loader: Plain, kind: str, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            parts = loader.construct_sequence(node, deep=True)
+            return str(Path(*map(str, parts))) if "pathlib" in kind else parts
+        return loader.construct_scalar(node)  # type: ignore[arg-type]
+
+    Plain.add_multi_constructor("tag:yaml.org,2002:python/", plain)
+    try:
+        content: Optional[Any] = yaml.load(path.read_text("utf8"), Loader=Plain)  # noqa: S506 - a safe one
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}

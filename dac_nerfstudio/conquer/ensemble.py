@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import torch
 import tyro
@@ -20,15 +20,12 @@ from torch.nn import Parameter
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.models import ExpertModel
 from dac_nerfstudio.conquer.pipeline import DaCPipeline, DaCPipelineConfig
-from dac_nerfstudio.conquer.teachers import of_experts
+from dac_nerfstudio.conquer.teachers import blended, of_experts, without_the_least
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.stage import Stage
 
 Blend = Callable[[Float[Tensor, "cameras 3 4"], float], Float[Tensor, "cameras groups"]]
 """Camera-to-world matrices and a sharpness -> the weights of the groups' experts at each camera."""
-
-LEAST_WEIGHT = 0.01
-"""An expert that counts for less at a camera is not asked."""
 
 
 @dataclass
@@ -85,9 +82,7 @@ class EnsembleModel(KPlanesModel):
         """
         assert self.blend is not None
         of_groups = self.blend(camera_to_worlds, float(self.sharpness) if sharpness is None else sharpness)
-        weights = of_experts(of_groups, self.config.groups)
-        weights = torch.where(weights < LEAST_WEIGHT, 0, weights)
-        return weights / weights.sum(dim=-1, keepdim=True)
+        return without_the_least(of_experts(of_groups, self.config.groups))
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Dict[str, Tensor]:
@@ -129,29 +124,6 @@ class EnsembleModel(KPlanesModel):
         self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
     ) -> Dict[str, Tensor]:
         return {"rgb_loss": (outputs["rgb"] - self.true_colour(outputs, batch)).square().mean()}
-
-
-def blended(
-    answers: Sequence[Dict[str, Tensor]], weights: Float[Tensor, "answers"]
-) -> Dict[str, Float[Tensor, "height width channels"]]:
-    """Several models' pictures of one camera as one.
-
-    Args:
-        answers: outputs of the models.
-        weights: how much each counts; of sum 1.
-
-    Returns:
-        The weighted mean of each output, and ``disagreement`` ``[height, width, 1]``: the weighted standard deviation
-        of the models' colours, mean over channels. Models that were trained apart seldom err alike, so that where they
-        disagree they err.
-    """
-
-    def mean(pictures: Sequence[Tensor]) -> Tensor:
-        return torch.einsum("n,n...->...", weights.to(pictures[0]), torch.stack(list(pictures)))
-
-    outputs = {name: mean([answer[name] for answer in answers]) for name in answers[0]}
-    variance = mean([(answer["rgb"] - outputs["rgb"]).square() for answer in answers])
-    return {**outputs, "disagreement": variance.sqrt().mean(dim=-1, keepdim=True)}
 
 
 WORST = 0.05

@@ -13,8 +13,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.conquer.divergence import not_finite
 from dac_nerfstudio.conquer.models import ExpertModel
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import read_config
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.layout import RECORD, latest_checkpoint, run_dirs, run_folder
+from dac_nerfstudio.layout import CONFIG, RECORD, latest_checkpoint, run_dirs, run_folder
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.stage import Stage
 
@@ -148,6 +149,52 @@ def _problem(folder: Path, stage: Stage, partition: str, student: KPlanesModelCo
             f"{wanted[name]}: they would not see the same rays."
         )
     return None
+
+
+def teachers_of(run_dir: Path, stage: Stage) -> Dict[str, Tuple[Path, Stage] | None]:
+    """Run folder and record of each expert that a student learned from, wherever it lies by now: where the student's
+    configuration has it, or in the scene's folder. None for one that is gone or was trained again.
+
+    Args:
+        run_dir: the student's run folder.
+        stage: its record.
+
+    Returns:
+        The experts by what the record calls them, such as ``expert-3``, in the order of their groups.
+    """
+    config, scene_dir = read_config(run_dir / CONFIG), run_dir.absolute().parents[1]
+    method = MethodName.parse(stage.method)
+    names = [name for name in stage.inputs if name.startswith("expert-")]
+    if not names and "student" in stage.inputs:
+        recorded = [Path(str(config["student"]))] if config.get("student") else []
+        folders = [folder for of in ("distill", "finetune") for folder in run_dirs(scene_dir, str(method.beside(of)))]
+        distilled = _run_with(stage.inputs["student"], [*recorded, *folders])
+        return teachers_of(*distilled) if distilled else {}
+    folders = [*map(Path, config.get("experts") or ()), *run_dirs(scene_dir, str(method.beside("expert")))]
+    return {name: _run_with(stage.inputs[name], folders) for name in names}
+
+
+def _run_with(fingerprint: str, folders: Sequence[Path]) -> Tuple[Path, Stage] | None:
+    """The first finished run of a fingerprint. What is unreadable is passed over."""
+    for folder in folders:
+        try:
+            stage = Stage.load(folder)
+        except StageError:
+            continue
+        if stage.complete and stage.fingerprint == fingerprint:
+            return folder, stage
+    return None
+
+
+def baseline_of(run_dir: Path, stage: Stage) -> Tuple[Path, Stage] | None:
+    """Run folder and record of a finished baseline of the same photos beside a student: of the same name, or else the
+    latest. Arguments as of `teachers_of`."""
+    runs = runs_of(run_dir.absolute().parents[1], MethodName.parse(stage.method).beside("baseline"))
+    usable = [
+        (folder, run) for folder, run in runs
+        if run.complete and run.settings.get("data") == stage.settings.get("data") and run.has_photos_of(stage)
+    ]  # fmt: skip
+    return min(usable, key=lambda found: found[0].name != run_dir.name, default=None)
 
 
 def load_expert(folder: Path, stage: Stage, device: torch.device | str) -> ExpertModel:

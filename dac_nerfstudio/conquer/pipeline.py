@@ -21,6 +21,7 @@ from dac_nerfstudio.conquer.calibration import MOST_VIEWS, UNCHOSEN, Pictures, W
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.keys import key_of
+from dac_nerfstudio.conquer.layers import LayersPanel
 from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
 from dac_nerfstudio.conquer.panel import GroupsPanel
 from dac_nerfstudio.conquer.teachers import ExpertBank, of_experts
@@ -58,8 +59,9 @@ class DaCPipeline(VanillaPipeline):
         if self.test_mode != "val":
             # `ns-render` looks for ffmpeg once it has opened a run, and nothing else of ours is asked before that.
             provide_ffmpeg()
-        # Public: nerfstudio's viewer finds it by looking through the pipeline's attributes.
+        # Public: nerfstudio's viewer finds them by looking through the pipeline's attributes.
         self.groups_panel = GroupsPanel(self.datamanager, self.blended_at)
+        self.layers_panel = LayersPanel(self.datamanager, self.blended_at)
 
     def blended_at(self) -> float:
         """How sharply this model tells experts apart, or would by default."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Dict, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from dac_nerfstudio.conquer.losses import Answer
 from dac_nerfstudio.conquer.models import ExpertModel
+
+LEAST_WEIGHT = 0.01
+"""An expert that counts for less at a camera is not asked."""
 
 
 def of_experts(of_groups: Float[Tensor, "cameras groups"], groups: Sequence[int]) -> Float[Tensor, "cameras experts"]:
@@ -22,6 +25,35 @@ def of_experts(of_groups: Float[Tensor, "cameras groups"], groups: Sequence[int]
     """
     index = torch.tensor(groups) - 1
     return (of_groups / index.bincount(minlength=of_groups.shape[1]))[:, index]
+
+
+def without_the_least(weights: Float[Tensor, "cameras experts"]) -> Float[Tensor, "cameras experts"]:
+    """Weights of experts that are worth asking, of sum 1 at each camera; those of little weight become 0."""
+    weights = torch.where(weights < LEAST_WEIGHT, 0, weights)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def blended(
+    answers: Sequence[Dict[str, Tensor]], weights: Float[Tensor, "answers"]
+) -> Dict[str, Float[Tensor, "height width channels"]]:
+    """Several models' pictures of one camera as one.
+
+    Args:
+        answers: outputs of the models.
+        weights: how much each counts; of sum 1.
+
+    Returns:
+        The weighted mean of each output, and ``disagreement`` ``[height, width, 1]``: the weighted standard deviation
+        of the models' colours, mean over channels. Models that were trained apart seldom err alike, so that where they
+        disagree they err.
+    """
+
+    def mean(pictures: Sequence[Tensor]) -> Tensor:
+        return torch.einsum("n,n...->...", weights.to(pictures[0]), torch.stack(list(pictures)))
+
+    outputs = {name: mean([answer[name] for answer in answers]) for name in answers[0]}
+    variance = mean([(answer["rgb"] - outputs["rgb"]).square() for answer in answers])
+    return {**outputs, "disagreement": variance.sqrt().mean(dim=-1, keepdim=True)}
 
 
 class ExpertBank:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
+from dac_nerfstudio.files import read_config
 from dac_nerfstudio.layout import CONFIG
 from dac_nerfstudio.presets import recipe_of
 from dac_nerfstudio.report.methods import METHODS
@@ -45,29 +46,3 @@ def _run_command(scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any
 def _place(scene: SceneRuns, config: Dict[str, Any], run: Run) -> Path:
     """A run folder as its own record has it: where it lay when it was made."""
     return Path(str(config.get("output_dir", "outputs")), run.stage.scene, run.folder.relative_to(scene.folder))
-
-
-def read_config(path: Path) -> Dict[str, Any]:
-    """What nerfstudio recorded of a run, as plain data: its classes are not needed, and nothing of it is run.
-
-    Empty where there is no such file or it cannot be read.
-    """
-    import yaml
-
-    class Plain(yaml.SafeLoader):
-        """Takes Python's objects for what they are made of."""
-
-    def plain(loader: Plain, kind: str, node: yaml.Node) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            return loader.construct_mapping(node, deep=True)
-        if isinstance(node, yaml.SequenceNode):
-            parts = loader.construct_sequence(node, deep=True)
-            return str(Path(*map(str, parts))) if "pathlib" in kind else parts
-        return loader.construct_scalar(node)  # type: ignore[arg-type]
-
-    Plain.add_multi_constructor("tag:yaml.org,2002:python/", plain)
-    try:
-        content: Optional[Any] = yaml.load(path.read_text("utf8"), Loader=Plain)  # noqa: S506 - a safe one
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -20,8 +20,8 @@ from dac_nerfstudio.conquer.experts import read_checkpoint, rebuild_config
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import read_config
 from dac_nerfstudio.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
-from dac_nerfstudio.report.commands import read_config
 from dac_nerfstudio.stage import Stage
 
 

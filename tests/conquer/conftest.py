@@ -14,6 +14,7 @@ from tiny import BOX, TINY, reference, samples_between  # noqa: F401 (fixtures)
 
 from dac_nerfstudio.conquer.experts import model_settings
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
+from dac_nerfstudio.layout import run_dir
 from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage
 
@@ -81,7 +82,7 @@ def save_run(tmp_path: Path) -> Callable[..., tuple[Path, Stage]]:
             "group": group,
         }
         stage = Stage(**{**record, **changes})
-        folder = tmp_path / "outputs" / stage.method / f"group-{group}" / run
+        folder = run_dir(tmp_path / "outputs", stage.method, run, group)
         state = {f"_model.{name}": value for name, value in model.state_dict().items()}
         (folder / "nerfstudio_models").mkdir(parents=True)
         torch.save({"step": 9, "pipeline": state}, folder / "nerfstudio_models" / "step-000000009.ckpt")
