@@ -17,10 +17,9 @@ from nerfstudio.plugins.types import MethodSpecification
 from dac_nerfstudio import naming
 from dac_nerfstudio.conquer.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
-from dac_nerfstudio.conquer.losses import DistillationWeights
 from dac_nerfstudio.conquer.models import StudentModelConfig
 from dac_nerfstudio.conquer.optimizers import FusedAdamConfig
-from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
+from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
 from dac_nerfstudio.conquer.schedules import CosineScheduleConfig
 from dac_nerfstudio.conquer.trainer import (
     DaCTrainerConfig,
@@ -76,10 +75,6 @@ UNBOUNDED = SceneKind(
     distill_rate=1e-3,
     steps={"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 30000, "finetune": 30000},
 )
-
-
-PIXELS = DistillationWeights(histogram=0.0, point_colour=0.0, point_opacity=0.0, pixel=1.0)
-"""Fine-tuning's weights: an expert's answer at a new camera counts as a photo's pixel does."""
 
 
 def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
@@ -143,7 +138,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
                 # A warm restart, as the reference's: it enters the cosine of the student's whole training where
                 # distillation ended.
                 **common("finetune", kind.distill_rate, begin=kind.restart),
-                pipeline=DistillPipelineConfig(**pipeline(model(StudentModelConfig, distillation=PIXELS))),
+                pipeline=FinetunePipelineConfig(**pipeline(model(StudentModelConfig))),
             ),
             "DaC step 3: the student, fine-tuned on all photos",
         ),

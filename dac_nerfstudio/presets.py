@@ -38,8 +38,8 @@ class Recipe:
     """Whether experts differ in more than their views: each has a seed of its own, and every second the other decoder,
     so that they seldom err alike. They have no trunk in common then."""
     novel_share: float = 0.0
-    """Share of fine-tuning's rays that start from new cameras and are answered by the experts, so that the student does
-    not forget what they know."""
+    """Share of fine-tuning's rays that start from new cameras, where the student learns from what the experts, blended,
+    render, so that it does not forget what they know."""
     score_most: int = 1000000
     """Score no more test views than this, evenly spread."""
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dac_nerfstudio.conquer.ahead import Ahead
 from dac_nerfstudio.conquer.dataset import PhotoDataset
-from dac_nerfstudio.conquer.novel import NovelCameras, novel_rays
+from dac_nerfstudio.conquer.lessons import Lessons
 from dac_nerfstudio.conquer.pixels import PixelSchedule
 from dac_nerfstudio.conquer.rays import PixelRays
 from dac_nerfstudio.errors import PartitionError
@@ -75,11 +75,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
     """Holds the training photos as bytes, drawn by a schedule that is a function of the step."""
 
     config: DaCDataManagerConfig
-    novel_share: float = 0.0
-    """Share of each batch's rays that start from new cameras, between the training cameras, where experts answer. Set
-    by the pipeline that has these, for as long as it trains."""
-    sharpness: float = float("inf")
-    """How sharply experts are told apart at new cameras; set with their share."""
+    lessons: Optional[Lessons] = None
+    """Pictures that experts have rendered, to be drawn from beside the photos. Set by the pipeline before training."""
+    lesson_share: float = 0.0
+    """Share of the drawn pixels that are of lessons."""
 
     def create_train_dataset(self) -> PhotoDataset:
         return _in_single_precision(super().create_train_dataset())
@@ -123,10 +122,6 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         places, rows, columns = self.photos.locate(views, pixels)
         indices = torch.stack((views, rows, columns), dim=-1)
         rays = self.train_rays(indices)
-        if self.num_novel_rays:
-            novel, of_novel = self.draw_novel(number)
-            rays = joined(rays, novel)
-            groups = torch.cat((torch.zeros_like(views) if groups is None else groups, of_novel))
         colours = places if self.photos.pixels.is_cuda else self.photos.pixels[places]
         if torch.device(self.device).type == "cuda":
             rays, indices, colours = rays.pin_memory(), indices.pin_memory(), colours.pin_memory()
@@ -134,31 +129,9 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     @cached_property
     def train_rays(self) -> PixelRays:
-        """Makes the rays of the training views' pixels."""
-        return PixelRays(self.train_dataset.cameras)
-
-    @property
-    def num_novel_rays(self) -> int:
-        """How many rays of a batch start from new cameras."""
-        return round(self.novel_share * self.config.train_num_rays_per_batch)
-
-    def draw_novel(self, number: int) -> Tuple[RayBundle, Int[Tensor, "rays"]]:
-        """Rays from new cameras for the batch of a step, sorted by the group whose expert is to answer.
-
-        The group is drawn by the experts' weights at the camera: on average a student then learns their blend, and each
-        ray costs one answer.
-        """
-        generator = np.random.default_rng([self.config.seed, self.rank, number])
-        rays, which, poses = novel_rays(self.novel_cameras, self.train_dataset.cameras, self.num_novel_rays, generator)
-        weights = self.blend(torch.from_numpy(poses), self.sharpness).numpy()[which]
-        groups = 1 + (generator.random((len(which), 1)) >= weights.cumsum(axis=1)[:, :-1]).sum(axis=1)
-        order = groups.argsort(kind="stable")
-        return rays[torch.from_numpy(order)], torch.from_numpy(groups[order])
-
-    @cached_property
-    def novel_cameras(self) -> NovelCameras:
-        """Where new cameras may stand."""
-        return NovelCameras(self.train_dataset.cameras.camera_to_worlds.numpy())
+        """Makes the rays of the pixels of training views and lessons."""
+        cameras = self.train_dataset.cameras
+        return PixelRays(cameras if self.lessons is None else self.lessons.cameras_after(cameras))
 
     def get_train_rays_per_batch(self) -> int:
         return self.config.train_num_rays_per_batch
@@ -249,18 +222,19 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     @cached_property
     def photos(self) -> Photos:
-        """The training photos that have a weight."""
-        return Photos(self.train_dataset, [self.weights[name] > 0 for name in self.train_names], self.device)
+        """The training photos that have a weight, and the lessons."""
+        wanted = [self.weights[name] > 0 for name in self.train_names]
+        return Photos(self.train_dataset, wanted, self.device, self.lessons)
 
     @cached_property
     def train_pixel_sampler(self) -> PixelSchedule:  # type: ignore[override]
         """The schedule by nerfstudio's name for it: exporters set its ``num_rays_per_batch``."""
         weights = [self.weights[name] for name in self.train_names]
+        if self.lessons is not None:
+            weights = shared(self.photos.sizes, weights, self.lesson_share)
         # Each process of a run on several GPUs draws its own pixels.
         seed = self.config.seed + self.rank
-        return PixelSchedule(
-            self.photos.sizes, weights, self.config.train_num_rays_per_batch - self.num_novel_rays, seed
-        )
+        return PixelSchedule(self.photos.sizes, weights, self.config.train_num_rays_per_batch, seed)
 
     @cached_property
     def rank(self) -> int:
@@ -272,26 +246,31 @@ class Drawn(NamedTuple):
     """A batch on the CPU."""
 
     rays: RayBundle
-    """Those of pixels first, then those of new cameras."""
     indices: Int[Tensor, "pixels 3"]
-    """View, row and column of each pixel."""
+    """View, row and column of each pixel; lessons are counted on after the training views."""
     colours: Union[UInt8[Tensor, "pixels channels"], Int[Tensor, "pixels"]]
     """The pixels' colours; where the photos lie on the device, the colours' places among them."""
     groups: Optional[Int[Tensor, "rays"]]
-    """Group whose expert answers each ray, 0 where the photo does; ascending among rays of pixels and among those of
-    new cameras. None where no expert is asked."""
+    """Group of each ray, ascending; None where no expert is asked."""
 
 
-def joined(one: RayBundle, other: RayBundle) -> RayBundle:
-    """Two flat bundles of the same fields as one."""
+def shared(sizes: List[int], weights: List[float], share: float) -> List[float]:
+    """Weights of views and of the lessons that follow them, so that lessons get a share of what is drawn.
 
-    def both(name: str) -> Optional[Tensor]:
-        first, second = getattr(one, name), getattr(other, name)
-        return None if first is None else torch.cat((first, second))
+    Args:
+        sizes: pixels of each view and lesson.
+        weights: of the views.
+        share: of the lessons, in [0, 1].
 
-    names = ("origins", "directions", "pixel_area", "camera_indices", "nears", "fars", "times")
-    metadata = {name: torch.cat((value, other.metadata[name])) for name, value in one.metadata.items()}
-    return RayBundle(**{name: both(name) for name in names}, metadata=metadata)  # type: ignore[arg-type]
+    Returns:
+        Weights of both, the greatest 1.
+    """
+    views = sum(size * weight for size, weight in zip(sizes, weights))
+    lessons = max(sum(sizes[len(weights) :]), 1)
+    of_view, of_lesson = (1 - share) / views, share / lessons
+    greatest = max(of_view * max(weights), of_lesson)
+    both = [of_view * weight for weight in weights] + [of_lesson] * (len(sizes) - len(weights))
+    return [weight / greatest for weight in both]
 
 
 class Photos:
@@ -303,9 +282,16 @@ class Photos:
         dataset: the photos.
         wanted: per photo, whether it will ever be drawn; the others are not read.
         device: where training goes on.
+        lessons: pictures that follow the photos, with the pixels that cannot be trusted left out.
     """
 
-    def __init__(self, dataset: InputDataset, wanted: list[bool], device: Union[torch.device, str] = "cpu") -> None:
+    def __init__(
+        self,
+        dataset: InputDataset,
+        wanted: list[bool],
+        device: Union[torch.device, str] = "cpu",
+        lessons: Optional[Lessons] = None,
+    ) -> None:
         self.widths = dataset.cameras.width[:, 0].long().cpu()
         pixels: list[UInt8[Tensor, "n channels"]] = []
         visible: list[Optional[Int[Tensor, "n"]]] = []
@@ -319,6 +305,13 @@ class Photos:
             visible.append(data["mask"].flatten().nonzero()[:, 0].int() if "mask" in data else None)
             pixels.append(colours if visible[-1] is None else colours[visible[-1].long()])
             self.sizes.append(len(pixels[-1]))
+        if lessons is not None:
+            self.widths = torch.cat((self.widths, self.widths[lessons.like]))
+            for picture, clear in zip(lessons.pixels, lessons.clear):
+                kept = clear.flatten().nonzero()[:, 0]
+                visible.append(kept.int())
+                pixels.append(picture.flatten(0, 1)[kept])
+                self.sizes.append(len(kept))
         if len({chunk.shape[1] for chunk in pixels}) > 1:
             pixels = [_with_alpha(chunk) for chunk in pixels]
         self.pixels = torch.cat(pixels)

@@ -335,13 +335,7 @@ class DistillInputs(Inputs):
     config: DistillSettings
 
     def teaching(self) -> Dict[str, Any]:
-        pipeline = self.config.pipeline
-        if not 0 <= pipeline.novel_share <= 1:
-            raise StageError(f"--pipeline.novel-share is {pipeline.novel_share}; expected a number from 0 to 1.")
-        settings: Dict[str, Any] = {"distillation": asdict(pipeline.model.distillation)}
-        if pipeline.novel_share > 0:
-            settings["novel"] = {"share": pipeline.novel_share, "sharpness": as_text(pipeline.sharpness)}
-        return settings
+        return {"distillation": asdict(self.config.pipeline.model.distillation)}
 
     def find_runs(self, partition: Partition, stage: Stage) -> None:
         self.find_teachers(partition, stage)
@@ -405,7 +399,12 @@ class FinetuneInputs(DistillInputs):
     config: FinetuneSettings
 
     def teaching(self) -> Dict[str, Any]:
-        return super().teaching() if self.config.pipeline.novel_share else {}
+        pipeline = self.config.pipeline
+        if not 0 <= pipeline.novel_share <= 1:
+            raise StageError(f"--pipeline.novel-share is {pipeline.novel_share}; expected a number from 0 to 1.")
+        if pipeline.novel_share == 0:
+            return {}
+        return {"novel": {"share": pipeline.novel_share, "sharpness": as_text(pipeline.sharpness)}}
 
     def find_runs(self, partition: Partition, stage: Stage) -> None:
         folder, record = self.find_student(partition)

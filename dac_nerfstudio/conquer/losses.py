@@ -91,7 +91,6 @@ def distillation_losses(
     proposals: Sequence[Tuple[Float[Tensor, "rays bins_plus_1"], Float[Tensor, "rays bins"]]],
     point_alphas: Optional[Float[Tensor, "rays samples"]],
     point_colours: Optional[Float[Tensor, "rays samples 3"]],
-    trust: Optional[Float[Tensor, "rays"]] = None,
 ) -> Dict[str, Tensor]:
     """The four terms of distillation, by name, each times its weight; those of weight 0 are not computed.
 
@@ -103,21 +102,14 @@ def distillation_losses(
         point_alphas: the student's opacities at the teacher's samples, with the teacher's bin widths; None if of no
             weight.
         point_colours: the student's colours at the teacher's samples; None if of no weight.
-        trust: how much each ray counts in the last three terms; all alike without it.
     """
-
-    def squared(difference: Tensor) -> Tensor:
-        if trust is None:
-            return difference.square().mean()
-        return (trust.view(-1, *(1,) * (difference.dim() - 1)) * difference.square()).mean()
-
     losses: Dict[str, Tensor] = {}
     if weights.histogram > 0:
         losses["histogram_loss"] = weights.histogram * histogram_loss(answer.edges, answer.alphas, proposals)
     if point_colours is not None:
-        losses["point_colour_loss"] = weights.point_colour * squared(point_colours - answer.colours)
+        losses["point_colour_loss"] = weights.point_colour * (point_colours - answer.colours).square().mean()
     if point_alphas is not None:
-        losses["point_opacity_loss"] = weights.point_opacity * squared(point_alphas - answer.alphas)
+        losses["point_opacity_loss"] = weights.point_opacity * (point_alphas - answer.alphas).square().mean()
     if weights.pixel > 0:
-        losses["pixel_loss"] = weights.pixel * squared(rgb - answer.rgb)
+        losses["pixel_loss"] = weights.pixel * (rgb - answer.rgb).square().mean()
     return losses

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
-from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses, stands_clear
+from dac_nerfstudio.conquer.losses import Answer, DistillationWeights, distillation_losses
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, Rendering
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 from dac_nerfstudio.kplanes.proposals import opacity
@@ -77,8 +77,7 @@ class StudentModelConfig(KPlanesModelConfig):
 
 
 class StudentModel(KPlanesModel):
-    """While it has teachers and trains, the rays of a group are compared with its expert's answers, those of no group,
-    which come first, with the photos."""
+    """While it has teachers and trains, its rays are compared with their answers instead of with the photos."""
 
     config: StudentModelConfig
     teachers: Optional[Teachers] = None
@@ -87,43 +86,24 @@ class StudentModel(KPlanesModel):
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
         outputs = super().get_outputs(ray_bundle)
         if self.training and self.teachers is not None:
-            # Groups lie on the CPU: to count them takes no waiting.
-            photographed = int((ray_bundle.metadata["group"] == 0).sum())
-            answer = self.teachers(ray_bundle[photographed:], outputs["background"])
-            outputs.update(answer=answer, photographed=photographed, point_alphas=None, point_colours=None)
+            answer = self.teachers(ray_bundle, outputs["background"])
+            outputs.update(answer=answer, point_alphas=None, point_colours=None)
             if self.config.distillation.points:
                 density, outputs["point_colours"] = self.field(answer.samples)
                 outputs["point_alphas"] = opacity(density, answer.samples)
         return outputs
-
-    def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
-        # Rays of new cameras, which come last, have no photo.
-        return super().get_metrics_dict({**outputs, "rgb": outputs["rgb"][: len(batch["image"])]}, batch)
 
     def get_loss_dict(
         self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
     ) -> Dict[str, Tensor]:
         if "answer" not in outputs:
             return super().get_loss_dict(outputs, batch, metrics_dict)
-        rgb, first, answer = outputs["rgb"], outputs["photographed"], outputs["answer"]
-        trust, pixels = None, len(batch["image"])
-        if pixels < len(rgb):
-            # Where a photo was taken its camera stands clear.
-            trust = stands_clear(answer)
-            trust[: pixels - first] = 1
         losses = distillation_losses(
             self.config.distillation,
-            answer,
-            rgb[first:],
-            [(level.edges[first:], level.alphas[first:]) for level in outputs["rendering"].proposals],
+            outputs["answer"],
+            outputs["rgb"],
+            [(level.edges, level.alphas) for level in outputs["rendering"].proposals],
             outputs["point_alphas"],
             outputs["point_colours"],
-            trust,
         )
-        if first:
-            # Every ray counts the same, whoever answers it.
-            share = first / len(rgb)
-            error = rgb[:first] - self.true_colour(outputs, batch)[:first]
-            losses = {name: (1 - share) * term for name, term in losses.items()}
-            losses["rgb_loss"] = share * error.square().mean()
         return {**losses, **outputs["regularizers"]}

@@ -10,10 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.rays import RayBundle
 
 from dac_nerfstudio.partition.frames import spread, view_distances
 
@@ -70,29 +67,3 @@ def between(
     # The nearest rotation, not a reflection, in the Frobenius norm (orthogonal Procrustes).
     u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
     return np.concatenate((u @ vt, mean[:, :, 3:]), axis=2)
-
-
-def novel_rays(
-    novel: NovelCameras, cameras: Cameras, count: int, generator: np.random.Generator
-) -> tuple[RayBundle, Int[np.ndarray, "rays"], Float[np.ndarray, "cameras 3 4"]]:
-    """Rays through random places of new cameras' images.
-
-    Args:
-        novel: where cameras may stand.
-        cameras: the training cameras, on the CPU, for lenses and image sizes.
-        count: of rays.
-        generator: of all that is random.
-
-    Returns:
-        The rays, on the CPU; for each the number of its new camera; the poses of these.
-    """
-    placed = novel.draw(-(-count // RAYS_PER_CAMERA), generator)
-    like = torch.from_numpy(placed.like)
-    lenses = cameras[like]
-    lenses.camera_to_worlds = torch.from_numpy(placed.camera_to_worlds).to(cameras.camera_to_worlds.dtype)
-    which = np.arange(count) // RAYS_PER_CAMERA
-    sizes = torch.cat((cameras.height[like], cameras.width[like]), dim=1).numpy()[which]
-    places = torch.from_numpy((generator.random((count, 2)) * sizes).astype(np.float32))  # row, column
-    rays = lenses.generate_rays(camera_indices=torch.from_numpy(which)[:, None], coords=places)
-    rays.camera_indices = like[torch.from_numpy(which)][:, None]
-    return rays, which, placed.camera_to_worlds

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type
 
+import numpy as np
 import torch
 import torchvision.utils
 import tyro
@@ -22,7 +23,8 @@ from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerCon
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.layers import LayersPanel
-from dac_nerfstudio.conquer.models import StudentModel, StudentModelConfig
+from dac_nerfstudio.conquer.lessons import enough, render_lessons
+from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
 from dac_nerfstudio.conquer.panel import GroupsPanel
 from dac_nerfstudio.conquer.teachers import ExpertBank, of_experts
 from dac_nerfstudio.image_scores import save_pair
@@ -190,12 +192,6 @@ class DistillPipelineConfig(DaCPipelineConfig):
     """Settings of the student."""
     experts: tyro.conf.Suppress[Tuple[Path, ...]] = ()
     """Run folders of the experts, in the order of the groups; set from --experts."""
-    novel_share: float = 0.0
-    """Share of each batch's rays that start from new cameras, between the training cameras, where no photo but only the
-    experts can answer."""
-    sharpness: Optional[float] = None
-    """How sharply experts are told apart at new cameras: 0 averages all of them, inf asks each camera's own alone. By
-    default what is best on validation views."""
 
 
 class DistillPipeline(DaCPipeline):
@@ -210,37 +206,83 @@ class DistillPipeline(DaCPipeline):
         Raises:
             StageError: an expert has no checkpoint that fits it.
         """
-        self.load_teachers()
+        experts, groups = self.load_experts()
+        self._student().teachers = ExpertBank(
+            [[e for e, of in zip(experts, groups) if of == group] for group in sorted(set(groups))]
+        )
         callbacks = super().get_training_callbacks(attributes)
         return [*callbacks, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers)]
 
-    def load_teachers(self) -> None:
-        """Load the experts, if there are any, to the student's device, and let them answer at new cameras."""
-        if not self.config.experts:
-            return
-        student, manager = self._student(), self.datamanager
+    def load_experts(self) -> Tuple[List[ExpertModel], List[int]]:
+        """The experts, on the student's device, and the group of each.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
         records = [Stage.load(folder) for folder in self.config.experts]
-        groups = [record.group or 1 for record in records]
-        experts = [load_expert(folder, record, student.device) for folder, record in zip(self.config.experts, records)]
-        if self.config.novel_share > 0:
-
-            def weights(camera_to_worlds: Tensor, sharpness: float) -> Tensor:
-                return of_experts(manager.blend(camera_to_worlds, sharpness), groups)
-
-            manager.sharpness = self.choose_sharpness(self.config.sharpness, experts, weights)
-            manager.novel_share = self.config.novel_share
-        student.teachers = ExpertBank(
-            [[e for e, of in zip(experts, groups) if of == group] for group in sorted(set(groups))]
-        )
+        device = self._student().device
+        experts = [load_expert(folder, record, device) for folder, record in zip(self.config.experts, records)]
+        return experts, [record.group or 1 for record in records]
 
     def free_teachers(self, step: int) -> None:
         """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
         self._student().teachers = None
-        self.datamanager.novel_share = 0.0
 
     def _student(self) -> StudentModel:
         assert isinstance(self.model, StudentModel)
         return self.model
+
+
+@dataclass
+class FinetunePipelineConfig(DistillPipelineConfig):
+    """Settings of the pipeline."""
+
+    _target: Type = field(default_factory=lambda: FinetunePipeline)
+    """Target class to instantiate."""
+    novel_share: float = 0.0
+    """Share of each batch's rays that start from new cameras, between the training cameras. There the student learns
+    from pictures that the experts, blended, have rendered before training."""
+    sharpness: Optional[float] = None
+    """How sharply experts are told apart at new cameras: 0 averages all of them, inf asks each camera's own alone. By
+    default what is best on validation views."""
+
+
+class FinetunePipeline(DistillPipeline):
+    """Gives the student pictures of new views beside the photos, if it is to have some."""
+
+    config: FinetunePipelineConfig
+
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
+        """Besides the callbacks has the experts render their lessons, see `DistillPipeline.get_training_callbacks`.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
+        if self.config.novel_share > 0:
+            trainer = attributes.trainer
+            assert trainer is not None
+            self.take_lessons(trainer.config.max_num_iterations)
+        return DaCPipeline.get_training_callbacks(self, attributes)
+
+    def take_lessons(self, steps: int) -> None:
+        """Load the experts, let them render pictures of new views for so many steps, and let go of them.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
+        manager, share = self.datamanager, self.config.novel_share
+        experts, groups = self.load_experts()
+
+        def weights(camera_to_worlds: Tensor, sharpness: float) -> Tensor:
+            return of_experts(manager.blend(camera_to_worlds, sharpness), groups)
+
+        sharpness = self.choose_sharpness(self.config.sharpness, experts, weights)
+        cameras = manager.train_dataset.cameras
+        count = enough(int(share * steps * manager.config.train_num_rays_per_batch), cameras)
+        generator = np.random.default_rng(self.config.seed)
+        manager.lessons = render_lessons(experts, lambda poses: weights(poses, sharpness), cameras, count, generator)
+        manager.lesson_share = share
+        CONSOLE.print(f"The experts have rendered {count} new views; {share:.0%} of the rays are theirs.")
 
 
 NOT_SCORES = ("name", "group", "pair")

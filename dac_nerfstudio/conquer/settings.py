@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Protocol, Tuple
 from nerfstudio.configs.base_config import MachineConfig
 
 from dac_nerfstudio.conquer.ensemble import EnsemblePipelineConfig
-from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
+from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
 from dac_nerfstudio.stage import Stage
 
 
@@ -64,6 +64,9 @@ class FinetuneSettings(DistillSettings, Protocol):
     """A fine-tuned student's."""
 
     student: Optional[Path]
+
+    @property
+    def pipeline(self) -> FinetunePipelineConfig: ...
 
 
 class EnsembleSettings(DistillSettings, Protocol):

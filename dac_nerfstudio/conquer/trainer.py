@@ -21,7 +21,7 @@ from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsemblePipelineConfi
 from dac_nerfstudio.conquer.experts import read_checkpoint, read_weights
 from dac_nerfstudio.conquer.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
 from dac_nerfstudio.conquer.keys import key_of
-from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig
+from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
 from dac_nerfstudio.errors import DivergenceError, StageError, UserError
 from dac_nerfstudio.files import move_in
 from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
@@ -150,8 +150,10 @@ class DistillTrainerConfig(DaCTrainerConfig):
 
 @dataclass
 class FinetuneTrainerConfig(DistillTrainerConfig):
-    """The distilled student, trained on with all photos, and with what experts say at new cameras if you like."""
+    """The distilled student, trained on with all photos, and with what experts render at new cameras if you like."""
 
+    pipeline: FinetunePipelineConfig = field(default_factory=FinetunePipelineConfig)
+    """Settings of data, model and losses."""
     student: Optional[Path] = None
     """Run folder of the distilled student to start from; by default the scene's latest."""
 

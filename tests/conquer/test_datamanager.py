@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig, Photos, name_of, views_of
-from dac_nerfstudio.conquer.ensemble import poses_of
 from dac_nerfstudio.conquer.pixels import PixelSchedule
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Partition, Transform, divide, read_views
@@ -393,41 +392,3 @@ def test_photos_without_alpha_become_opaque_beside_those_with_it() -> None:
     photos = Photos(FakeDataset(images), [True, True])
     colours, _, _ = read(photos, torch.tensor([0, 1]), torch.tensor([4, 5]))
     assert colours.tolist() == [[*images[0][1, 1].tolist(), 255], images[1][2, 1].tolist()]
-
-
-# New cameras
-
-
-def test_rays_of_new_cameras_come_after_those_of_photos_and_have_a_group(
-    demo: Path, manager: Manager, partition_file: Path
-) -> None:
-    made = manager(demo, partition=partition_file)
-    made.novel_share, made.sharpness = 0.25, 4.0
-    rays, batch = made.next_train(3)
-    assert len(rays) == 64 and len(batch["image"]) == len(batch["indices"]) == 48
-    groups = rays.metadata["group"][:, 0]
-    assert (groups[:48] == 0).all() and set(groups[48:].tolist()) <= {1, 2} and (groups[48:].diff() >= 0).all()
-    # They start where no photo was taken.
-    centres = made.train_dataset.cameras.camera_to_worlds[:, :, 3]
-    distances = (rays.origins[:, None] - centres).norm(dim=-1).min(dim=1).values
-    assert distances[:48].max() < 1e-4 and distances[48:].min() > 1e-3
-    again = manager(demo, partition=partition_file)
-    again.novel_share, again.sharpness = 0.25, 4.0
-    assert torch.equal(again.next_train(3)[0].directions, rays.directions)
-    assert not torch.equal(again.next_train(4)[0].origins[48:], rays.origins[48:])
-
-
-def test_the_sharper_the_more_does_the_nearest_group_answer(demo: Path, manager: Manager, partition_file: Path) -> None:
-    def share(sharpness: float) -> float:
-        made = manager(demo, partition=partition_file, rays=4096)
-        made.novel_share, made.sharpness = 1.0, sharpness
-        rays, groups = made.draw_novel(0)
-        return float((made.route(poses_of(rays)) == groups).float().mean())
-
-    assert share(0.0) == pytest.approx(0.5, abs=0.1)
-    assert share(0.0) < share(4.0) < share(float("inf"))
-
-
-def test_whoever_has_no_experts_gets_rays_of_photos_alone(demo: Path, manager: Manager, partition_file: Path) -> None:
-    rays, batch = manager(demo, partition=partition_file).next_train(0)
-    assert len(rays) == len(batch["image"]) == 64 and "group" not in rays.metadata

@@ -92,18 +92,6 @@ def test_terms_of_no_weight_are_not_computed(lesson: dict[str, Any]) -> None:
     assert set(distillation_losses(pixels, **{**lesson, "point_alphas": None, "point_colours": None})) == {"pixel_loss"}
 
 
-def test_rays_without_trust_do_not_count(lesson: dict[str, Any]) -> None:
-    count = len(lesson["rgb"])
-    everything = distillation_losses(DistillationWeights(), **lesson)
-    same = distillation_losses(DistillationWeights(), **lesson, trust=torch.ones(count))
-    for name in TERMS:
-        torch.testing.assert_close(same[name], everything[name])
-    nothing = distillation_losses(DistillationWeights(), **lesson, trust=torch.zeros(count))
-    assert [nothing[name].item() for name in TERMS[1:]] == [0, 0, 0]
-    # The bound on the proposals is about the teacher's opacities, wherever they are.
-    assert nothing[TERMS[0]] == everything[TERMS[0]]
-
-
 def test_a_camera_inside_something_does_not_stand_clear(lesson: dict[str, Any]) -> None:
     edges = torch.tensor([[0.0, 0.02, 0.04, 0.5, 1.0]]).repeat(3, 1)
     alphas = torch.tensor([[0.0, 0.9, 0.0, 0.0], [0.3, 0.2, 0.0, 0.0], [0.0, 0.0, 0.99, 0.99]])
@@ -306,21 +294,3 @@ def test_an_expert_stays_frozen_and_in_evaluation_whatever_surrounds_it(tiny_mod
     torch.nn.ModuleList([expert]).train()
     assert not any(module.training for module in expert.modules())
     assert not any(parameter.requires_grad for parameter in expert.parameters())
-
-
-def test_photos_and_teachers_share_a_batch(pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays) -> None:
-    """Rays of group 0 learn from their photos, the others from the teacher; every ray counts the same."""
-    student, _ = pair(alike=True)
-    student.config.distillation = DistillationWeights(histogram=0, point_colour=0, point_opacity=0, pixel=1)
-    bundle = rays(8, groups=[0, 0, 0, 0, 0, 0, 1, 1])
-    torch.manual_seed(0)
-    outputs = student.get_outputs(bundle)
-    photos = torch.rand(6, 3)  # rays of new cameras have none
-    losses = student.get_loss_dict(outputs, {"image": photos})
-    error = (outputs["rgb"][:6] - photos).square().mean()
-    torch.testing.assert_close(losses["rgb_loss"], 0.75 * error)
-    answer = (outputs["rgb"][6:] - outputs["answer"].rgb).square()
-    clear = stands_clear(outputs["answer"])
-    torch.testing.assert_close(losses["pixel_loss"], 0.25 * (clear[:, None] * answer).mean())
-    assert "point_colour_loss" not in losses and "histogram_loss" not in losses
-    assert student.get_metrics_dict(outputs, {"image": photos})["psnr"].isfinite()

@@ -88,7 +88,8 @@ def assert_stages_follow_one_another(configure: Configure, suffix: str) -> None:
     config.pipeline.novel_share = 0.25
     taught = trained(config)
     assert set(taught.stage.inputs) == {"student", "partition", "expert-1", "expert-2"}
-    assert len(taught.pipeline.datamanager.next_train(0)[1]["image"]) == 48
+    lessons = taught.pipeline.datamanager.lessons
+    assert lessons is not None and len(lessons.pixels) == 1
     ensemble = trained(configure(f"ensemble{suffix}"))
 
     for group, expert in enumerate(experts, start=1):
