@@ -133,7 +133,8 @@ def run(
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0). Once more for every further scene.
         preset: Recipe: 'reference' is the paper's and wants a GPU, 'quick' is ours in small and suits a CPU, 'best' is
-            ours at the reference's size. By default reference or quick, whichever suits this machine.
+            for few photos, where longer training brings nothing, at full size. By default reference or quick,
+            whichever suits this machine.
         groups: Number of groups; by default those of the scene's partition, or 4.
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
         similarity: What to divide by, see dac split; by default as the scene is divided, or auto.
