@@ -2,12 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types
+.PHONY: demo test test-faults lint types
 demo: .venv/installed
 	$(BIN)/dac demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# Fuzzers and faults, which take minutes: FUZZ_SECONDS=600 make test-faults
+test-faults: .venv/installed
+	$(BIN)/python -m pytest tests/faults -s
 
 lint: .venv/installed
 	$(BIN)/ruff check .

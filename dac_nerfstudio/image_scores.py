@@ -25,6 +25,9 @@ FLIP_MISSING = "flip-evaluator cannot be imported. Install it: pip install flip-
 def image_scores(prediction: Float[Tensor, "1 3 H W"], truth: Float[Tensor, "1 3 H W"]) -> Dict[str, float]:
     """PSNR (dB), SSIM, MS-SSIM (from 176 pixels a side on) and FLIP (where it is installed) of colours in [0, 1].
 
+    SSIM is torchmetrics' and nerfstudio's: windows at the edge count, with the picture mirrored beyond it, where
+    scikit-image leaves out five pixels all round.
+
     FLIP (Andersson et al. 2020) is the mean difference that a viewer sees who flips between the two, in [0, 1], at the
     67 pixels per degree that are its default; lower is better.
     """

@@ -100,7 +100,7 @@ def _examine_frames(recorded: Recorded, found: Findings, thorough: bool) -> None
     found.problems += photo_problems(photos, sizes, is_blender(recorded.path), thorough)
     for frame in recorded.frames:
         mask = frame.get("mask_path")
-        if isinstance(mask, str) and not (recorded.path.parent / mask).is_file():
+        if isinstance(mask, str) and not os.path.isfile(recorded.path.parent / mask):
             found.problems.append(f"There is no mask {recorded.path.parent / mask}.")
 
 

@@ -245,6 +245,8 @@ def _read_colmap(data: Path, folder: Path) -> tuple[Views, tuple[Path, ...]]:
     from dac_nerfstudio.partition.colmap import read_model
 
     model = read_model(folder)
+    if not all(map(_is_path, model.names)):
+        raise PartitionError(f"{folder} names a photo as no file can be called. Copy the whole model again.")
     present = next((data / name for name in IMAGE_FOLDERS if (data / name).is_dir()), data / IMAGE_FOLDERS[0])
     photos = tuple(present / name for name in model.names)
     missing = [name for name, photo in zip(model.names, photos, strict=True) if not photo.is_file()]
@@ -332,10 +334,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _frame_file(frame: Any, number: int, path: Path) -> str:
     """The image of a frame, relative to the data folder where it lies inside."""
     file = frame.get("file_path") if isinstance(frame, dict) else None
-    if not isinstance(file, str) or not file or "\0" in file:
+    if not isinstance(file, str) or not file or not _is_path(file):
         raise PartitionError(f'{path}: entry {number} of "frames" (from 0) has no "file_path".')
     folder = path.parent.absolute()
     return Path(file).relative_to(folder).as_posix() if Path(file).is_relative_to(folder) else file
+
+
+def _is_path(name: str) -> bool:
+    """Whether a file may be called so: not with a null byte, nor with half of a character."""
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _frame_pose(frame: dict[str, Any], file: str, path: Path) -> np.ndarray:

@@ -221,6 +221,21 @@ def test_smaller_photos_beside_a_model_are_of_a_size_of_their_own(
     assert examine(data).problems == []
 
 
+@pytest.mark.parametrize("name", ["images/\0.png", "images/\ud800.png"], ids=["null byte", "half of a character"])
+def test_names_that_no_file_can_have_are_told(
+    real: Folder, ring: Callable[..., Views], colmap_folder: Folder, name: str
+) -> None:
+    data = real()
+    edit(data / "transforms.json", lambda content: content["frames"][2].update(file_path=name))
+    assert examine(data).problems == [f'{data}/transforms.json: entry 2 of "frames" (from 0) has no "file_path".']
+    model = colmap_folder(ring(np.linspace(0, 300, 9), prefix="v"), kind="txt")
+    path = model / "colmap/sparse/0/images.txt"
+    path.write_text(path.read_text().replace("v3.png", "v\0.png"))
+    assert examine(model).problems == [
+        f"{model}/colmap/sparse/0 names a photo as no file can be called. Copy the whole model again."
+    ]
+
+
 def test_missing_masks_are_named(real: Folder) -> None:
     data = real()
     edit(data / "transforms.json", lambda content: content["frames"][2].update(mask_path="masks/v2.png"))

@@ -1,0 +1,13 @@
+"""What is slow and tries what goes wrong: `make test-faults`. FUZZ_SECONDS says how long each fuzzer goes on."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def seconds() -> float:
+    """For which each fuzzer goes on."""
+    return float(os.environ.get("FUZZ_SECONDS", 20))
