@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -328,7 +329,7 @@ class DaCTrainer(Trainer):
                 if self.request.signal is not None:
                     # Too late to stop short of the total, which is saved by now; in time for what would come next.
                     raise Interrupted(self.request.signal, total)
-        except DivergenceError as error:
+        except StageError as error:
             raise SystemExit(f"\n{error}") from None
         finally:
             self.config.max_num_iterations, self.in_loop = total, False
@@ -361,17 +362,24 @@ class DaCTrainer(Trainer):
         # Written beside the folder, every file of which nerfstudio takes for a checkpoint, and moved in when whole.
         temporary = self.base_dir / f".{path.name}"
         pipeline = getattr(self.pipeline, "module", self.pipeline)
-        torch.save(
-            {
-                "step": step,
-                "pipeline": pipeline.state_dict(),
-                "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
-                "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
-                "scalers": self.grad_scaler.state_dict(),
-            },
-            temporary,
-        )
-        move_in(temporary, path)
+        content = {
+            "step": step,
+            "pipeline": pipeline.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
+            "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+        try:
+            torch.save(content, temporary)
+            move_in(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter for whatever the disk says
+            temporary.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.base_dir).free
+            raise StageError(
+                f"The checkpoint of step {step} cannot be written in {self.base_dir}, where {free / 1e6:,.0f} MB are "
+                f"free ({str(error).splitlines()[0]}). Make room, and run the same command again: it goes on from the "
+                "last one saved."
+            ) from error
         self.stage.mark(path, step + 1)
         self.stage.seconds = self._seconds_before + time.perf_counter() - self._clock
         self.stage.save(self.base_dir)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,3 +132,25 @@ def test_nobody_learns_from_weights_that_are_none(
         next(weight for weight in model.parameters() if weight.numel()).view(-1)[0] = NAN
     with pytest.raises(StageError, match="holds what is no finite number: its training diverged"):
         load_expert(*save_run(model), "cpu")
+
+
+def test_a_disk_that_is_full_is_told_in_words_and_leaves_no_half_of_a_checkpoint(
+    trainer: Callable[..., DaCTrainer],
+) -> None:
+    made = trainer(max_num_iterations=20, steps_per_save=5)
+    made.train_iteration(0)
+    made.save_checkpoint(0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            StageError, match="The checkpoint of step 5 cannot be written in .* MB are free .*Make room"
+        ):
+            made.save_checkpoint(5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    (kept,) = checkpoints(made.base_dir)
+    assert kept.name == "step-000000000.ckpt" and not Stage.load(made.base_dir).damage(kept)
+    assert not list(made.base_dir.glob(".step-*"))
