@@ -7,7 +7,7 @@ demo: .venv/installed
 	$(BIN)/dac demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Fuzzers and faults, which take minutes: FUZZ_SECONDS=600 make test-faults
 test-faults: .venv/installed
