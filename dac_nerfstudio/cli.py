@@ -124,6 +124,7 @@ def run(
     wait: bool = False,
     slurm: SlurmOptions = DEFAULTS,
     dry_run: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Do everything: divide, train trunk and experts, distil, fine-tune, train the baseline, score the test views.
 
@@ -157,7 +158,9 @@ def run(
             a preemption or when their time is up.
         wait: With Slurm: follow the jobs until all have ended.
         slurm: What to ask Slurm for, for each stage.
-        dry_run: Print what each stage would do, and why, and the commands, instead of running them.
+        dry_run: Print what each stage would do, and why, and where it departs from its method's own settings, instead
+            of running it.
+        verbose: With --dry-run: print the whole command of each stage.
     """
     from dac_nerfstudio.partition.examination import refuse
     from dac_nerfstudio.run.data import scene_suffix
@@ -168,6 +171,8 @@ def run(
     from dac_nerfstudio.run.slurm.queue import refuse_queued
 
     check_executor(executor, slurm, devices)
+    if verbose and not dry_run:
+        raise StageError("--verbose says more of a --dry-run; logs/ in the scene's folder has all that stages print.")
     if not 0 <= seed < SEEDS:
         raise StageError(f"--seed is {seed}; expected a whole number from 0 to {SEEDS - 1}.")
     console = Console()
@@ -191,7 +196,7 @@ def run(
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
         for plan in plans:
-            explain_plan(plan, console)
+            explain_plan(plan, console, verbose)
         return
     if executor == "slurm":
         succeeded = run_on_slurm(plans, slurm, wait, console)
@@ -366,6 +371,8 @@ def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"),
 
 def main() -> None:
     """Entry of the command ``dac``."""
+    # torch and nerfstudio warn each other at import of what no user of this command can change.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         tyro.extras.subcommand_cli_from_dict(
             {

@@ -38,7 +38,7 @@ from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
 from dac_nerfstudio.partition.examination import examine, is_there, photo_problems, pose_problems, refuse
 from dac_nerfstudio.partition.reading import SPLITS, is_blender, poses_file
-from dac_nerfstudio.stage import Stage, versions
+from dac_nerfstudio.stage import Stage, flattened, versions
 
 
 class Inputs:
@@ -101,6 +101,35 @@ class Inputs:
             photos=config.photos_digest,
             versions=versions(),
         )
+
+    def check_resumable(self, source: Path) -> Stage:
+        """The record of an earlier run that this one, which is resolved, is to go on from.
+
+        Raises:
+            StageError: that one is another run, or one with other settings.
+        """
+        earlier, stage = Stage.load(source), self.config.stage
+        assert stage is not None
+        if (earlier.method, earlier.group, earlier.inputs) != (stage.method, stage.group, stage.inputs):
+            raise StageError(
+                f"Cannot go on from {source}: it holds {in_words(earlier)}. This run is {in_words(stage)}."
+            )
+        now = flattened(stage.settings)
+        differing = [
+            f"{name} {value}"
+            for name, value in flattened(earlier.settings).items()
+            if now.get(name) != value and not name.endswith(".max_steps")  # the length may change
+        ]
+        if earlier.seed != stage.seed:
+            differing.append(f"seed {earlier.seed}")
+        if not stage.has_photos_of(earlier):
+            differing.append(f"photos {earlier.photos}")
+        if differing:
+            raise StageError(
+                f"Cannot go on from {source} with other settings: it was trained with {differing[0]}. Give the same "
+                "flags as then, or start anew without --load-dir."
+            )
+        return earlier
 
     def settings(self) -> Dict[str, Any]:
         """All settings that decide the result, as JSON."""
@@ -449,6 +478,13 @@ class FinetuneInputs(DistillInputs):
             )
         # The latest of this partition; failing that the latest, which is refused with its partition's name.
         return next((run for run in runs if run[1].partition == partition.fingerprint), runs[0])
+
+
+def in_words(stage: Stage) -> str:
+    """What a run is, in words: its method, its group, and what it was made from."""
+    group = f", group {stage.group}" if stage.group else ""
+    made_from = "".join(f", {name} {fingerprint}" for name, fingerprint in stage.inputs.items())
+    return f"{stage.method}{group}{made_from}"
 
 
 def digest_of(outputs: DataparserOutputs) -> str:

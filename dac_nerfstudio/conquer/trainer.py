@@ -23,12 +23,12 @@ from dac_nerfstudio.conquer.experts import read_checkpoint, read_weights
 from dac_nerfstudio.conquer.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
-from dac_nerfstudio.errors import DivergenceError, StageError, UserError
+from dac_nerfstudio.errors import DivergenceError, UserError
 from dac_nerfstudio.files import move_in
 from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
-from dac_nerfstudio.stage import Stage, flattened
+from dac_nerfstudio.stage import Stage
 
 
 @dataclass
@@ -85,14 +85,31 @@ class DaCTrainerConfig(TrainerConfig):
         """Run folder whose weights and Adam's moments this run goes on from; from scratch without it."""
         return None
 
+    def print_to_terminal(self) -> None:
+        # ns-train's first call, with data, folders and names settled: whatever can be found wrong is said before a
+        # hundred lines of configuration, and these say what was found right.
+        self.prepare()
+        super().print_to_terminal()
+
     def save_config(self) -> None:
-        # nerfstudio's last call before training, on one process, with data, folders and names settled: whatever can
-        # be found wrong is found here, and config.yml records what was found right.
+        if not self.inputs.resolved:
+            self.prepare()
+        super().save_config()
+
+    def prepare(self) -> None:
+        """Find and check all that the run is made from, and write its partition.
+
+        Raises:
+            SystemExit: something is the user's to mend, which the exception says.
+        """
         try:
             partition = self.inputs.resolve()
+            resumed = self.load_dir or self.load_checkpoint
+            if resumed is not None:
+                self.inputs.check_resumable(run_folder(resumed))
         except UserError as error:
             raise SystemExit(f"\n{error}") from None
-        self.save_resolved(partition)
+        partition.save(self.get_base_dir() / PARTITION)
 
     def save_resolved(self, partition: Partition) -> None:
         """Write config.yml as it is, and the partition beside it: evaluation and rendering then want nothing but the
@@ -190,13 +207,6 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
         return EnsembleInputs(self)
 
 
-def in_words(stage: Stage) -> str:
-    """What a run is, in words: its method, its group, and what it was made from."""
-    group = f", group {stage.group}" if stage.group else ""
-    made_from = "".join(f", {name} {fingerprint}" for name, fingerprint in stage.inputs.items())
-    return f"{stage.method}{group}{made_from}"
-
-
 class DaCTrainer(Trainer):
     """nerfstudio's trainer with whole checkpoints, a record beside them, and runs that end at their total of steps."""
 
@@ -232,26 +242,7 @@ class DaCTrainer(Trainer):
             self.load_start()
             return
         source = run_folder(named)
-        earlier = Stage.load(source)
-        if (earlier.method, earlier.group, earlier.inputs) != (self.stage.method, self.stage.group, self.stage.inputs):
-            raise StageError(
-                f"Cannot go on from {source}: it holds {in_words(earlier)}. This run is {in_words(self.stage)}."
-            )
-        now = flattened(self.stage.settings)
-        differing = [
-            f"{name} {value}"
-            for name, value in flattened(earlier.settings).items()
-            if now.get(name) != value and not name.endswith(".max_steps")  # the length may change
-        ]
-        if earlier.seed != self.stage.seed:
-            differing.append(f"seed {earlier.seed}")
-        if not self.stage.has_photos_of(earlier):
-            differing.append(f"photos {earlier.photos}")
-        if differing:
-            raise StageError(
-                f"Cannot go on from {source} with other settings: it was trained with {differing[0]}. Give the same "
-                "flags as then, or start anew without --load-dir."
-            )
+        earlier = self.config.inputs.check_resumable(source)
         if folder is not None:
             self.config.load_dir = source / self.config.relative_model_dir
         if file is None and self.config.load_step is None:

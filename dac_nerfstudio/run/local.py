@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.layout import log_path
+from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan
@@ -113,8 +115,15 @@ def run_plans(
     return all(task.state == "succeeded" for task in tasks)
 
 
-def explain_plan(plan: Plan, console: Console) -> None:
-    """Print what each job of a plan would do, and why, and the command that does the same. Nothing is done."""
+def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
+    """Print what each job of a plan would do, and why, and where it departs from its method's own settings. Nothing is
+    done.
+
+    Args:
+        plan: of one scene.
+        console: where it is printed.
+        verbose: print the whole command that does the same instead.
+    """
     context = _context()
     ours, theirs = context.Pipe()
     job = Job("split", "examine", plan.scene_dir)
@@ -126,6 +135,11 @@ def explain_plan(plan: Plan, console: Console) -> None:
     process.start()
     os.close(descriptor)
     theirs.close()
+    trained = [job.settings for job in plan.jobs if job.kind == "train"]
+    shared = {name: value for name, value in (trained or [{}])[0].items() if all(s.get(name) == value for s in trained)}
+    if shared and not verbose:
+        console.print("All stages, other than their methods' own settings:")
+        _print_settings(shared, console)
     for job in plan.jobs:
         try:
             with console.status(f"Looking at {job.name} …"):
@@ -137,9 +151,19 @@ def explain_plan(plan: Plan, console: Console) -> None:
         fate = "[green]kept[/]" if report.state == "kept" else "[yellow]runs[/]"
         console.print(f"[bold]{job.name}[/]: {fate}, {escape(report.text)}", highlight=False, soft_wrap=True)
         if job.kind == "train" and report.state != "kept":
-            console.print(f"    {escape(job.command)}", highlight=False, soft_wrap=True)
+            if verbose:
+                console.print(f"    {escape(job.command)}", highlight=False, soft_wrap=True)
+            else:
+                _print_settings({name: value for name, value in job.settings.items() if name not in shared}, console)
     process.join()
     log.unlink()
+
+
+def _print_settings(settings: Flags, console: Console) -> None:
+    """A line for each, as a file for --config has them."""
+    for name, value in settings.items():
+        value = list(value) if isinstance(value, tuple) else value
+        console.print(f"    {name} = {escape(json.dumps(value))}", highlight=False, soft_wrap=True)
 
 
 def _context() -> multiprocessing.context.ForkServerContext:

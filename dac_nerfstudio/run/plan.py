@@ -13,7 +13,7 @@ from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import Flags, Recipe
 from dac_nerfstudio.run.data import data_parser, scene_suffix
 from dac_nerfstudio.run.division import count_groups, partition_of
-from dac_nerfstudio.run.flags import words
+from dac_nerfstudio.run.flags import OWNED, words
 
 StageName = Literal["split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "video"]
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
@@ -79,6 +79,12 @@ class Job:
     def arguments(self) -> Tuple[str, ...]:
         """Arguments of ``ns-train``."""
         return (self.method, *words(self.flags), *self.parser)
+
+    @property
+    def settings(self) -> Flags:
+        """Flags by which the method trains otherwise than by its own settings: without those that say what on, where
+        and what the result is called."""
+        return {name: value for name, value in self.flags.items() if name not in (*OWNED, "vis")}
 
     @property
     def command(self) -> str:

@@ -74,6 +74,18 @@ def test_command_says_what_is_wrong(name: str, message: str, answers: Callable[[
     assert "Traceback" not in answer.output
 
 
+@pytest.mark.parametrize("name", ["no data", "no scene", "no such group"])
+def test_ns_train_says_what_is_wrong_before_its_configuration(name: str, answers: Callable[[str], Finished]) -> None:
+    output = answers(name).output
+    assert "TrainerConfig(" not in output
+    assert len(output.splitlines()) < 12, output
+
+
+def test_the_configuration_that_ns_train_shows_is_the_resolved_one(answers: Callable[[str], Finished]) -> None:
+    output = answers("no validation views").output
+    assert "TrainerConfig(" in output and "data_digest=''" not in output and "scene_radius=None" not in output
+
+
 def test_missing_validation_views_are_no_error(answers: Callable[[str], Finished]) -> None:
     answer = answers("no validation views")
     assert answer.code == 0, answer.output
@@ -241,7 +253,7 @@ def test_a_trunk_that_is_none(spoilt: Path, trainings: Mapping[str, Path]) -> No
 
 def test_going_on_with_another_group(spoilt: Path) -> None:
     models = expert(2) / "nerfstudio_models"
-    message = refused("dac-expert", "--group", "1", "--load-dir", str(models), setup=True)
+    message = refused("dac-expert", "--group", "1", "--load-dir", str(models))
     assert message.startswith(f"Cannot go on from {expert(2)}: it holds dac-expert, group 2")
     assert "This run is dac-expert, group 1" in message
 

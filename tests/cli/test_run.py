@@ -26,7 +26,7 @@ from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import Partition, divide, publish, read_views
 from dac_nerfstudio.presets import PRESETS, Recipe
 from dac_nerfstudio.report.results import gather
-from dac_nerfstudio.run.flags import read_flags
+from dac_nerfstudio.run.flags import read_flags, words
 from dac_nerfstudio.run.local import run_plans
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.messages import Report
@@ -326,8 +326,9 @@ def test_large_photos_are_refused_before_anything_long(shell: Shell, tmp_path: P
 def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shell.folder)
     printed = shell(
-        "dac", "run", "--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run"
-    ).output
+        "dac", "run", "--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run",
+        "--verbose",
+    ).output  # fmt: skip
     fates, commands = {}, {}
     for line in printed.splitlines():
         if line.startswith("    ns-train "):
@@ -343,6 +344,33 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
             words = shlex.split(commands[job.name])
             assert words == ["ns-train", *job.arguments]
     assert not list((shell.folder / "planned").rglob("*-seed42"))
+
+
+def test_dry_run_prints_what_departs_from_the_methods_own_settings(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(shell.folder)
+    arguments = ("--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run")
+    printed = shell("dac", "run", *arguments).output
+    blocks = {"all": ""}
+    for line in printed.splitlines():
+        if line.startswith("    "):
+            blocks[list(blocks)[-1]] += f"{line}\n"
+        elif ": runs, " in line:
+            blocks[line.split(":")[0]] = ""
+    plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu")
+    for job in plan.jobs:
+        # In the form of a file for --config; folders and names, which are the run's own affair, are not among them.
+        (tmp_path / "dac.toml").write_text(f"[all]\n{blocks['all']}{blocks[job.name]}")
+        if job.kind == "train":
+            read = read_flags(tmp_path / "dac.toml")["all"]
+            assert list(map(str, words(read))) == list(words({name: job.flags[name] for name in read}))
+            expected = set(job.flags) - {"data", "output-dir", "experiment-name", "timestamp", "vis", "student"}
+            assert set(read) == expected - {"machine.device-type", "machine.seed", "group", "trunk", "experts"}
+        else:
+            assert blocks[job.name] == ""
+    assert "max-num-iterations = 2000" in blocks["expert 1"] and "max-num-iterations = 1500" in blocks["baseline"]
+    assert "grid-feature-dim" in blocks["all"] and "grid-feature-dim" not in blocks["expert 1"]
 
 
 def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
