@@ -19,7 +19,7 @@ from rich.markup import escape
 from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
 from dac_nerfstudio.presets import PRESETS, SEEDS
-from dac_nerfstudio.run.plan import Only, Plan, Request, make_plan
+from dac_nerfstudio.run.plan import Baseline, Only, Plan, Request, make_plan
 from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run(
     scene: Optional[str] = None,
     seed: int = 42,
     devices: str = "auto",
-    baseline: bool = True,
+    baseline: Baseline = "yes",
     video: bool = True,
     only: Optional[Only] = None,
     experts: Tuple[Path, ...] = (),
@@ -148,7 +148,8 @@ def run(
         seed: Seed of everything random.
         devices: Where to train: auto (every GPU there is, otherwise the CPU), numbers of GPUs such as 0,1, or cpu. A
             stage at a time runs on each; cpu,cpu runs two at a time on half of the cores each.
-        baseline: Also train the baseline, for as many steps as the student gets.
+        baseline: Whether to train the baseline, for as many steps as the student gets; with total another one, for as
+            many steps as all stages together.
         video: Render a short flight with the student.
         only: Do this alone, from what is already there.
         experts: Run folders of ready experts, one per group, instead of training them.

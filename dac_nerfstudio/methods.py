@@ -5,8 +5,8 @@ Imported by every ``ns-*`` command, so nothing optional is imported here: a plug
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Dict
+from dataclasses import dataclass, replace
+from typing import Any, Dict, Mapping
 
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
@@ -30,6 +30,7 @@ from dac_nerfstudio.conquer.trainer import (
 )
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
+from dac_nerfstudio.presets import METHOD_STEPS
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SceneKind:
     dataparser: DataParserConfig
     model: Dict[str, Any]
     distill_rate: float
-    steps: Dict[str, int] = field(default_factory=dict)
+    steps: Mapping[str, int]
 
     @property
     def restart(self) -> float:
@@ -56,7 +57,7 @@ BOUNDED = SceneKind(
     dataparser=BlenderDataParserConfig(alpha_color=None),
     model={},
     distill_rate=1e-2,
-    steps={"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
+    steps=METHOD_STEPS[""],
 )
 UNBOUNDED = SceneKind(
     suffix=naming.UNBOUNDED,
@@ -73,7 +74,7 @@ UNBOUNDED = SceneKind(
         "regularizers": RegularizerWeights(plane_tv=9.6e-3, proposal_tv=4.8e-3),
     },
     distill_rate=1e-3,
-    steps={"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 30000, "finetune": 30000},
+    steps=METHOD_STEPS[naming.UNBOUNDED],
 )
 
 

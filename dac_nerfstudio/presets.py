@@ -9,8 +9,16 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 Flags = Mapping[str, Any]
 """Flags of ``ns-train``: names without the dashes in front; values are text, numbers, true or false, or several."""
 
+METHOD_STEPS: Mapping[str, Mapping[str, int]] = {
+    "": {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
+    "-360": {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 30000, "finetune": 30000},
+}
+"""The reference's steps of each stage, for bounded scenes and for real ones, by the ends of the methods' names."""
+
 SEEDS = 2**32
 """Seeds run from 0 to one less: numpy takes no others."""
+TOTAL = "-total"
+"""What is added to the name of a run that takes as many steps as all stages together."""
 DECODER = "pipeline.model.linear-decoder"
 """Flag that chooses the decoder: the explicit one, or else the hybrid."""
 

@@ -28,8 +28,8 @@ from dac_nerfstudio.division.contacts import (
     upright_cameras,
 )
 from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.partition.divide import LEAST_EXCESS
 from dac_nerfstudio.partition.partition import Partition
+from dac_nerfstudio.partition.quality import verdict
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import STRATEGIES
 from dac_nerfstudio.partition.views import Views
@@ -129,7 +129,7 @@ def _verdict(partition: Partition) -> dict[str, Any] | None:
         "modularity": modularity,
         "null": null,
         "excess": modularity - null,
-        "follows_scene": modularity - null >= LEAST_EXCESS,
+        "sentence": verdict(quality),
     }
 
 

@@ -7,7 +7,7 @@ from typing import List, Optional
 from rich.table import Table
 from rich.text import Text
 
-from dac_nerfstudio.partition import LEAST_EXCESS, Partition
+from dac_nerfstudio.partition import Partition, verdict
 from dac_nerfstudio.style import counted
 
 
@@ -35,15 +35,8 @@ def division_table(partition: Partition) -> List[Table | Text]:
     made, null = quality["modularity"], quality["featureless_modularity"]
     lines: List[Table | Text] = [table]
     if partition.num_groups > 1:
-        judged = (
-            "The groups are the scene's own." if made - null >= LEAST_EXCESS else "The groups are the cameras' places."
-        )
-        lines.append(
-            Text(
-                f"Modularity by {similarity}: {made:.3f}; the same cameras in a scene without features: {null:.3f}. "
-                + judged
-            )
-        )
+        figures = f"Modularity by {similarity}: {made:.3f}; the same cameras in a scene without features: {null:.3f}."
+        lines.append(Text(f"{figures} {verdict(quality)}"))
     if test is not None:
         lines.append(
             Text("Distances of test views to the nearest view of their group: 1 is the cameras' spread.", "dim")

@@ -5,18 +5,17 @@ they are used.
 """
 
 from dac_nerfstudio.partition.blending import blending_weights, nearness
-from dac_nerfstudio.partition.divide import LEAST_EXCESS, divide
+from dac_nerfstudio.partition.divide import divide
 from dac_nerfstudio.partition.frames import Axis, Transform, align, find_axis, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish
-from dac_nerfstudio.partition.quality import assess
+from dac_nerfstudio.partition.quality import assess, verdict
 from dac_nerfstudio.partition.reading import as_recorded, find_model, read_test_views, read_views
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
 
 __all__ = [
-    "LEAST_EXCESS",
     "SIMILARITIES",
     "STRATEGIES",
     "Axis",
@@ -43,6 +42,7 @@ __all__ = [
     "read_test_views",
     "read_views",
     "sector_centres",
+    "verdict",
     "view_distances",
     "view_name",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dac_nerfstudio.partition.divide import LEAST_EXCESS
 from dac_nerfstudio.partition.frames import spread, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity, featureless
@@ -56,6 +57,18 @@ def assess(partition: Partition, similarity: Similarity, test: Views | None = No
         "border": [views.names[i] for i in np.flatnonzero(on_border(values, homes))],
         "test": None if test is None else _reach(partition, test),
     }
+
+
+def verdict(quality: dict[str, Any]) -> str:
+    """Whether a division is more than where the cameras stand, in a sentence, from the figures of `assess`."""
+    if len(quality["sizes"]) == 1:
+        return "There is one group: nothing is divided."
+    if quality["modularity"] - quality["featureless_modularity"] >= LEAST_EXCESS:
+        return "The groups are the scene's own: views within them are alike beyond where their cameras stand."
+    return (
+        "The groups are nothing but where the cameras stand: the same cameras in a scene without features would be "
+        "told apart as well."
+    )
 
 
 def on_border(similarity: np.ndarray, homes: np.ndarray) -> np.ndarray:

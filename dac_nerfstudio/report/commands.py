@@ -9,13 +9,13 @@ from typing import Any, Dict, List
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.layout import CONFIG
 from dac_nerfstudio.presets import recipe_of
-from dac_nerfstudio.report.methods import METHODS
+from dac_nerfstudio.report.methods import LONG, METHODS
 from dac_nerfstudio.report.runs import Run, SceneRuns
 
 
 def commands(scene: SceneRuns) -> List[str]:
     """What to type for the same runs, as far as it was recorded; then how to score and to look at the student."""
-    runs = [run for method in METHODS for run in scene.runs.get(method, [])]
+    runs = [run for method in METHODS if method != LONG for run in scene.runs.get(method, [])]
     recorded = {run.folder: read_config(run.folder / CONFIG) for run in runs}
     first = next((config for config in recorded.values() if config.get("data")), {})
     lines = []
@@ -39,6 +39,8 @@ def _run_command(scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any
     downscale = run.stage.settings.get("data", {}).get("downscale_factor")
     if downscale is not None:
         words += ["--downscale", str(downscale)]
+    if scene.runs.get(LONG):
+        words += ["--baseline", "total"]
     words += ["--output-dir", str(config.get("output_dir", "outputs")), "--scene", run.stage.scene]
     return shlex.join(words)
 

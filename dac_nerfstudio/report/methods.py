@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TITLES = {
     "dac-baseline": "baseline",
+    "dac-baseline-total": "baseline, all steps",
     "dac-expert": "experts, own views",
     "dac-ensemble": "ensemble of experts",
     "dac-distill": "student, distilled",
@@ -11,3 +12,5 @@ TITLES = {
 }
 """What methods are called in tables, in the order in which they are shown."""
 METHODS = tuple(TITLES)
+LONG = "dac-baseline-total"
+"""The baseline of as many steps as all stages together: a dac-baseline whose run has a name of its own."""

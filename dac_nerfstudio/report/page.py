@@ -12,6 +12,7 @@ import numpy as np
 
 from dac_nerfstudio.division.contacts import heading
 from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE
+from dac_nerfstudio.partition import verdict
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
 from dac_nerfstudio.report.methods import TITLES
@@ -71,6 +72,7 @@ def _groups(results: Dict[str, Any], scene: SceneRuns) -> Dict[str, Any]:
         "file": PARTITION_PICTURE,
         "interactive": PARTITION_PAGE if (scene.folder / PARTITION_PAGE).exists() else None,
         "made": heading(scene.partition),
+        "verdict": verdict(quality) if (quality := scene.partition.about.get("quality")) else "",
         "grids": [(SCORES[score].heading, group_grid(results, score)) for score in results["scores"]],
     }
 

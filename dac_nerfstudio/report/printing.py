@@ -11,7 +11,7 @@ from rich.markup import escape
 from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.report import scenes, writing
 from dac_nerfstudio.report.results import table
-from dac_nerfstudio.report.tables import remarks
+from dac_nerfstudio.report.tables import headline, remarks
 
 
 def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Console) -> None:
@@ -34,6 +34,7 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
             problems.append(str(error))
             continue
         console.print(table(results))
+        console.print(headline(results), highlight=False, soft_wrap=True)
         for remark in remarks(results):
             console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
         console.print(f"Report:  {escape(str(writing.page_path(folder)))}", highlight=False, soft_wrap=True)

@@ -62,7 +62,7 @@ def figures(scene: SceneRuns) -> Dict[str, Any]:
         "seed": stage.seed,
         "versions": _versions(runs),
         "scores": [score for score in SCORES if any(score in entry["scores"] for entry in methods.values())],
-        "left_out": _left_out(runs, methods),
+        "left_out": _left_out(scene, methods),
         "missing": scene.missing,
         "notes": _notes(methods, scene),
         "methods": methods,
@@ -148,14 +148,14 @@ def _versions(runs: List[Run]) -> Dict[str, str]:
     return {name: ", ".join(versions) for name, versions in found.items()}
 
 
-def _left_out(runs: List[Run], methods: Dict[str, Any]) -> Dict[str, str]:
+def _left_out(scene: SceneRuns, methods: Dict[str, Any]) -> Dict[str, str]:
     """Why a score is left out, for each that not all methods have."""
     reasons = {}
     for score in SCORES:
         lacking = [method for method, entry in methods.items() if entry["per_view"] and score not in entry["scores"]]
         if not lacking:
             continue
-        evaluations = [run.evaluation or {} for run in runs if run.stage.method.removesuffix("-360") in lacking]
+        evaluations = [run.evaluation or {} for method in lacking for run in scene.scored(method)]
         given = [evaluation["left_out"][score] for evaluation in evaluations if score in evaluation.get("left_out", {})]
         old = [evaluation for evaluation in evaluations if "left_out" not in evaluation]
         if given:

@@ -11,7 +11,8 @@ from typing import Any, Dict, List, Optional
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.layout import EVALUATION, PARTITION, RECORD, run_dirs
 from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.report.methods import METHODS
+from dac_nerfstudio.presets import TOTAL
+from dac_nerfstudio.report.methods import LONG, METHODS
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
 
@@ -21,6 +22,7 @@ TRUNK = "dac-trunk"
 """What experts may have started from. It is not compared."""
 NAMES = {
     "dac-baseline": "baseline",
+    LONG: "baseline of as many steps as all stages together",
     "dac-expert": "expert",
     "dac-ensemble": "ensemble",
     "dac-distill": "distilled student",
@@ -82,7 +84,7 @@ def latest_run(scene_dir: Path) -> str:
     Raises:
         StageError: there are none.
     """
-    return _latest(scene_dir).parent.name
+    return _latest(scene_dir).parent.name.removesuffix(TOTAL)
 
 
 def _latest(scene_dir: Path, run: str = "*") -> Path:
@@ -95,8 +97,10 @@ def _latest(scene_dir: Path, run: str = "*") -> Path:
 
 def _records(scene_dir: Path, method: str, run: str, suffixes: tuple[str, ...] = SUFFIXES) -> List[Path]:
     """Records of a method's runs, of all or of those of one name."""
-    found = [folder for suffix in suffixes for folder in run_dirs(scene_dir, f"{method}{suffix}")]
-    return sorted(folder / RECORD for folder in found if run in ("*", folder.name))
+    long = method == LONG
+    found = [folder for suffix in suffixes for folder in run_dirs(scene_dir, f"{method.removesuffix(TOTAL)}{suffix}")]
+    found = [folder for folder in found if folder.name.endswith(TOTAL) == long]
+    return sorted(folder / RECORD for folder in found if run in ("*", folder.name.removesuffix(TOTAL)))
 
 
 def read_scene(scene_dir: Path, run: str) -> SceneRuns:
@@ -108,7 +112,7 @@ def read_scene(scene_dir: Path, run: str) -> SceneRuns:
     if not (scene_dir / PARTITION).exists():
         raise StageError(f"{scene_dir} is no folder of results: it holds no {PARTITION}. Make one: dac run --data …")
     partition = Partition.load(scene_dir / PARTITION)
-    names = {path.parent.name for method in METHODS for path in _records(scene_dir, method, "*")}
+    names = {path.parent.name.removesuffix(TOTAL) for method in METHODS for path in _records(scene_dir, method, "*")}
     if run not in names:
         others = f" It has {', '.join(sorted(names))}." if names else ""
         raise StageError(f"{scene_dir} holds no run named {run}.{others} Make one: dac run --data …")
@@ -135,10 +139,11 @@ def read_scene(scene_dir: Path, run: str) -> SceneRuns:
             f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
             "dac run --data …"
         )
-    if not runs["dac-ensemble"] or all(one.evaluation is None for one in runs["dac-ensemble"]):
-        # It answers as its experts do, and is scored only where somebody asks for it.
-        missing.pop("dac-ensemble", None)
-        runs["dac-ensemble"] = []
+    for method in ("dac-ensemble", LONG):
+        if all(one.evaluation is None for one in runs[method]):
+            # Made, or scored, only where somebody asks for it.
+            missing.pop(method, None)
+            runs[method] = []
     return SceneRuns(scene_dir, run, partition, runs, missing)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-from dac_nerfstudio.report.methods import TITLES
+from dac_nerfstudio.report.methods import LONG, TITLES
 from dac_nerfstudio.report.results import steps_text
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.units import clock, signed, size
@@ -114,9 +114,38 @@ def headline(results: Dict[str, Any]) -> str:
         verdict = "equals the baseline to the second decimal"
     else:
         verdict = f"is {abs(mean):.2f} dB {'better' if mean > 0 else 'worse'} than the baseline"
+    steps, others = methods["dac-finetune"]["steps"], methods["dac-baseline"]["steps"]
+    counts = "for as many steps of the student" if steps == others else f"for {steps} steps against {others}"
+    parts = [
+        f"On {count} test views the fine-tuned student {verdict} (PSNR {one} against {other} dB) {counts}. It is "
+        f"better on {gain['better'] or 'none'} of them.",
+        _whole_cost(results),
+        _against_long(results),
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _whole_cost(results: Dict[str, Any]) -> str:
+    """What all stages together took beside the baseline; nothing where not all of them are here."""
+    costs = results["costs"]
+    if not {"dac-expert", "dac-distill"} <= costs.keys() or not costs["dac-baseline"]["seconds"]:
+        return ""
+    # The student's time has its distillation in it, the experts' their trunk.
+    times = (costs["dac-expert"]["seconds"] + costs["dac-finetune"]["seconds"]) / costs["dac-baseline"]["seconds"]
+    return f"All stages together took {times:.1f} times the baseline's time."
+
+
+def _against_long(results: Dict[str, Any]) -> str:
+    """How the student fares against a baseline of as many steps as all stages together, where there is one."""
+    methods = results["methods"]
+    student, long = (methods.get(method, {}).get("scores", {}).get("psnr") for method in ("dac-finetune", LONG))
+    if student is None or long is None:
+        return ""
+    times = results["costs"][LONG]["seconds"] / results["costs"]["dac-baseline"]["seconds"]
+    how = "better" if long > student else "worse"
     return (
-        f"On {count} test views the fine-tuned student {verdict} (PSNR {one} against {other} dB). "
-        f"It is better on {gain['better'] or 'none'} of them."
+        f"A baseline of as many steps as all stages together ({methods[LONG]['steps']}, {times:.1f} times the "
+        f"baseline's time) is {abs(long - student):.2f} dB {how} than the student (PSNR {long:.2f} dB)."
     )
 
 

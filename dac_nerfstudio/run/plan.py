@@ -10,12 +10,17 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.layout import RECORD, run_dir, run_folder
 from dac_nerfstudio.partition import current_partition
-from dac_nerfstudio.presets import Flags, Recipe
+from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Flags, Recipe
 from dac_nerfstudio.run.data import data_parser, scene_suffix
 from dac_nerfstudio.run.division import count_groups, partition_of
 from dac_nerfstudio.run.flags import OWNED, words
+from dac_nerfstudio.stage import Stage
 
-StageName = Literal["split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "video"]
+StageName = Literal[
+    "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video"
+]
+Baseline = Literal["yes", "no", "total"]
+"""Whether to train the baseline, and beside it one of as many steps as all stages together."""
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 NOT_SCORED = ("trunk", "ensemble")
 """Stages whose runs no table compares."""
@@ -32,7 +37,7 @@ class Request:
     divide: Dict[str, Any] = field(default_factory=dict)
     """Settings of the division that were asked for, named as the flags of ``dac split``."""
     downscale: Optional[int] = None
-    baseline: bool = True
+    baseline: Baseline = "yes"
     video: bool = True
     device: str = "cpu"
     """Kind of device: cpu, cuda or mps."""
@@ -159,8 +164,10 @@ class _Draft:
         taught = taught if self.recipe.novel_share else {}
         finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
         jobs += [ensemble, distill, finetune]
-        if request.baseline or request.only in ("baseline", "evaluate"):
+        if request.baseline != "no" or request.only in ("baseline", "evaluate"):
             jobs.append(self._training("baseline", needs=jobs[:1]))
+        if request.baseline == "total" or request.only == "evaluate":
+            jobs.append(self._baseline_of(self._steps(jobs), needs=jobs[:1]))
         if request.video or request.only == "video":
             jobs.append(Job("video", "video", finetune.run_dir, method=finetune.method, needs=(finetune.name,)))
         return jobs
@@ -187,7 +194,8 @@ class _Draft:
         Raises:
             StageError: it is the trunk, and there is none to train.
         """
-        stages = ("trunk", "expert") if only == "experts" else (only,)
+        together = {"experts": ("trunk", "expert"), "baseline": ("baseline", "baseline total")}
+        stages = together.get(only, (only,))
         if only == "trunk" and not any(job.stage == "trunk" for job in jobs):
             why = f"with the preset {self.recipe.name} experts start from scratch"
             if self.request.experts:
@@ -220,6 +228,25 @@ class _Draft:
             needs=tuple(job.name for job in needs),
             score_most=0 if stage in NOT_SCORED else recipe.score_most,
         )
+
+    def _baseline_of(self, steps: int, needs: Sequence[Job]) -> Job:
+        """A baseline that trains for so many steps, whatever the request's file says of the other's."""
+        job, name = self._training("baseline", needs=needs), self.recipe.run_name(self.request.seed) + TOTAL
+        flags = {**job.flags, "timestamp": name, "max-num-iterations": steps}
+        return replace(job, stage="baseline total", run_dir=job.run_dir.with_name(name), flags=flags)
+
+    def _steps(self, jobs: Sequence[Job]) -> int:
+        """Steps of all stages together that the student comes from.
+
+        Raises:
+            StageError: a ready expert is no run folder.
+        """
+        own = METHOD_STEPS[self.suffix]
+        trained = [job for job in jobs if job.stage in ("trunk", "expert", "distill", "finetune")]
+        steps = sum(int(job.flags.get("max-num-iterations", own[job.stage])) for job in trained)
+        ready = [Stage.load(run_folder(path)) for path in self.request.experts]
+        # They may all have started from one trunk.
+        return steps + sum(one.steps for one in ready) + max((one.first_step for one in ready), default=0)
 
     def _method(self, stage: str) -> str:
         return f"dac-{stage}{self.suffix}"

@@ -27,6 +27,7 @@ from dac_nerfstudio.partition import (
     current_partition,
     publish,
     read_test_views,
+    verdict,
 )
 from dac_nerfstudio.run.commands import check_flags, parse, with_data
 from dac_nerfstudio.run.division import divide_settings
@@ -104,7 +105,9 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
             )
     warned = dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning)
     text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PARTITION_PICTURE}"
-    tell(Report("kept" if kept else "done", text="\n".join([*warned, *partition.notes, text])))
+    quality = partition.about.get("quality")
+    judged = [verdict(quality)] if quality else []
+    tell(Report("kept" if kept else "done", text="\n".join([*warned, *partition.notes, text, *judged])))
 
 
 def train(job: Job, plan: Plan, tell: Tell) -> None:

@@ -72,6 +72,21 @@ def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> 
         assert steps["baseline"] == steps["distill"] + steps["finetune"]
 
 
+def test_another_baseline_gets_as_many_steps_as_all_stages_together(shell: Shell) -> None:
+    for preset, steps in (("quick", 1000 + 2 * 2000 + 500 + 1000), ("reference", 2 * 30000 + 10000 + 50000)):
+        jobs = {job.name: job for job in planned(shell, preset=preset, baseline="total").jobs}
+        assert jobs["baseline total"].flags["max-num-iterations"] == steps
+        assert jobs["baseline total"].run_dir == jobs["baseline"].run_dir.with_name(f"{preset}-seed7-total")
+        assert jobs["baseline total"].flags["timestamp"] == f"{preset}-seed7-total"
+        assert jobs["baseline"].flags.get("max-num-iterations") == (1500 if preset == "quick" else None)
+    file = {"dac-expert": {"max-num-iterations": 30}, "dac-baseline": {"max-num-iterations": 4}}
+    jobs = {job.name: job for job in planned(shell, preset="quick", baseline="total", flags=file).jobs}
+    assert jobs["baseline total"].flags["max-num-iterations"] == 1000 + 2 * 30 + 500 + 1000
+    assert jobs["baseline"].flags["max-num-iterations"] == 4
+    only = planned(shell, baseline="total", only="baseline", video=False).jobs
+    assert [job.name for job in only] == ["split", "baseline", "baseline total"]
+
+
 @pytest.mark.parametrize(
     ("only", "names"),
     [
@@ -86,7 +101,7 @@ def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> 
     ],
 )
 def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> None:
-    plan = planned(shell, only=only, baseline=False, video=False)
+    plan = planned(shell, only=only, baseline="no", video=False)
     assert [job.name for job in plan.jobs] == names
     assert all(set(job.needs) < set(names) for job in plan.jobs)
 
@@ -287,7 +302,7 @@ def test_pictures_that_are_not_there_are_not_pointed_at(
 
 
 def test_plan_without_extras(shell: Shell) -> None:
-    names = [job.name for job in planned(shell, baseline=False, video=False).jobs]
+    names = [job.name for job in planned(shell, baseline="no", video=False).jobs]
     assert "baseline" not in names and "video" not in names
 
 

@@ -130,7 +130,7 @@ def test_experts_are_an_array_and_each_stage_waits_for_what_it_needs(
 
 
 def test_stages_alone_wait_for_nothing(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
-    (submitted,) = submit([planned(only="finetune", baseline=False, video=False)], DEFAULTS)
+    (submitted,) = submit([planned(only="finetune", baseline="no", video=False)], DEFAULTS)
     assert submitted.jobs == {"finetune": "1", "report": "2"}
     assert "dependency" not in fake.options("1")
     (divided,) = submit([planned(only="split", scene="other")], DEFAULTS)
@@ -481,7 +481,7 @@ def test_failed_stage_is_named_and_what_needs_it_is_not_started(
     login: ClusterShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the run before, whose experts are kept."""
-    found = login(*ON_SLURM, "--config", "broken.toml", "--no-baseline", "--wait", succeed=False)
+    found = login(*ON_SLURM, "--config", "broken.toml", "--baseline", "no", "--wait", succeed=False)
     assert found.code == 1
     told = dict(line.split(": ", 1) for line in found.output.splitlines() if ": " in line)
     assert told["distill"].startswith("--groups 9, but")

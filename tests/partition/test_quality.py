@@ -8,7 +8,17 @@ import networkx
 import numpy as np
 import pytest
 
-from dac_nerfstudio.partition import STRATEGIES, Partition, Similarity, Views, assess, divide, measure, view_distances
+from dac_nerfstudio.partition import (
+    STRATEGIES,
+    Partition,
+    Similarity,
+    Views,
+    assess,
+    divide,
+    measure,
+    verdict,
+    view_distances,
+)
 from dac_nerfstudio.partition.frames import spread
 from dac_nerfstudio.partition.quality import BORDER_NEIGHBOURS, on_border
 from dac_nerfstudio.partition.similarity import featureless
@@ -118,3 +128,10 @@ def test_the_scenes_own_groups_beat_the_featureless_scene_and_places_do_not(
     # What was read from a file no longer tells whether the data is upright, and is judged alike.
     partition.save(tmp_path / "partition.json")
     assert assess(Partition.load(tmp_path / "partition.json"), similarity, ring([5, 95], prefix="test/r_")) == figures
+
+
+def test_a_division_is_said_to_be_no_more_than_the_cameras_places() -> None:
+    figures = {"sizes": [4, 4], "modularity": 0.40, "featureless_modularity": 0.36}
+    assert verdict(figures).startswith("The groups are nothing but where the cameras stand")
+    assert verdict({**figures, "modularity": 0.42}).startswith("The groups are the scene's own")
+    assert verdict({**figures, "sizes": [8]}) == "There is one group: nothing is divided."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,10 @@ import pytest
 from PIL import Image
 from run_folders import VIEWS, Maker
 
+from dac_nerfstudio.report.page import page
+from dac_nerfstudio.report.results import figures, gather
+from dac_nerfstudio.report.runs import read_scene
+from dac_nerfstudio.report.tables import headline
 from dac_nerfstudio.report.writing import page_path, write_report
 
 RUN = "quick-seed7"
@@ -72,9 +78,10 @@ def text_of(page: str) -> str:
 def test_the_page_shows_the_figures(whole: Maker) -> None:
     text = text_of(written(whole.folder))
     assert (
-        "On 4 test views the fine-tuned student is 0.25 dB better than the baseline (PSNR 25.75 against 25.50" in text
+        "On 4 test views the fine-tuned student is 0.25 dB better than the baseline (PSNR 25.75 against 25.50 dB) for "
+        "as many steps of the student. It is better on 2 of them. All stages together took 2.6 times the baseline's "
+        "time." in text
     )
-    assert "It is better on 2 of them." in text
     assert "experts, own views 25.50 0.255 0.026 4 2x100 0:40" in text
     assert "student, fine-tuned 23.00 28.50" in text
     assert "+0.25 dB on average (group 1 +1.00 dB, group 2 −0.50 dB)" in text
@@ -198,6 +205,22 @@ def test_many_views_are_charted_without_their_names(maker: Callable) -> None:
     few, many = gain_chart(results(10)), gain_chart(results(100))
     assert ">v7<" in few and ">v7<" not in many
     assert "100 test views" in many
+
+
+def test_the_headline_says_what_was_not_equal(maker: Callable) -> None:
+    made = maker().everything()
+    made.score(made.train("dac-baseline", total_steps=100, steps=100))
+    assert "(PSNR 25.75 against 25.50 dB) for 150 steps against 100. It is" in headline(gather(made.folder, RUN))
+    # Without the experts nobody knows what they took.
+    shutil.rmtree(made.folder / "dac-expert")
+    assert "All stages together" not in headline(gather(made.folder, RUN))
+
+
+def test_a_division_by_nothing_but_places_is_said_to_be_one(whole: Maker) -> None:
+    quality = {"sizes": [4, 4], "modularity": 0.3, "featureless_modularity": 0.28}
+    partition = replace(whole.partition, about={"quality": quality})
+    scene = replace(read_scene(whole.folder, RUN), partition=partition)
+    assert "The groups are nothing but where the cameras stand" in text_of(page(figures(scene), scene))
 
 
 def test_the_table_in_markdown_has_the_figures(whole: Maker) -> None:

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.report.methods import LONG
 from dac_nerfstudio.report.results import gather, latest_run, save, table
+from dac_nerfstudio.report.tables import headline
 
 RUN = "quick-seed7"
 
@@ -97,6 +99,26 @@ def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
     assert results["missing"]["dac-expert"] == (
         f"There is no expert of group 1 named {RUN}. Experts are compared only where all of them are there."
     )
+
+
+def test_a_baseline_of_all_steps_is_shown_and_named_where_it_was_made(maker: Callable) -> None:
+    made = maker().everything()
+    assert LONG not in gather(made.folder, RUN)["missing"]
+    long = made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400, seconds=75.0)
+    assert LONG not in gather(made.folder, RUN)["methods"], "it is not scored yet"
+    made.score(long)
+    views = json.loads((long / "evaluation.json").read_text())["views"]
+    views = [{**view, "psnr": view["psnr"] + 2} for view in views]
+    made.score(long, views=views)
+    results = gather(made.folder, RUN)
+    assert results["methods"][LONG]["scores"]["psnr"] == 27.5 and results["methods"]["dac-baseline"]["steps"] == 150
+    assert headline(results).endswith(
+        "A baseline of as many steps as all stages together (400, 2.5 times the baseline's time) is 1.75 dB better "
+        "than the student (PSNR 27.50 dB)."
+    )
+    assert latest_run(made.folder) == RUN, "it is of the same run as the others"
+    # The gain is that over the baseline of the student's steps.
+    assert results["gain"]["mean"] == 0.25
 
 
 def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Callable) -> None:
