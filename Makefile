@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults lint types
+.PHONY: demo test test-faults lint types release-check
 demo: .venv/installed
 	$(BIN)/dac demo
 
@@ -19,6 +19,17 @@ lint: .venv/installed
 
 types: .venv/installed
 	$(BIN)/mypy
+
+# What is published stands alone: built, looked over, installed where the sources are not, and run there.
+release-check:
+	rm -rf dist .release
+	$(PYTHON) -m venv .release/tools
+	.release/tools/bin/pip install --quiet build twine
+	.release/tools/bin/python -m build
+	.release/tools/bin/twine check --strict dist/*
+	$(PYTHON) -m venv .release/fresh
+	.release/fresh/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	cd .release && fresh/bin/dac check && fresh/bin/dac demo
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

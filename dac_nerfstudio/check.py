@@ -8,7 +8,9 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import List, Literal
+from typing import List, Literal, Optional
+
+from dac_nerfstudio.errors import StageError
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,39 @@ def findings() -> List[Finding]:
     if lpips_weights().exists():
         found.append(Finding("good", "LPIPS is reported."))
     else:
-        found.append(Finding("optional", f"LPIPS is left out: its weights are not at {lpips_weights()}."))
+        where = f"its weights are not at {lpips_weights()}"
+        found.append(Finding("optional", f"LPIPS is left out: {where}. Fetch them: dac check --fetch-lpips"))
     return found
+
+
+def fetch_lpips(file: Optional[Path] = None) -> Path:
+    """Put the AlexNet weights that LPIPS wants where torchvision looks for them; where that is.
+
+    Args:
+        file: a copy of them; by default they are fetched from where torchvision has them.
+
+    Raises:
+        StageError: they cannot be fetched, or are not those weights.
+    """
+    import torch
+    from torchvision.models import AlexNet_Weights
+
+    from dac_nerfstudio.kplanes.model import lpips_weights
+
+    place = lpips_weights()
+    source = AlexNet_Weights.IMAGENET1K_V1.url if file is None else file.absolute().as_uri()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # torchvision names its files by the digits that their digest begins with.
+        torch.hub.download_url_to_file(source, str(place), hash_prefix=place.stem.rpartition("-")[2])
+    except OSError as error:
+        raise StageError(
+            f"{source} cannot be read ({error}). Without a network, bring {place.name} from elsewhere, and "
+            f"name it: dac check --lpips-file {place.name}"
+        ) from None
+    except RuntimeError as error:
+        raise StageError(f"{source} is not {place.name} as torchvision knows it ({error}). Fetch it again.") from None
+    return place
 
 
 def scene_findings(data: Path, thorough: bool = False) -> List[Finding]:

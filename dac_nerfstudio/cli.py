@@ -21,6 +21,7 @@ from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, 
 from dac_nerfstudio.presets import PRESETS, SEEDS
 from dac_nerfstudio.run.plan import Baseline, Only, Plan, Request, make_plan
 from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
+from dac_nerfstudio.units import size
 
 if TYPE_CHECKING:
     from dac_nerfstudio.partition.examination import Findings
@@ -308,6 +309,21 @@ def render(
         sys.exit(130)
 
 
+def export(scene_dir: tyro.conf.Positional[Path], file: tyro.conf.Positional[Path], run: Optional[str] = None) -> None:
+    """Pack a scene's student, its configuration and its report into a zip file, with a text on how to use it elsewhere.
+
+    Args:
+        scene_dir: Results of the scene, such as outputs/lego.
+        file: The zip file to write.
+        run: Name of the runs, such as quick-seed42; by default the latest.
+    """
+    from dac_nerfstudio.report.export import export as pack
+
+    pack(scene_dir, file, run)
+    console = Console()
+    console.print(f"Packed:  {escape(str(file))} ({size(file.stat().st_size)})", highlight=False, soft_wrap=True)
+
+
 def view(
     scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None, data: Optional[Path] = None, port: int = 7007
 ) -> None:
@@ -328,19 +344,26 @@ def view(
         view_scene(scene_dir, run, data, port, Console())
 
 
-def check(data: Optional[Path] = None, thorough: bool = False) -> None:
+def check(
+    data: Optional[Path] = None, thorough: bool = False, fetch_lpips: bool = False, lpips_file: Optional[Path] = None
+) -> None:
     """Look whether this machine has what the commands need, and say what to do where it has not; or look at a scene.
 
     Args:
         data: Folder of a scene: open every photo and judge every pose, as dac split and dac run do before anything
             long, and list all that is wrong.
         thorough: Decode these photos to their last byte.
+        fetch_lpips: Fetch the weights of LPIPS (torchvision's AlexNet, 244 MB) first, from the network.
+        lpips_file: Take these weights from a file instead.
     """
-    from dac_nerfstudio.check import findings, scene_findings
+    from dac_nerfstudio import check as looking
 
     console = Console()
+    if fetch_lpips or lpips_file is not None:
+        place = looking.fetch_lpips(lpips_file)
+        console.print(f"The weights of LPIPS are now at {escape(str(place))}.", highlight=False, soft_wrap=True)
     with console.status("Importing nerfstudio …" if data is None else f"Looking at {data} …"):
-        found = findings() if data is None else scene_findings(data, thorough)
+        found = looking.findings() if data is None else looking.scene_findings(data, thorough)
     for finding in found:
         mark = {"good": "[green]✓[/]", "optional": "[yellow]–[/]", "bad": "[red]✗[/]"}[finding.state]
         console.print(f"{mark} {finding.text}", highlight=False, soft_wrap=True)
@@ -382,6 +405,7 @@ def main() -> None:
                 "report": report,
                 "render": render,
                 "view": view,
+                "export": export,
                 "demo": demo,
                 "check": check,
             },

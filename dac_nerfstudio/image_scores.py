@@ -74,7 +74,8 @@ def left_out(height: int, width: int, lpips_weights: Path) -> Dict[str, str]:
     if min(height, width) < MS_SSIM_SIDE:
         reasons["ms_ssim"] = f"it wants images of {MS_SSIM_SIDE} pixels a side, and these have {width} x {height}."
     if not lpips_weights.exists():
-        reasons["lpips"] = f"torchvision's AlexNet weights are not in torch's cache (checkpoints/{lpips_weights.name})."
+        where = f"torchvision's AlexNet weights are not in torch's cache (checkpoints/{lpips_weights.name})"
+        reasons["lpips"] = f"{where}. Fetch them: dac check --fetch-lpips"
     if not can_flip():
         reasons["flip"] = f"{FLIP_MISSING}."
     return reasons

@@ -31,6 +31,13 @@ from dac_nerfstudio.signals import Interrupted, Request, stop_requests
 from dac_nerfstudio.stage import Stage
 
 
+def found_again(path: Optional[Path], typed_in: Path) -> Optional[Path]:
+    """A path that is there from here, or else was from the folder that it was typed in; as it is if neither."""
+    if path is None or path.exists() or not (typed_in / path).exists():
+        return path
+    return typed_in / path
+
+
 @dataclass
 class DaCTrainerConfig(TrainerConfig):
     """A baseline: one K-Planes model on all training views."""
@@ -49,6 +56,8 @@ class DaCTrainerConfig(TrainerConfig):
     """A digest of the training views' poses and photos; filled in when they are read."""
     photos_digest: tyro.conf.Suppress[str] = ""
     """A digest of what the training photos hold; filled in when they are read."""
+    typed_in: tyro.conf.Suppress[Optional[Path]] = None
+    """Absolute path of the folder in which the command was typed; filled in when the configuration is saved."""
 
     def __post_init__(self) -> None:
         self.carry_over()
@@ -61,6 +70,27 @@ class DaCTrainerConfig(TrainerConfig):
         # A stage that follows another must not replay its pixels and jitter.
         seed = key_of(self.machine.seed, zlib.crc32(str(self.method_name).encode()))
         self.pipeline.seed = self.pipeline.datamanager.seed = seed
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.typed_in is not None:
+            self.find_again(self.typed_in)
+
+    def find_again(self, typed_in: Path) -> None:
+        """Let relative paths name what they did when the configuration was saved, if they name nothing here.
+
+        nerfstudio's commands load config.yml from whatever folder they are typed in. A folder that was moved or copied
+        with data and results in it is found from within.
+
+        Args:
+            typed_in: what paths were relative to.
+        """
+        manager = self.pipeline.datamanager
+        if not self.get_base_dir().exists() and (typed_in / self.get_base_dir()).exists():
+            self.output_dir = typed_in / self.output_dir
+        self.data, manager.data = found_again(self.data, typed_in), found_again(manager.data, typed_in)
+        if manager.partition is not None:
+            manager.partition = self.get_base_dir() / PARTITION
 
     def set_experiment_name(self) -> None:
         data = self.pipeline.datamanager.data
@@ -109,11 +139,13 @@ class DaCTrainerConfig(TrainerConfig):
                 self.inputs.check_resumable(run_folder(resumed))
         except UserError as error:
             raise SystemExit(f"\n{error}") from None
+        self.typed_in = Path.cwd()
         partition.save(self.get_base_dir() / PARTITION)
 
     def save_resolved(self, partition: Partition) -> None:
         """Write config.yml as it is, and the partition beside it: evaluation and rendering then want nothing but the
         run's folder and the data."""
+        self.typed_in = Path.cwd()
         partition.save(self.get_base_dir() / PARTITION)
         super().save_config()
 

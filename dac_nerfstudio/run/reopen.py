@@ -18,7 +18,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig
 from dac_nerfstudio.conquer.experts import read_checkpoint, rebuild_config
 from dac_nerfstudio.conquer.pipeline import DaCPipeline
-from dac_nerfstudio.conquer.trainer import DaCTrainerConfig
+from dac_nerfstudio.conquer.trainer import DaCTrainerConfig, found_again
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
@@ -92,11 +92,16 @@ def photos_of(run_dir: Path) -> Path:
     Raises:
         StageError: that is not recorded, or they are gone.
     """
-    data = read_config(run_dir / CONFIG).get("data")
-    if data is None or not Path(str(data)).exists():
-        lost = f"{data}, where they were at training" if data else f"an unknown place ({run_dir / CONFIG} is gone)"
-        raise StageError(f"There are no photos at {lost}. Say where they are: --data FOLDER")
-    return Path(str(data))
+    recorded = read_config(run_dir / CONFIG)
+    if not recorded.get("data"):
+        lost = f"an unknown place ({run_dir / CONFIG} is gone)"
+    else:
+        data = Path(str(recorded["data"]))
+        found = found_again(data, Path(str(recorded.get("typed_in") or ".")))
+        if found is not None and found.exists():
+            return found
+        lost = f"{data}, where they were at training"
+    raise StageError(f"There are no photos at {lost}. Say where they are: --data FOLDER")
 
 
 def _parser(settings: Dict[str, Any], source: Path) -> DataParserConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,35 @@ def test_every_method_trains_step_by_step(configure: Configure, demo: Path, tmp_
     # Divided as `dac split` would have done it from the files.
     partition = Partition.load(tmp_path / "outputs" / demo.name / PARTITION)
     assert partition.views.names == read_views(demo).names and partition.settings["strategy"] == "azimuth"
+
+
+def test_results_are_found_from_other_folders_and_where_they_were_moved(
+    configure: Configure, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    home, elsewhere, moved = (tmp_path / name for name in ("home", "elsewhere", "moved"))
+    shutil.copytree(demo, home / "data" / "demo")
+    elsewhere.mkdir()
+    monkeypatch.chdir(home)
+    config = configure("baseline", output_dir=Path("outputs"), data=Path("data", "demo"))
+    config.pipeline.datamanager.data = config.data
+    run = trained(config).base_dir
+
+    def opened(path: Path) -> tuple[Path, Path, int]:
+        _, pipeline, checkpoint, _ = eval_setup(path / "config.yml")
+        manager = pipeline.datamanager
+        assert manager.partition is not None and manager.partition.num_groups == 2
+        return checkpoint.resolve(), manager.config.data.resolve(), len(manager.eval_names)
+
+    checkpoint, photos, views = opened(run)
+    assert (checkpoint.parents[1], photos) == (home / run, home / "data" / "demo")
+    monkeypatch.chdir(elsewhere)
+    assert opened(home / run) == (checkpoint, photos, views)
+    shutil.copytree(home, moved)
+    monkeypatch.chdir(moved)
+    # A copy is its own: what it was copied from may be there or gone.
+    assert opened(run) == (moved / checkpoint.relative_to(home), moved / "data" / "demo", views)
 
 
 @pytest.mark.parametrize("method", ["baseline", "distill"])
