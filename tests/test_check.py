@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from torchvision.models import AlexNet_Weights
 
 from dac_nerfstudio import check
 from dac_nerfstudio.errors import StageError
@@ -32,8 +32,8 @@ def test_lpips_weights_are_taken_from_a_file_or_an_address(monkeypatch: pytest.M
     assert check.fetch_lpips(brought) == place and place.read_bytes() == content
 
     place.unlink()
-    weights = type("Weights", (), {"url": brought.as_uri()})
-    monkeypatch.setattr(AlexNet_Weights, "IMAGENET1K_V1", weights, raising=False)
+    weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=brought.as_uri()))
+    monkeypatch.setattr("torchvision.models.AlexNet_Weights", weights)
     assert check.fetch_lpips() == place and place.read_bytes() == content
 
 

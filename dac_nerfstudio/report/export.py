@@ -8,9 +8,8 @@ from typing import Optional
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.files import atomic_write, read_config
 from dac_nerfstudio.layout import CONFIG, EVALUATION, PARTITION, RECORD, latest_checkpoint, report_folder
-from dac_nerfstudio.report.commands import read_config
 from dac_nerfstudio.report.runs import latest_run, read_scene
 from dac_nerfstudio.report.writing import write_report
 
@@ -46,9 +45,9 @@ def export(scene_dir: Path, file: Path, run: Optional[str] = None) -> None:
     with atomic_write(file) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as packed:
         packed.writestr(str(root / README), readme(student.stage.scene, place, Path(str(data))))
         packed.write(scene_dir / PARTITION, root / PARTITION)
-        for path in (RECORD, PARTITION, EVALUATION):
-            if (student.folder / path).exists():
-                packed.write(student.folder / path, place / path)
+        for name in (RECORD, PARTITION, EVALUATION):
+            if (student.folder / name).exists():
+                packed.write(student.folder / name, place / name)
         if config.exists():
             packed.writestr(str(place / CONFIG), relocated(config.read_text("utf8")))
         checkpoint = latest_checkpoint(student.folder)

@@ -20,6 +20,7 @@ from PIL import Image
 from dac_nerfstudio import methods
 from dac_nerfstudio.conquer.datamanager import DaCDataManager
 from dac_nerfstudio.conquer.ensemble import EnsembleModel
+from dac_nerfstudio.conquer.inputs import Inputs
 from dac_nerfstudio.conquer.trainer import DaCTrainer, DaCTrainerConfig, DistillTrainerConfig
 from dac_nerfstudio.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.partition import Partition, read_views
@@ -116,6 +117,28 @@ def test_every_method_trains_step_by_step(configure: Configure, demo: Path, tmp_
     # Divided as `dac split` would have done it from the files.
     partition = Partition.load(tmp_path / "outputs" / demo.name / PARTITION)
     assert partition.views.names == read_views(demo).names and partition.settings["strategy"] == "azimuth"
+
+
+def test_ns_train_resolves_once_and_says_what_is_wrong_before_it_shows_the_configuration(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    resolve, calls = Inputs.resolve, []
+    monkeypatch.setattr(Inputs, "resolve", lambda self: calls.append(self) or resolve(self))
+    config = configure("baseline")
+    # In the order in which ns-train calls them.
+    config.print_to_terminal()
+    config.save_config()
+    trained(config)
+    assert len(calls) == 1 and (config.get_base_dir() / "config.yml").exists()
+    shown = capfd.readouterr().out
+    assert "TrainerConfig(" in shown and "data_digest=''" not in shown
+
+    models = config.get_base_dir() / "nerfstudio_models"
+    with pytest.raises(SystemExit, match="no group was named. Add --group K, K from 1 to 2."):
+        configure("expert").print_to_terminal()
+    with pytest.raises(SystemExit, match="it holds dac-baseline. This run is dac-expert, group 1"):
+        configure("expert", group=1, load_dir=models).print_to_terminal()
+    assert "TrainerConfig(" not in capfd.readouterr().out
 
 
 def test_results_are_found_from_other_folders_and_where_they_were_moved(

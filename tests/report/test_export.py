@@ -10,7 +10,7 @@ import pytest
 from run_folders import Maker
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.report.commands import read_config
+from dac_nerfstudio.files import read_config
 from dac_nerfstudio.report.export import export
 from dac_nerfstudio.report.results import gather
 
