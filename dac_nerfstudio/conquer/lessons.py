@@ -24,8 +24,6 @@ from dac_nerfstudio.conquer.novel import NovelCameras
 
 MOST_LESSONS = 200
 """So many pictures at the most; the converged study's students (docs/convergence.md) had as many."""
-NEGLIGIBLE = 1e-3
-"""An expert of no more weight than this at a camera is not asked there."""
 
 Blend = Callable[[Float[Tensor, "cameras 3 4"]], Float[Tensor, "cameras experts"]]
 """Camera-to-world matrices -> the weights of the experts at each camera, of sum 1."""
@@ -80,32 +78,31 @@ def render_lessons(
     lessons = Lessons(lenses.camera_to_worlds, like, [], [])
     for number, weights in enumerate(track(blend(lenses.camera_to_worlds), "Rendering new views", transient=True)):
         rays = lenses.generate_rays(camera_indices=number, keep_shape=True)
-        premultiplied, clear = blended(experts, weights.tolist(), rays.flatten())
+        premultiplied, clear = mixed(experts, weights.tolist(), rays.flatten())
         shape = rays.origins.shape[:2]
         lessons.pixels.append(straight(premultiplied).cpu().view(*shape, 4))
         lessons.clear.append((clear > 0.5).cpu().view(shape))
     return lessons
 
 
-def blended(
+def mixed(
     experts: Sequence[ExpertModel], weights: Sequence[float], rays: RayBundle
 ) -> tuple[Float[Tensor, "rays 4"], Float[Tensor, "rays"]]:
     """Premultiplied RGBA of rays, and whether these stand clear in the experts' eyes, from 0 to 1.
 
     Args:
         experts: on the device where they answer.
-        weights: of each; negligible ones are left out and the others scaled to sum 1.
+        weights: of each, of sum 1; those of weight 0 are not asked.
         rays: a flat bundle on the CPU, without nears and fars.
     """
-    asked = [(expert, weight) for expert, weight in zip(experts, weights) if weight > NEGLIGIBLE]
-    total = sum(weight for _, weight in asked)
+    asked = [(expert, weight) for expert, weight in zip(experts, weights) if weight > 0]
     at_a_time = min(expert.rays_at_a_time() for expert, _ in asked)
     parts = []
     for start in range(0, len(rays), at_a_time):
         part = rays[start : start + at_a_time].to(asked[0][0].device)
-        parts.append(torch.stack([weight / total * seen(expert, part) for expert, weight in asked]).sum(dim=0))
-    mixed = torch.cat(parts)
-    return mixed[:, :4], mixed[:, 4]
+        parts.append(torch.stack([weight * seen(expert, part) for expert, weight in asked]).sum(dim=0))
+    whole = torch.cat(parts)
+    return whole[:, :4], whole[:, 4]
 
 
 def seen(expert: ExpertModel, rays: RayBundle) -> Float[Tensor, "rays 5"]:

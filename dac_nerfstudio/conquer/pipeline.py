@@ -26,7 +26,7 @@ from dac_nerfstudio.conquer.layers import LayersPanel
 from dac_nerfstudio.conquer.lessons import enough, render_lessons
 from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
 from dac_nerfstudio.conquer.panel import GroupsPanel
-from dac_nerfstudio.conquer.teachers import ExpertBank, of_experts
+from dac_nerfstudio.conquer.teachers import ExpertBank, of_experts, without_the_least
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
@@ -274,7 +274,7 @@ class FinetunePipeline(DistillPipeline):
         experts, groups = self.load_experts()
 
         def weights(camera_to_worlds: Tensor, sharpness: float) -> Tensor:
-            return of_experts(manager.blend(camera_to_worlds, sharpness), groups)
+            return without_the_least(of_experts(manager.blend(camera_to_worlds, sharpness), groups))
 
         sharpness = self.choose_sharpness(self.config.sharpness, experts, weights)
         cameras = manager.train_dataset.cameras
