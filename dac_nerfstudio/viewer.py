@@ -45,7 +45,8 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
     config.logging.local_writer.enable = False
     writer.setup_local_writer(config.logging, max_iter=config.max_num_iterations)
     viewer.init_scene(pipeline.datamanager.train_dataset, "completed", pipeline.datamanager.eval_dataset)
-    viewer.update_scene(step=Stage.load(folder).steps)
+    viewer.update_step(Stage.load(folder).steps)
+    viewer.pause_train.visible = False  # there is no training to pause
     console.print(f"{folder}: http://localhost:{port}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
     try:
         while True:

@@ -176,7 +176,7 @@ class LayeredModel:
 def layers_of(
     experts: Sequence[str], shares: Optional[Shares], sharpness: Callable[[], float], baseline: bool
 ) -> Dict[str, Layer]:
-    """The layers that can be made, by name; the last is what the viewer offers first to wipe to.
+    """The layers that can be made, by name.
 
     Args:
         experts: names of the experts.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +16,13 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.utils import parse_object
 from nerfstudio.viewer.viewer_elements import ViewerControl
+from PIL import Image
 from viser.transforms import SO3
 
-from dac_nerfstudio.conquer.panel import FADED, GroupsPanel, rgb
-from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.conquer.panel import FADED, GroupsPanel, as_markdown, rgb
+from dac_nerfstudio.errors import PartitionError, PhotoError
 from dac_nerfstudio.partition import blending_weights, divide, read_views
+from dac_nerfstudio.photos import read_photo
 
 
 class Recorder:
@@ -37,9 +42,9 @@ class Recorder:
         self.added["folder"] = label
         return nullcontext()
 
-    def add_markdown(self, content: str) -> Any:
+    def add_markdown(self, content: str, **_: Any) -> Any:
         handle = SimpleNamespace(content=content)
-        self.added["here" if content == "" else "legend"] = handle
+        self.added["here" if content == "" else "photo" if "photo" in content else "legend"] = handle
         return handle
 
     def add_dropdown(self, label: str, options: tuple[str, ...]) -> Any:
@@ -47,8 +52,9 @@ class Recorder:
         self.added["choice"] = handle
         return handle
 
-    def add_camera_frustum(self, name: str, **settings: Any) -> None:
+    def add_camera_frustum(self, name: str, **settings: Any) -> Any:
         self.frustums[name] = settings
+        return SimpleNamespace(on_click=lambda f: settings.update(click=f))
 
     def get_clients(self) -> dict[int, Any]:
         return self.connected
@@ -66,7 +72,11 @@ def manager(demo: Path) -> Any:
     return SimpleNamespace(
         partition=partition,
         homes=torch.from_numpy(np.asarray(partition.homes)).long(),
-        train_dataset=SimpleNamespace(cameras=Cameras(poses, 20.0, 20.0, 8.0, 8.0, 16, 16)),
+        train_names=list(views.names),
+        train_dataset=SimpleNamespace(
+            cameras=Cameras(poses, 20.0, 20.0, 8.0, 8.0, 16, 16),
+            get_numpy_image=lambda view: np.array(read_photo(demo / f"{views.names[view]}", (16, 16))),
+        ),
         route=lambda poses: torch.from_numpy(np.asarray(partition.route(poses.numpy().astype(float)))),
         blend=lambda poses, sharpness: torch.from_numpy(blending_weights(partition, poses.numpy(), sharpness)),
     )
@@ -78,7 +88,7 @@ def client_of(on_update: Any = None) -> Any:
 
 
 def viewer_of(server: Recorder, **parts: Any) -> Any:
-    return SimpleNamespace(viser_server=server, config=SimpleNamespace(camera_frustum_scale=0.1), **parts)
+    return SimpleNamespace(viser_server=server, **parts)
 
 
 def test_every_training_camera_stands_where_it_was_in_the_colour_of_its_group(manager: Any) -> None:
@@ -140,7 +150,10 @@ def test_a_chosen_group_is_flown_to(manager: Any) -> None:
         choice.update(None)
         near = (poses[:, :, 3] - torch.from_numpy(client.camera.position / 10)).norm(dim=1)
         pose = poses[int(near.argmin())].numpy()
-        assert 0 < float(near.min()) < 0.15 * 4.04, "a step ahead of a training view, which is not in the way"
+        frustum = server.frustums[f"/groups/{group}/{int(near.argmin())}"]
+        reach = frustum["scale"] / np.cbrt(np.tan(frustum["fov"] / 2) ** 2 * frustum["aspect"] / 3)
+        assert reach / 10 < float(near.min()), "nor is its frustum's pane"
+        assert 0 < float(near.min()) < 0.17 * 4.04, "a step ahead of a training view, which is not in the way"
         assert int(manager.route(torch.from_numpy(pose)[None])) == group
         ahead = client.camera.look_at - client.camera.position
         np.testing.assert_allclose(ahead / np.linalg.norm(ahead), -pose[:, 2], atol=1e-5)
@@ -148,6 +161,39 @@ def test_a_chosen_group_is_flown_to(manager: Any) -> None:
     choice.value = "all"
     choice.update(None)
     assert client.camera.position is before
+
+
+def test_a_click_on_a_camera_shows_its_photo(manager: Any) -> None:
+    server = Recorder()
+    GroupsPanel(manager, lambda: 4.0)._setup(viewer_of(server))
+    for name, frustum in server.frustums.items():
+        _, _, home, view = name.split("/")
+        frustum["click"](None)
+        image, _, said = server.added["photo"].content.partition("\n\n")
+        assert said == f"`{manager.train_names[int(view)]}`, of group {home}"
+        data = re.fullmatch(r"!\[photo\]\(data:image/jpeg;base64,(.*)\)", image)
+        assert data is not None
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data[1])))).astype(float)
+        photo = manager.train_dataset.get_numpy_image(int(view)).astype(float)
+        alpha = photo[..., 3:] / 255
+        assert np.abs(shown - (alpha * photo[..., :3] + 255 * (1 - alpha))).mean() < 12, (
+            "on white, but for JPEG's losses"
+        )
+
+
+def test_a_large_photo_is_made_smaller_and_keeps_its_shape() -> None:
+    data = as_markdown(np.zeros((600, 1200, 3), np.uint8)).partition("base64,")[2][:-1]
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (400, 200)
+
+
+def test_a_photo_that_is_gone_is_told_of(manager: Any) -> None:
+    def gone(view: int) -> None:
+        raise PhotoError("r_0.png is gone.")
+
+    server, manager.train_dataset.get_numpy_image = Recorder(), gone
+    GroupsPanel(manager, lambda: 4.0)._setup(viewer_of(server))
+    next(iter(server.frustums.values()))["click"](None)
+    assert server.added["photo"].content.startswith("`r_0.png is gone.`")
 
 
 def test_without_a_partition_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,8 @@ def results(tmp_path: Path) -> Callable[..., Path]:
         partition, path = split(read_views(data), scene_dir, read_test_views(data), groups=2)
         parser = BlenderDataParserConfig(data=data, alpha_color=None)
         digest = digest_of(parser.setup().get_dataparser_outputs(split="train"))
-        places = [("dac-baseline", None), ("dac-finetune", None), ("dac-expert", 1), ("dac-expert", 2)]
+        places = [("dac-baseline", None), ("dac-expert", 1), ("dac-expert", 2), ("dac-finetune", None)]
+        experts: dict[str, str] = {}
         for seed, (method, group) in enumerate(place for place in places if place[0] not in without):
             model, folder = tiny_model(seed), run_dir(scene_dir, method, RUN, group)
             settings: dict[str, Any] = {
@@ -101,6 +102,10 @@ def results(tmp_path: Path) -> Callable[..., Path]:
                 "data": {"_target": "Blender", "data": digest, "scale_factor": 1.0, "alpha_color": None},
             }
             stage = Stage(method, "demo", settings, 7, 10, partition.fingerprint, group, steps=10, seconds=1.0)
+            if group is not None:
+                experts[f"expert-{group}"] = stage.fingerprint
+            elif method == "dac-finetune":
+                stage.inputs = {**experts}
             (folder / "nerfstudio_models").mkdir(parents=True)
             weights = {f"_model.{name}": value for name, value in model.state_dict().items()}
             torch.save({"step": 9, "pipeline": weights}, folder / "nerfstudio_models" / "step-000000009.ckpt")
