@@ -23,7 +23,7 @@ from dac_nerfstudio.conquer.experts import read_checkpoint, read_weights
 from dac_nerfstudio.conquer.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
 from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
-from dac_nerfstudio.errors import DivergenceError, UserError
+from dac_nerfstudio.errors import DivergenceError, StageError, UserError
 from dac_nerfstudio.files import move_in
 from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
 from dac_nerfstudio.partition import Partition
