@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import torch
-from nerfstudio.utils.eval_utils import eval_setup
 from torchvision.utils import make_grid, save_image
+
+from dac_nerfstudio.device import default_device
+from dac_nerfstudio.layout import run_dirs
+from dac_nerfstudio.run.reopen import photos_of, recorded_config, reopen
 
 HERE = Path(__file__).parent
 METHODS = ("dac-baseline", "dac-finetune")
@@ -24,8 +27,8 @@ def main(scene_dir: Path) -> None:
             shutil.copy(scene_dir / "pictures" / name, HERE / name)
     columns = []
     for method in METHODS:
-        config = next((scene_dir / method).glob("*/config.yml"))
-        _, pipeline, _, _ = eval_setup(config, test_mode="test")
+        run_dir = run_dirs(scene_dir, method)[0]
+        pipeline = reopen(recorded_config(run_dir, photos_of(run_dir), default_device()), run_dir)
         dataset = pipeline.datamanager.eval_dataset
         truths, predictions = [], []
         # One view from each quarter of the orbit.

@@ -6,7 +6,6 @@ import ctypes
 import json
 import socket
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import wait_for_page
 from commands import GROUPS, TEST_VIEWS, Shell
 from PIL import Image
 
@@ -236,7 +236,7 @@ def test_viewer_serves(student: Shell) -> None:
         "ns-viewer", *STUDENT, "--viewer.websocket-host", "127.0.0.1", "--viewer.websocket-port", str(port)
     )
     try:
-        page = _wait_for_page(f"http://127.0.0.1:{port}/", lambda: process.poll() is None)
+        page = wait_for_page(f"http://127.0.0.1:{port}/", lambda: process.poll() is None)
         assert "<html" in page.lower()
         time.sleep(2)  # views and controls are set up after the server
         assert process.poll() is None
@@ -244,16 +244,3 @@ def test_viewer_serves(student: Shell) -> None:
         process.terminate()
         output, _ = process.communicate(timeout=30)
     assert "Traceback" not in output, output[-4000:]
-
-
-def _wait_for_page(address: str, alive: Callable[[], bool], seconds: float = 240) -> str:
-    # A proxy that the machine may have is of no use for 127.0.0.1.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + seconds
-    while alive() and time.monotonic() < end:
-        try:
-            with opener.open(address, timeout=5) as page:
-                return str(page.read().decode(errors="replace"))
-        except OSError:
-            time.sleep(0.3)
-    return ""
