@@ -25,7 +25,7 @@ from dac_nerfstudio.conquer.keys import key_of
 from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
 from dac_nerfstudio.errors import DivergenceError, StageError, UserError
 from dac_nerfstudio.files import move_in
-from dac_nerfstudio.layout import PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
+from dac_nerfstudio.layout import CHECKPOINTS, PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.signals import Interrupted, Request, stop_requests
 from dac_nerfstudio.stage import Stage
@@ -276,9 +276,12 @@ class DaCTrainer(Trainer):
         source = run_folder(named)
         earlier = self.config.inputs.check_resumable(source)
         if folder is not None:
-            self.config.load_dir = source / self.config.relative_model_dir
-        if file is None and self.config.load_step is None:
-            read_checkpoint(latest_checkpoint(source))
+            step = self.config.load_step
+            file = latest_checkpoint(source) if step is None else source / CHECKPOINTS / f"step-{step:09d}.ckpt"
+        assert file is not None
+        # Before nerfstudio sees it, which unpickles whatever there is with torch 2.4 and 2.5: this very file is loaded.
+        read_checkpoint(file)
+        self.config.load_dir, self.config.load_checkpoint = None, file
         super()._load_checkpoint()
         self.stage.seconds, self.stage.peak_memory = earlier.seconds, earlier.peak_memory
 
