@@ -7,8 +7,11 @@ Each of these is tried by itself, so that one that fails is replaced by plain Py
 from __future__ import annotations
 
 import subprocess
+import sys
 import sysconfig
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,7 +54,20 @@ Example = Callable[[Case, Backend], List[Tensor]]
 """Results, gradients among them, of small tensors as in the case; in float32 throughout for the reference."""
 
 
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Nothing traces this thread. nerfstudio's viewer breaks a rendering off by an exception from a trace function: it
+    says nothing of a kernel, and compiling under a trace takes many times as long."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
+
+
 @lru_cache(maxsize=None)
+@_untraced()
 def failure(case: Case, example: Example) -> Optional[Exception]:
     """What goes wrong, or None. The first call of a process compiles the kernels or loads them from their cache."""
     try:

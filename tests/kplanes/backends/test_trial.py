@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +60,26 @@ def test_a_c_compiler_that_fails_lacks_pythons_headers_or_is_named(
         if headers
         else "install Python's headers, which Triton calls its kernels by: apt-get install python3-dev"
     )
+
+
+def test_a_viewer_that_breaks_a_rendering_off_makes_no_backend_fail(untried: None) -> None:
+    """It raises from a trace function, at whatever line of the thread comes next."""
+
+    def example(case: Case, backend: Backend) -> list[Tensor]:
+        return [torch.ones(1)]
+
+    def broken_off(frame: Any, event: str, _: object) -> Any:
+        if event == "line" and frame.f_code is example.__code__:
+            raise InterruptedError
+        return broken_off
+
+    before = sys.gettrace()
+    sys.settrace(broken_off)
+    try:
+        assert works(replace(CASE, device="cpu"), example)
+        assert sys.gettrace() is broken_off
+    finally:
+        sys.settrace(before)
 
 
 def test_one_warning_is_given_for_each_kind_of_failure(untried: None) -> None:
