@@ -9,11 +9,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 MS_SSIM_SIDE = 176
 """Fewest pixels of a side for which torchmetrics computes MS-SSIM: 11 on the coarsest of its five scales."""
@@ -31,6 +26,13 @@ def image_scores(prediction: Float[Tensor, "1 3 H W"], truth: Float[Tensor, "1 3
     FLIP (Andersson et al. 2020) is the mean difference that a viewer sees who flips between the two, in [0, 1], at the
     67 pixels per degree that are its default; lower is better.
     """
+    # Takes longer to import than all of this package, and every ns-* command imports this module.
+    from torchmetrics.functional.image import (
+        multiscale_structural_similarity_index_measure,
+        peak_signal_noise_ratio,
+        structural_similarity_index_measure,
+    )
+
     ssim = structural_similarity_index_measure(prediction, truth, data_range=1.0)
     assert isinstance(ssim, Tensor)
     scores = {

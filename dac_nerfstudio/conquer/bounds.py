@@ -9,7 +9,6 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import maximum_filter
 
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.partition import Views
@@ -79,6 +78,8 @@ class Mask:
 
 
 def _read_mask(path: Path, camera_to_world: np.ndarray, intrinsics: np.ndarray) -> Optional[Mask]:
+    from scipy.ndimage import maximum_filter
+
     photo = read_photo(path)
     if photo.mode != "RGBA":
         return None

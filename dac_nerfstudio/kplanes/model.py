@@ -19,7 +19,6 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 from torch.nn import Parameter
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dac_nerfstudio.image_scores import image_scores
 from dac_nerfstudio.kplanes.decoders import Implementation, resolve_implementation
@@ -244,6 +243,9 @@ class KPlanesModel(Model):
 
     def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
         truth = self.true_colour(outputs, batch)
+        # Takes longer to import than all of this package, and every ns-* command imports this module.
+        from torchmetrics.functional.image import peak_signal_noise_ratio
+
         return {"psnr": peak_signal_noise_ratio(outputs["rgb"].detach(), truth, data_range=1.0)}
 
     def get_loss_dict(
