@@ -18,14 +18,6 @@ from commands import TEST_VIEWS, Shell, Trainings, make_real_scene
 from dac_nerfstudio.scenes import make_demo_scene
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share the session's runs stay in one process; those on a cluster have runs of their own."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("slurm" if item.path.name == "test_slurm.py" else "cli"))
-
-
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Runs commands in a folder that holds the scene ``demo``."""
