@@ -6,10 +6,13 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/dac demo
 
-# The tests of the commands share their runs and take two thirds of the time: all others run beside them.
+# The tests of the commands share their runs and take half of the time. All others run beside them, with those that stop
+# runs of their own.
+OWN_RUNS := tests/cli/test_stopping.py
 test: .venv/installed
-	@$(BIN)/python -m pytest tests/cli > .venv/commands.log 2>&1 & commands=$$!; trap "kill $$commands 2>/dev/null" EXIT; \
-	$(BIN)/python -m pytest --ignore tests/cli; others=$$?; \
+	@$(BIN)/python -m pytest tests/cli --ignore $(OWN_RUNS) > .venv/commands.log 2>&1 & commands=$$!; \
+	trap "kill $$commands 2>/dev/null" EXIT; \
+	$(BIN)/python -m pytest $(filter-out tests/cli/ tests/faults/,$(wildcard tests/*/ tests/test_*.py)) $(OWN_RUNS); others=$$?; \
 	wait $$commands; status=$$?; cat .venv/commands.log; exit $$((others || status))
 
 # Fuzzers and faults, which take minutes: FUZZ_SECONDS=600 make test-faults
