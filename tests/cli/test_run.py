@@ -637,16 +637,19 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     return plan, job
 
 
+class Scored(Exception):
+    """A run is opened to be scored."""
+
+
+def load(*arguments: Any, **settings: Any) -> None:
+    """Stands in for what opens runs."""
+    raise Scored
+
+
 def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
     scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dac_nerfstudio.run import evaluate
-
-    class Scored(Exception):
-        pass
-
-    def load(*arguments: Any, **settings: Any) -> None:
-        raise Scored
 
     plan, job = scored
     weights = tmp_path / "weights.pth"
@@ -663,12 +666,6 @@ def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
 def test_broken_scores_are_made_again(scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     from dac_nerfstudio.run import evaluate
-
-    class Scored(Exception):
-        pass
-
-    def load(*arguments: Any, **settings: Any) -> None:
-        raise Scored
 
     monkeypatch.setattr(evaluate, "reopen", load)
     plan, job = scored
@@ -1031,12 +1028,6 @@ def test_photos_that_were_replaced_by_others_of_the_same_name_and_size_are_notic
     scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dac_nerfstudio.run import evaluate
-
-    class Scored(Exception):
-        pass
-
-    def load(*arguments: Any, **settings: Any) -> None:
-        raise Scored
 
     monkeypatch.setattr(evaluate, "reopen", load)
     plan, job = scored
