@@ -61,10 +61,16 @@ def read_json(path: Path) -> Any:
 def checksum(path: Path) -> str:
     """A file's CRC-32, which tells it from what is left of it after an accident."""
     total = 0
+    for chunk in chunks(path):
+        total = zlib.crc32(chunk, total)
+    return f"{total:08x}"
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """What a file holds, a mebibyte at a time."""
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
-            total = zlib.crc32(chunk, total)
-    return f"{total:08x}"
+            yield chunk
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,10 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Iterable, List
 
-from dac_nerfstudio.files import read_json, write_json
-
-CHUNK = 1 << 20
-"""Bytes that are read at once."""
+from dac_nerfstudio.files import chunks, read_json, write_json
 
 
 def contents_digest(paths: Iterable[Path], kept: Path) -> str:
@@ -41,7 +38,6 @@ def contents_digest(paths: Iterable[Path], kept: Path) -> str:
 
 def _digest_of(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    for chunk in chunks(path):
+        digest.update(chunk)
     return digest.hexdigest()

@@ -296,22 +296,23 @@ class Photos:
         pixels: list[UInt8[Tensor, "n channels"]] = []
         visible: list[Optional[Int[Tensor, "n"]]] = []
         self.sizes: list[int] = []
+
+        def add(colours: Tensor, shown: Optional[Tensor]) -> None:
+            numbers = None if shown is None else shown.flatten().nonzero()[:, 0]
+            visible.append(None if numbers is None else numbers.int())
+            pixels.append(colours.flatten(0, 1) if numbers is None else colours.flatten(0, 1)[numbers])
+            self.sizes.append(len(pixels[-1]))
+
         for view in track(range(len(dataset)), "Reading photos", transient=True):
             if not wanted[view]:
                 self.sizes.append(0)
                 continue
             data = dataset.get_data(view, image_type="uint8")
-            colours = data["image"].flatten(0, 1)
-            visible.append(data["mask"].flatten().nonzero()[:, 0].int() if "mask" in data else None)
-            pixels.append(colours if visible[-1] is None else colours[visible[-1].long()])
-            self.sizes.append(len(pixels[-1]))
+            add(data["image"], data.get("mask"))
         if lessons is not None:
             self.widths = torch.cat((self.widths, self.widths[lessons.like]))
             for picture, clear in zip(lessons.pixels, lessons.clear):
-                kept = clear.flatten().nonzero()[:, 0]
-                visible.append(kept.int())
-                pixels.append(picture.flatten(0, 1)[kept])
-                self.sizes.append(len(kept))
+                add(picture, clear)
         if len({chunk.shape[1] for chunk in pixels}) > 1:
             pixels = [_with_alpha(chunk) for chunk in pixels]
         self.pixels = torch.cat(pixels)

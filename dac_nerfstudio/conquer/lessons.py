@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.model_components.scene_colliders import NearFarCollider
 from rich.progress import track
 from torch import Tensor
 
@@ -107,8 +106,8 @@ def mixed(
 
 def seen(expert: ExpertModel, rays: RayBundle) -> Float[Tensor, "rays 5"]:
     """Premultiplied RGBA of rays as one expert sees them, and whether they stand clear, 0 or 1."""
-    near_and_far = NearFarCollider(expert.config.near_plane, expert.config.far_plane, reset_near_plane=False)
-    answer = expert.answer(near_and_far(rays), torch.zeros(3, device=rays.origins.device))
+    assert expert.collider is not None
+    answer = expert.answer(expert.collider(rays), torch.zeros(3, device=rays.origins.device))
     opacity = 1 - (1 - answer.alphas.float()).prod(dim=-1, keepdim=True)
     return torch.cat((answer.rgb.float(), opacity, stands_clear(answer)[:, None].float()), dim=-1)
 

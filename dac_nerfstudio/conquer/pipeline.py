@@ -200,8 +200,18 @@ class DistillPipeline(DaCPipeline):
     config: DistillPipelineConfig
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
-        """Besides the callbacks loads the teachers: nerfstudio's trainer asks for callbacks once, when the student has
-        its weights. Evaluation, rendering and viewer never ask, and do without the experts' files.
+        """Besides the callbacks calls the experts in: nerfstudio's trainer asks for callbacks once, when the student
+        has its weights. Evaluation, rendering and viewer never ask, and do without the experts' files.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
+        self.call_experts(attributes)
+        callbacks = super().get_training_callbacks(attributes)
+        return [*callbacks, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers)]
+
+    def call_experts(self, attributes: TrainingCallbackAttributes) -> None:
+        """Load the experts to teach in every step.
 
         Raises:
             StageError: an expert has no checkpoint that fits it.
@@ -210,8 +220,6 @@ class DistillPipeline(DaCPipeline):
         self._student().teachers = ExpertBank(
             [[e for e, of in zip(experts, groups) if of == group] for group in sorted(set(groups))]
         )
-        callbacks = super().get_training_callbacks(attributes)
-        return [*callbacks, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers)]
 
     def load_experts(self) -> Tuple[List[ExpertModel], List[int]]:
         """The experts, on the student's device, and the group of each.
@@ -252,17 +260,10 @@ class FinetunePipeline(DistillPipeline):
 
     config: FinetunePipelineConfig
 
-    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
-        """Besides the callbacks has the experts render their lessons, see `DistillPipeline.get_training_callbacks`.
-
-        Raises:
-            StageError: an expert has no checkpoint that fits it.
-        """
+    def call_experts(self, attributes: TrainingCallbackAttributes) -> None:
         if self.config.novel_share > 0:
-            trainer = attributes.trainer
-            assert trainer is not None
-            self.take_lessons(trainer.config.max_num_iterations)
-        return DaCPipeline.get_training_callbacks(self, attributes)
+            assert attributes.trainer is not None
+            self.take_lessons(attributes.trainer.config.max_num_iterations)
 
     def take_lessons(self, steps: int) -> None:
         """Load the experts, let them render pictures of new views for so many steps, and let go of them.
