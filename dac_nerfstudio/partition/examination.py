@@ -84,8 +84,9 @@ def examine(data: Path, thorough: bool = False) -> Findings:
 
 def _examine_frames(recorded: Recorded, found: Findings, thorough: bool) -> None:
     """Look at all frames of a file."""
-    there = [number for number, photo in enumerate(recorded.photos) if os.path.exists(photo)]
-    found.missing += [photo for number, photo in enumerate(recorded.photos) if number not in set(there)]
+    exists = [os.path.exists(photo) for photo in recorded.photos]
+    there = [number for number, known in enumerate(exists) if known]
+    found.missing += [photo for photo, known in zip(recorded.photos, exists) if not known]
     found.problems += recorded.problems
     twice = [name for name, count in Counter(recorded.names).items() if count > 1]
     if twice:
