@@ -105,9 +105,13 @@ class Case:
 
     about: str
     data: str
-    """Folder below --data-root, in Blender's format."""
+    """Folder below --data-root, in Blender's format or a COLMAP model beside its photos."""
     downscale: int
     photos: int
+    model: dict[str, Any] = field(default_factory=dict)
+    """Fields of the model's config that differ from the study's."""
+    novel: Literal["orbit", "between"] = "orbit"
+    """Where novel poses are: on the sphere of the cameras, looking at its centre, or between neighbouring cameras."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class Arm:
     choose_by: int = 1
     """So many of the seeds, from the first, by whose mean it is chosen."""
     more: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """`recipe` and `choose` of single cases, beside or instead of the above."""
+    """`recipe`, `choose` and `choose_by` of single cases, beside or instead of the above."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ class Bench:
         study = self.study
         return {
             "case": asdict(study.cases[model.case]) | {"about": model.case},
-            "model": study.model | model.recipe.size,
+            "model": self.size(model),
             "start": "PyTorch",
             "rays": study.rays,
             "rate": study.rate,
@@ -232,6 +236,10 @@ class Bench:
             "teacher_groups": model.teacher_groups,
             "sharpness": str(model.sharpness),
         }
+
+    def size(self, model: Model) -> dict[str, Any]:
+        """Fields of the model's config."""
+        return self.study.model | self.study.cases[model.case].model | model.recipe.size
 
     def name(self, model: Model) -> str:
         text = json.dumps(self.content(model), sort_keys=True)
@@ -260,13 +268,13 @@ class Bench:
             if len(values) == 1:
                 recipe = replace(recipe, **{setting: values[0]})
                 continue
-            found = {}
+            seeds = self.study.seeds[: more.get("choose_by", arm.choose_by)]
+            found = []
             for value in values:
                 candidate = replace(recipe, **{setting: value})
-                seeds = self.study.seeds[: arm.choose_by]
-                found[value] = round(fmean(self.measure(case, candidate, seed)["val"] for seed in seeds), 3)
-                tried.append({setting: value, "val": found[value]})
-            recipe = replace(recipe, **{setting: max(found, key=lambda value: found[value])})
+                found.append(round(fmean(self.measure(case, candidate, seed)["val"] for seed in seeds), 3))
+                tried.append({setting: value, "val": found[-1]})
+            recipe = replace(recipe, **{setting: values[found.index(max(found))]})
         return recipe, tried
 
     def outcome(self, case: str, arm: str, seed: int) -> dict[str, Any]:
@@ -331,8 +339,8 @@ class Bench:
 
         assert self.data_root is not None
         scene = self.study.cases[case]
-        views = {"train": scene.photos, "val": None, "test": TEST_VIEWS}[split]
-        return read_photos(self.data_root / scene.data, split, scene.downscale, views)
+        most = TEST_VIEWS if split == "test" else None
+        return read_photos(self.data_root / scene.data, split, scene.downscale, scene.photos, most)
 
     def train(self, model: Model, path: Path) -> None:
         import torch
@@ -369,7 +377,7 @@ class Bench:
             turn = Rotation.from_rotvec([0, 0, np.pi / 2 * halving(model.member)])
         elif model.recipe.turned == "any":
             turn = Rotation.random(random_state=model.member)
-        made = small_model(self.study.model | model.recipe.size, model.recipe.tv, model.seed)
+        made = small_model(self.size(model), model.recipe.tv, model.seed)
         return Member(made, torch.tensor(turn.as_matrix(), dtype=torch.float32))
 
     def pictures(self, model: Model, split: str) -> Any:
@@ -416,10 +424,11 @@ class Bench:
     def lessons(self, model: Model) -> tuple[Any, Any, float]:
         """What the teachers, blended, show at novel poses, their disagreement there, and the seconds that took."""
         import torch
-        from lean import Photos, on_white, orbit
+        from lean import Photos, between_neighbours, on_white, orbit
 
         known = self.photos(model.case, "train").cameras
-        cameras = orbit(known, model.recipe.poses, model.seed)
+        place = {"orbit": orbit, "between": between_neighbours}[self.study.cases[model.case].novel]
+        cameras = place(known, model.recipe.poses, model.seed)
         views, seconds = [], 0.0
         for teacher in model.teachers:
             path = self.folder / f"{self.name(teacher)}-novel-{model.recipe.poses}-{model.seed}.pt"
@@ -505,7 +514,11 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
                 arms[arm] = {"about": entry.about, "recipe": asdict(recipe), "tried": tried, "seeds": seeds}
         if BASELINE in arms:
             cases[case] = {"about": about.about, "scene": case.rpartition("-")[0], "photos": about.photos, "arms": arms}
-    return {"cases": cases, "headline": [line for case in cases.values() if (line := headline(case))]}
+    return {"cases": cases, "headline": headlines(cases)}
+
+
+def headlines(cases: dict[str, Any]) -> list[dict[str, Any]]:
+    return [line for case in cases.values() if (line := headline(case))]
 
 
 def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
@@ -741,7 +754,7 @@ def run(
         settings: The study.
         data_root: Where the scenes' data lie.
         output_dir: Where models go.
-        json: Where figures go.
+        json: Where figures go. Those of cases of which --output-dir has nothing stay.
     """
     study = Study.load(settings)
     bench = Bench(study, output_dir, data_root, time.time() + 60 * minutes)
@@ -752,7 +765,15 @@ def run(
             print("The time is over. The same command goes on from here.")
             break
         print(f"== {case} {arm} {seed}: val {found['val']}, test {found['test']}", flush=True)
-        save(json, gather(study, output_dir))
+        save(json, with_earlier(gather(study, output_dir), json))
+
+
+def with_earlier(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Figures, and those that a file has of other cases."""
+    if not path.exists():
+        return found
+    cases = {**read_results(path, PROGRAM)["cases"], **found["cases"]}
+    return {"cases": cases, "headline": headlines(cases)}
 
 
 def main() -> None:

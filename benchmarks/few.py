@@ -15,24 +15,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from nerfstudio.data.utils.colmap_parsing_utils import read_cameras_binary, read_images_binary
 from PIL import Image
+from small import camera_to_world, is_real, read_real, spaced
 
-from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 
 DAC = (sys.executable, "-c", "from dac_nerfstudio.cli import main; main()")
-EVERY = 8
-"""Of real photos, one in so many is for testing, as in mip-NeRF 360's evaluation."""
-VALIDATION = 12
-"""So many of the others are for validation."""
 TEST = 40
 """At the most, evenly spread."""
 SMALL = {
@@ -79,11 +73,6 @@ class Options:
     """Where figures go."""
 
 
-def spaced(items: Sequence[Any], count: int) -> list[Any]:
-    """So many of them, evenly spread."""
-    return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
-
-
 def small_blender(source: Path, target: Path, photos: int, size: int) -> None:
     """A copy of a scene in Blender's format, averaged over squares of pixels, colours by their opacity."""
     for split, most in (("train", photos), ("val", 10**6), ("test", TEST)):
@@ -104,31 +93,18 @@ def small_blender(source: Path, target: Path, photos: int, size: int) -> None:
 
 def small_real(source: Path, target: Path, photos: int, size: int) -> None:
     """A copy of a scene with a COLMAP model of one pinhole camera, as nerfstudio's format wants it."""
-    model = source / "colmap/sparse/0"
-    (camera,) = read_cameras_binary(model / "cameras.bin").values()
-    if camera.model != "PINHOLE":
-        raise StageError(f"{model} has a camera of the model {camera.model}; expected one PINHOLE camera.")
-    images = sorted(read_images_binary(model / "images.bin").values(), key=lambda image: image.name)
+    camera, images = read_real(source, photos)
     height = round(size * camera.height / camera.width)
-    test = images[::EVERY]
-    others = [image for number, image in enumerate(images) if number % EVERY]
-    val = spaced(others, VALIDATION)
-    train = spaced([image for image in others if image not in val], photos)
     (target / "images").mkdir(parents=True, exist_ok=True)
     frames = []
-    for image in (*train, *val, *test):
-        world_to_camera = np.eye(4)
-        world_to_camera[:3, :3], world_to_camera[:3, 3] = image.qvec2rotmat(), image.tvec
-        camera_to_world = np.linalg.inv(world_to_camera)
-        camera_to_world[:3, 1:3] *= -1  # COLMAP's cameras look along +z, nerfstudio's along -z
+    for image in (image for chosen in images.values() for image in chosen):
         with Image.open(source / "images" / image.name) as photo:
             photo.convert("RGB").resize((size, height), Image.Resampling.BOX).save(target / named(image))
-        frames.append({"file_path": named(image), "transform_matrix": camera_to_world.tolist()})
+        frames.append({"file_path": named(image), "transform_matrix": camera_to_world(image).tolist()})
     across, down = size / camera.width, height / camera.height
     fx, fy, cx, cy = camera.params
     intrinsics = {"w": size, "h": height, "fl_x": fx * across, "fl_y": fy * down, "cx": cx * across, "cy": cy * down}
-    lists = {f"{split}_filenames": [named(image) for image in chosen]
-             for split, chosen in (("train", train), ("val", val), ("test", test))}  # fmt: skip
+    lists = {f"{split}_filenames": [named(image) for image in chosen] for split, chosen in images.items()}
     write_json(target / "transforms.json", {"camera_model": "OPENCV", **intrinsics, "frames": frames, **lists})
 
 
@@ -161,7 +137,7 @@ def smoothness(weight: float) -> dict[str, float]:
 
 
 def main(options: Options) -> None:
-    real = not (options.data / "transforms_train.json").exists()
+    real = is_real(options.data)
     scene = f"{options.data.name}-{options.photos}-{options.size}"
     data = options.output_dir / "data" / scene
     if not data.exists():

@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from nerfstudio.cameras.camera_utils import auto_orient_and_center_poses
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 from PIL import Image
+from small import camera_to_world, is_real, read_real, spaced
 from torch import Tensor
 
+from dac_nerfstudio.conquer.novel import NovelCameras
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
 
 WARM_UP = 50
@@ -61,18 +64,27 @@ class Photos:
     """Premultiplied RGBA in [0, 1]."""
 
 
-def read_photos(data: Path, split: str, downscale: int, views: Optional[int] = None) -> Photos:
-    """Photos of a scene in Blender's format, averaged over squares of pixels.
+def read_photos(data: Path, split: str, downscale: int, train: int, most: Optional[int] = None) -> Photos:
+    """Photos of a scene in Blender's format or of a COLMAP model, made smaller.
 
     Args:
         split: `train`, `val` or `test`.
-        downscale: side of the squares; the images' sides must be multiples of it.
-        views: so many, evenly spread over the file's; by default all.
+        downscale: side of the squares of pixels that are averaged.
+        train: so many are for training, evenly spread.
+        most: so many of any other split, evenly spread; by default all.
     """
+    wanted = train if split == "train" else most
+    return (
+        read_real_photos(data, split, downscale, train)
+        if is_real(data)
+        else read_blender(data, split, downscale, wanted)
+    )
+
+
+def read_blender(data: Path, split: str, downscale: int, views: Optional[int]) -> Photos:
+    """The images' sides must be multiples of the scale."""
     meta = json.loads((data / f"transforms_{split}.json").read_text("utf8"))
-    frames = meta["frames"]
-    if views is not None:
-        frames = [frames[index] for index in np.linspace(0, len(frames) - 1, views).round().astype(int)]
+    frames = meta["frames"] if views is None else spaced(meta["frames"], views)
     pixels = []
     for frame in frames:
         with Image.open(data / f"{frame['file_path']}.png") as image:
@@ -83,6 +95,25 @@ def read_photos(data: Path, split: str, downscale: int, views: Optional[int] = N
     poses = torch.tensor([frame["transform_matrix"] for frame in frames])[:, :3]
     focal = 0.5 * width / math.tan(0.5 * meta["camera_angle_x"])
     return Photos(Cameras(poses, focal, height, width), torch.tensor(np.stack(pixels)).flatten(1, 2))
+
+
+def read_real_photos(data: Path, split: str, downscale: int, photos: int) -> Photos:
+    """Turned upright, centred and scaled as nerfstudio's data parser does it, by the cameras of all splits."""
+    camera, images = read_real(data, photos)
+    poses = torch.tensor(
+        np.stack([camera_to_world(image) for chosen in images.values() for image in chosen]), dtype=torch.float32
+    )
+    poses, _ = auto_orient_and_center_poses(poses, method="up", center_method="poses")
+    poses[:, :, 3] /= poses[:, :, 3].abs().max()
+    of_split = dict(zip(images, poses.split([len(chosen) for chosen in images.values()])))
+    width, height = round(camera.width / downscale), round(camera.height / downscale)
+    pixels = []
+    for image in images[split]:
+        with Image.open(data / "images" / image.name) as photo:
+            small = photo.convert("RGBA").resize((width, height), Image.Resampling.BOX)
+        pixels.append(np.asarray(small, dtype=np.float32) / 255)
+    cameras = Cameras(of_split[split], camera.params[0] * width / camera.width, height, width)
+    return Photos(cameras, torch.tensor(np.stack(pixels)).flatten(1, 2))
 
 
 def orbit(cameras: Cameras, count: int, seed: int) -> Cameras:
@@ -98,6 +129,12 @@ def orbit(cameras: Cameras, count: int, seed: int) -> Cameras:
     right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(count)], axis=1)
     poses = np.stack([right, np.cross(back, right), back, back * radii.mean()], axis=2)
     return Cameras(torch.tensor(poses, dtype=torch.float32), cameras.focal, cameras.height, cameras.width)
+
+
+def between_neighbours(cameras: Cameras, count: int, seed: int) -> Cameras:
+    """Random cameras between neighbouring ones."""
+    poses = NovelCameras(cameras.poses.double().numpy()).draw(count, np.random.default_rng(seed)).camera_to_worlds
+    return replace(cameras, poses=torch.tensor(poses, dtype=torch.float32))
 
 
 @dataclass

@@ -166,6 +166,32 @@ def test_choices_are_made_on_validation_views(study: Any, tmp_path: Path, monkey
     assert tried == [{"steps": 1, "val": 30.0}, {"steps": 2, "val": 20.0}]
 
 
+def test_a_case_may_choose_otherwise_and_among_fields_of_the_model(
+    study: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    asked = []
+
+    def measure(bench: Any, case: str, recipe: Any, seed: int) -> dict[str, float]:
+        asked.append((recipe.size, seed))
+        return {"val": float(recipe.size.get("near_plane", 1.0))}
+
+    monkeypatch.setattr(converged.Bench, "measure", measure)
+    more = {"choose": {"steps": [1], "size": [{}, {"near_plane": 2.0}]}, "choose_by": 2}
+    study.arms["baseline"] = replace(study.arms["baseline"], more={"castle-4": more})
+    recipe, _ = converged.Bench(study, tmp_path).chosen("castle-4", "baseline")
+    assert recipe.size == {"near_plane": 2.0}
+    assert asked == [({}, 1), ({}, 2), ({"near_plane": 2.0}, 1), ({"near_plane": 2.0}, 2)]
+
+
+def test_cases_of_other_folders_keep_their_figures(tmp_path: Path) -> None:
+    path, one = tmp_path / "results.json", invented()
+    assert converged.with_earlier(one, path) == one
+    other = {"cases": {"castle-8": one["cases"]["castle-4"]}, "headline": one["headline"]}
+    converged.save(path, other)
+    both = converged.with_earlier(one, path)
+    assert list(both["cases"]) == ["castle-8", "castle-4"] and len(both["headline"]) == 2
+
+
 def invented() -> dict[str, Any]:
     """A student ahead of its baseline by 1 and by 2 dB on test views, and another that only test views favour."""
 

@@ -1,0 +1,58 @@
+"""Small copies of scenes, on which a model converges within minutes of one core: which photos are for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nerfstudio.data.utils.colmap_parsing_utils import read_cameras_binary, read_images_binary
+
+from dac_nerfstudio.errors import StageError
+
+EVERY = 8
+"""Of real photos, one in so many is for testing, as in mip-NeRF 360's evaluation."""
+VALIDATION = 12
+"""So many of the others are for validation."""
+
+
+def spaced(items: Sequence[Any], count: int) -> list[Any]:
+    """So many of them, evenly spread."""
+    return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
+def is_real(data: Path) -> bool:
+    """Whether a scene is a COLMAP model beside its photos; otherwise it is in Blender's format."""
+    return not (data / "transforms_train.json").exists()
+
+
+def read_real(data: Path, photos: int) -> tuple[Any, dict[str, list[Any]]]:
+    """COLMAP's camera and images of `train`, `val` and `test`.
+
+    Args:
+        photos: so many are for training.
+
+    Raises:
+        StageError: there is not just one camera, a pinhole.
+    """
+    model = data / "colmap/sparse/0"
+    cameras = list(read_cameras_binary(model / "cameras.bin").values())
+    if [camera.model for camera in cameras] != ["PINHOLE"]:
+        found = ", ".join(camera.model for camera in cameras)
+        raise StageError(f"{model} has the cameras {found}; expected one PINHOLE camera.")
+    images = sorted(read_images_binary(model / "images.bin").values(), key=lambda image: image.name)
+    test = images[::EVERY]
+    others = [image for number, image in enumerate(images) if number % EVERY]
+    val = spaced(others, VALIDATION)
+    train = spaced([image for image in others if image not in val], photos)
+    return cameras[0], {"train": train, "val": val, "test": test}
+
+
+def camera_to_world(image: Any) -> np.ndarray:
+    """Pose [4, 4] of one of COLMAP's images, in nerfstudio's convention."""
+    world_to_camera = np.eye(4)
+    world_to_camera[:3, :3], world_to_camera[:3, 3] = image.qvec2rotmat(), image.tvec
+    pose = np.linalg.inv(world_to_camera)
+    pose[:3, 1:3] *= -1  # COLMAP's cameras look along +z, nerfstudio's along -z
+    return pose
