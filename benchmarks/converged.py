@@ -52,7 +52,7 @@ BASELINE = "baseline"
 DEVICES = (1, 2, 4)
 FIGURES = (
     "val", "test", "train", "seconds", "lesson_seconds",
-    "each", "best_val", "best_test", "sharpness", "by_sharpness", "pearson", "error_share",
+    "each", "best_val", "best_test", "sharpness", "by_sharpness", "pearson", "error_share", "largest_step",
 )  # fmt: skip
 """What results keep of an arm and seed."""
 INTRODUCTION = """Made by `python benchmarks/converged.py page` from convergence.json and benchmarks/converged.toml: do
@@ -65,6 +65,8 @@ over seeds; a gain is the student's over the baseline's, paired by seed, with it
 the experts*: the one that validation views prefer, which is what as many trainings give without blending."""
 TEST_VIEWS = 40
 """So many of the scene's, at even distances."""
+PATH = 180
+"""Frames of a camera path once around the scene, which crosses the borders of all groups."""
 WORST = 0.05
 """Share of pixels, of those where members disagree most, whose part in the squared error is reported."""
 
@@ -129,7 +131,8 @@ class Arm:
     choose_by: int = 1
     """So many of the seeds, from the first, by whose mean it is chosen."""
     more: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """`recipe`, `choose` and `choose_by` of single cases, beside or instead of the above."""
+    """`recipe`, `choose` and `choose_by` of single cases, beside or instead of the above. What a case chooses comes
+    first."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,8 @@ class Bench:
         recipe = replace(self.recipe(case, arm.like), **given) if arm.like else Recipe(**given)
         recipe = replace(recipe, novel=tuple(recipe.novel))
         tried: list[dict[str, Any]] = []
-        for setting, values in {**arm.choose, **more.get("choose", {})}.items():
+        ours = more.get("choose", {})
+        for setting, values in {**ours, **{name: arm.choose[name] for name in arm.choose if name not in ours}}.items():
             values = [tuple(value) if isinstance(value, list) else value for value in values]
             if len(values) == 1:
                 recipe = replace(recipe, **{setting: values[0]})
@@ -380,6 +384,12 @@ class Bench:
         made = small_model(self.size(model), model.recipe.tv, model.seed)
         return Member(made, torch.tensor(turn.as_matrix(), dtype=torch.float32))
 
+    def trained(self, model: Model) -> Any:
+        """A finished model."""
+        member = self.member(model)
+        member.model.load_state_dict(self.state(model)["model"])
+        return member
+
     def pictures(self, model: Model, split: str) -> Any:
         """What a trained model renders of a split."""
         return self.state(model)["pictures"][split].float()
@@ -419,7 +429,25 @@ class Bench:
             "by_sharpness": scores,
             "pearson": round(torch.corrcoef(torch.stack([disagreement, squared.sqrt()]))[0, 1].item(), 3),
             "error_share": round((squared[worst].sum() / squared.sum()).item(), 3),
+            **({"largest_step": self.largest_step(case, models, partition)} if partition else {}),
         }
+
+    def largest_step(self, case: str, models: Sequence[Model], partition: Partition) -> dict[str, float]:
+        """By sharpness, how far the largest step between neighbouring frames of a path around the scene exceeds the
+        median one: 1 would be a path without borders, whose frames differ by the camera's motion alone. Steps are means
+        of absolute differences."""
+        import torch
+        from lean import on_white, ring
+
+        path = ring(self.photos(case, "train").cameras, PATH)
+        frames = torch.stack([on_white(self.trained(model).pictures(path)) for model in models])
+        found = {}
+        for sharpness in self.study.sharpness:
+            weights = blend_weights(path, models, partition, sharpness)[:, :, None, None]
+            seen = (weights * frames).sum(dim=0)
+            steps = (seen - seen.roll(1, dims=0)).abs().mean(dim=(1, 2))
+            found[str(sharpness)] = round((steps.max() / steps.median()).item(), 2)
+        return found
 
     def lessons(self, model: Model) -> tuple[Any, Any, float]:
         """What the teachers, blended, show at novel poses, their disagreement there, and the seconds that took."""
@@ -433,9 +461,7 @@ class Bench:
         for teacher in model.teachers:
             path = self.folder / f"{self.name(teacher)}-novel-{model.recipe.poses}-{model.seed}.pt"
             if not path.exists():
-                member = self.member(teacher)
-                member.model.load_state_dict(self.state(teacher)["model"])
-                began = time.process_time()
+                member, began = self.trained(teacher), time.process_time()
                 pictures = member.pictures(cameras).half()
                 with atomic_write(path) as temporary:
                     torch.save({"pictures": pictures, "seconds": time.process_time() - began}, temporary)
@@ -627,9 +653,11 @@ def case_sections(case: dict[str, Any]) -> Iterator[str]:
         yield (
             "Members together, first seed: each alone (test views); the best one, all averaged, routed, blended "
             "(validation views); Pearson's correlation of their disagreement with the absolute error, and the share of "
-            f"the squared error in the {WORST:.0%} of the pixels where they disagree most (test views):"
+            f"the squared error in the {WORST:.0%} of the pixels where they disagree most (test views); on a path "
+            "around the scene, the largest step from one frame to the next over the median one, routed and blended:"
         )
-        yield table(Grid(["", "each", "best", "averaged", "routed", "blended", "sharpness", "Pearson", "error"],
+        yield table(Grid(
+            ["", "each", "best", "averaged", "routed", "blended", "sharpness", "Pearson", "error", "largest step"],
             [blend_row(name, next(iter(arm["seeds"].values()))) for name, arm in several.items()]))  # fmt: skip
     yield from device_section(arms)
 
@@ -647,6 +675,7 @@ def attempts(arm: dict[str, Any]) -> list[str]:
 
 def blend_row(name: str, figures: dict[str, Any]) -> list[str]:
     by = figures["by_sharpness"]["val"]
+    steps = figures.get("largest_step")
     each = figures["each"]
     return [
         name,
@@ -658,6 +687,7 @@ def blend_row(name: str, figures: dict[str, Any]) -> list[str]:
         figures["sharpness"],
         f"{figures['pearson']:.2f}",
         f"{figures['error_share']:.0%}",
+        f"{steps['inf']:.1f}, {steps[figures['sharpness']]:.1f}" if steps else "–",
     ]
 
 

@@ -119,16 +119,30 @@ def read_real_photos(data: Path, split: str, downscale: int, photos: int) -> Pho
 def orbit(cameras: Cameras, count: int, seed: int) -> Cameras:
     """Random cameras on the sphere of others, within their range of elevations, that look at its centre, the origin."""
     random = np.random.default_rng(seed)
+    sines = sines_of_elevation(cameras)
+    sine = random.uniform(sines.min(), sines.max(), count)
+    return on_sphere(cameras, random.uniform(0, 2 * np.pi, count), sine)
+
+
+def ring(cameras: Cameras, count: int) -> Cameras:
+    """A camera path once around the origin, at the mean of others' elevations."""
+    sine = np.full(count, sines_of_elevation(cameras).mean())
+    return on_sphere(cameras, np.linspace(0, 2 * np.pi, count, endpoint=False), sine)
+
+
+def sines_of_elevation(cameras: Cameras) -> np.ndarray:
     centres = cameras.poses[:, :, 3].numpy()
-    radii = np.linalg.norm(centres, axis=1)
-    heights = centres[:, 2] / radii
-    sine = random.uniform(heights.min(), heights.max(), count)
-    azimuth = random.uniform(0, 2 * np.pi, count)
+    return centres[:, 2] / np.linalg.norm(centres, axis=1)
+
+
+def on_sphere(cameras: Cameras, azimuth: np.ndarray, sine: np.ndarray) -> Cameras:
+    """Cameras like others, as far from the origin as they are on average, and looking at it."""
+    radius = np.linalg.norm(cameras.poses[:, :, 3].numpy(), axis=1).mean()
     cosine = np.sqrt(1 - sine**2)
     back = np.stack([cosine * np.cos(azimuth), cosine * np.sin(azimuth), sine], axis=1)
-    right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(count)], axis=1)
-    poses = np.stack([right, np.cross(back, right), back, back * radii.mean()], axis=2)
-    return Cameras(torch.tensor(poses, dtype=torch.float32), cameras.focal, cameras.height, cameras.width)
+    right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(len(azimuth))], axis=1)
+    poses = np.stack([right, np.cross(back, right), back, back * radius], axis=2)
+    return replace(cameras, poses=torch.tensor(poses, dtype=torch.float32))
 
 
 def between_neighbours(cameras: Cameras, count: int, seed: int) -> Cameras:

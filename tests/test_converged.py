@@ -96,6 +96,13 @@ def test_orbit_looks_at_the_origin_from_the_cameras_own_heights(cameras: Any) ->
     assert (centres[:, 2] / radius.mean()).max() <= heights.max() + 1e-5
 
 
+def test_a_ring_goes_once_around_at_one_height(cameras: Any) -> None:
+    centres = lean.ring(cameras, 8).poses[:, :, 3]
+    torch.testing.assert_close(centres.norm(dim=1), cameras.poses[:, :, 3].norm(dim=1).mean().expand(8))
+    torch.testing.assert_close(centres[:, 2], centres[:1, 2].expand(8))
+    torch.testing.assert_close((centres - centres.roll(1, 0)).norm(dim=1), (centres[0] - centres[1]).norm().expand(8))
+
+
 def test_turned_planes_see_what_straight_ones_see_from_turned_cameras(study: Any, cameras: Any) -> None:
     model = lean.small_model(study.model, 0.0, seed=3)
     turn = torch.tensor(Rotation.random(random_state=1).as_matrix(), dtype=torch.float32)
@@ -158,6 +165,14 @@ def test_finished_models_are_kept_and_shared(study: Any, tmp_path: Path) -> None
     json.dumps(results, allow_nan=False)
 
 
+def test_routed_experts_jump_where_averaged_ones_do_not(study: Any, tmp_path: Path) -> None:
+    make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
+    bench = converged.Bench(study, tmp_path / "out", tmp_path)
+    steps = bench.outcome("castle-4", "experts", 1)["largest_step"]
+    assert set(steps) == {"0.0", "2.0", "inf"}
+    assert steps["inf"] > steps["2.0"] > 0
+
+
 def test_choices_are_made_on_validation_views(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = {1: {"val": 30.0, "test": 10.0}, 2: {"val": 20.0, "test": 40.0}}
     monkeypatch.setattr(converged.Bench, "measure", lambda self, case, recipe, seed: scores[recipe.steps])
@@ -202,6 +217,7 @@ def invented() -> dict[str, Any]:
                 "val": val, "test": test, "seconds": [8.0] * members, "each": [test], "sharpness": "inf",
                 "best_val": val - 2, "best_test": test - 2,
                 "by_sharpness": {"val": {"0.0": val - 1, "inf": val}}, "pearson": 0.5, "error_share": 0.25,
+                "largest_step": {"0.0": 1.5, "inf": 4.25},
                 "lesson_seconds": 4.0,
             }
             for seed, (val, test) in enumerate(scores, 1)
@@ -237,7 +253,7 @@ def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
     lines = converged.page(invented(), study).splitlines()
     assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
     assert "| student | 10 | 0.01 | 2 | 22.00 ± 0.00 | +2.00 ± 0.00 | 0:08 |" in lines
-    assert "| experts | 24.00 to 24.00 | 21.00 | 22.00 | 23.00 | 23.00 | inf | 0.50 | 25% |" in lines
+    assert "| experts | 24.00 to 24.00 | 21.00 | 22.00 | 23.00 | 23.00 | inf | 0.50 | 25% | 4.2, 4.2 |" in lines
     results, page = tmp_path / "results.json", tmp_path / "results.md"
     converged.save(results, invented())
     converged.write_page(results, page, tmp_path / "converged.toml")
