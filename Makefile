@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults lint types release-check
+.PHONY: demo test test-faults lint types docs release-check
 demo: .venv/installed
 	$(BIN)/dac demo
 
@@ -26,6 +26,10 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
+# The site, in site/: a broken link or a page that is in no menu is an error.
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
+
 # What is published stands alone: built, looked over, installed where the sources are not, and run there.
 release-check:
 	rm -rf dist .release
@@ -39,5 +43,5 @@ release-check:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Literal, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, List, Literal, Optional, Sequence, Tuple, Union
 
 import tyro
 from rich.console import Console
@@ -393,25 +393,24 @@ def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"),
     run((data,), preset="demo", output_dir=output_dir, scene="demo", seed=seed, devices="cpu")
 
 
+COMMANDS: Dict[str, Callable[..., None]] = {
+    "split": split,
+    "run": run,
+    "report": report,
+    "render": render,
+    "view": view,
+    "export": export,
+    "demo": demo,
+    "check": check,
+}
+
+
 def main() -> None:
     """Entry of the command ``dac``."""
     # torch and nerfstudio warn each other at import of what no user of this command can change.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            {
-                "split": split,
-                "run": run,
-                "report": report,
-                "render": render,
-                "view": view,
-                "export": export,
-                "demo": demo,
-                "check": check,
-            },
-            prog="dac",
-            description=__doc__,
-        )
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
     except UserError as error:
         Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)

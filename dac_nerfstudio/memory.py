@@ -1,4 +1,4 @@
-"""What training takes of a GPU's memory, by arithmetic: what `dac check` says and README's table has.
+"""What training takes of a GPU's memory, by arithmetic: what `dac check` says and the table in docs/install.md has.
 
 Compared with what training allocates on the CPU (tests/conquer/test_memory.py), where the estimate of a step is never
 less and at most two and a half times as much.

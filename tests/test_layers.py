@@ -7,6 +7,8 @@ import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parent.parent / "dac_nerfstudio"
 LAYERS = (
     ("cli",),
@@ -78,8 +80,8 @@ def test_no_module_comes_back_to_itself() -> None:
     list(TopologicalSorter(graph).static_order())  # raises CycleError, with the circle in its message
 
 
-def test_readme_names_every_room_and_its_walk_goes_by_files_that_are_there() -> None:
-    text = (PACKAGE.parent / "README.md").read_text("utf8").partition("## How the code is laid out")[2]
+def test_the_page_on_the_code_names_every_room_and_its_walk_goes_by_files_that_are_there() -> None:
+    text = (PACKAGE.parent / "docs" / "code.md").read_text("utf8")
     table, _, walk = text.partition("A photo's way through the code")
     named = {re.sub(r"^dac_nerfstudio/|/$|\.py$", "", name) for name in re.findall(r"`([\w/.]+)`", table)}
     assert {name.partition(".")[0] for name in modules()} - {""} <= named
@@ -90,6 +92,13 @@ def test_readme_names_every_room_and_its_walk_goes_by_files_that_are_there() -> 
             # A bare name lies beside the file that the step begins with, or at the top.
             folder = (PACKAGE / name).parent if "/" in name else folder
             assert (PACKAGE / name).exists() or (folder / name).exists(), name
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_to_the_repositorys_files_lead_somewhere(name: str) -> None:
+    """`make docs` sees to the links between the site's pages."""
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (PACKAGE.parent / name).read_text("utf8"))
+    assert links and not [link for link in links if not (PACKAGE.parent / link).exists()]
 
 
 def test_an_import_within_a_function_counts(tmp_path: Path) -> None:
