@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +55,11 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def source(program: str) -> str:
+    """A program of a page as its content policy names it: by what it is."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -64,6 +71,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     # A number that is not finite is no JSON: it must not reach a page.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    environment.filters["source"] = source
     # Quotes in the font's name belong to the style sheet.
     environment.globals.update(
         colour=colour, counted=counted, group_named=group_named, INK=INK, FAINT=FAINT, GREY=GREY, FONT=Markup(FONT)

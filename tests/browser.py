@@ -11,6 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ LABELLED = "[...document.querySelectorAll('label')].filter(l => l.innerText == '
 """The inputs of a label, in JavaScript."""
 PLACE = "(e => {{ e.scrollIntoView(); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + 9]; }})({})"
 """Where an element is, once it is scrolled to, in JavaScript."""
+KEYS = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowDown": 40}
+"""What systems call the keys that are pressed."""
 
 
 def wait_for_page(address: str, alive: Callable[[], bool], seconds: float = 240) -> str:
@@ -44,7 +47,7 @@ def wait_for_page(address: str, alive: Callable[[], bool], seconds: float = 240)
 
 
 class Browser:
-    """A browser with one page of 1280 x 800 pixels; closed at the end of a ``with`` block.
+    """A browser with one page, at first of 1280 x 800 pixels; closed at the end of a ``with`` block.
 
     Args:
         address: of the page.
@@ -64,16 +67,17 @@ class Browser:
         port = self.when(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
         pages = json.loads(DIRECT.open(f"http://127.0.0.1:{port}/json/list").read())
         (page,) = [one for one in pages if one["type"] == "page"]
-        self.socket = connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None)
+        self.closing = ExitStack()
+        self.socket = self.closing.enter_context(connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None))
         self.number = 0
-        self.send("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
-        self.send("Page.navigate", url=address)
+        self.resize(1280, 800)
+        self.open(address)
 
     def __enter__(self) -> Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self.closing.close()
         self.process.terminate()
         self.process.wait(30)
         self.log.close()
@@ -109,8 +113,39 @@ class Browser:
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
             time.sleep(0.1)
 
+    def drag(self, *places: tuple[float, float]) -> None:
+        """Press the mouse at the first place, move it by the others and let go of it at the last."""
+        kinds = ("mousePressed", *["mouseMoved"] * (len(places) - 1), "mouseReleased")
+        for kind, (x, y) in zip(kinds, (*places, places[-1]), strict=True):
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def touch(self, *places: tuple[float, float]) -> None:
+        """Put a finger on the first place, move it by the others and take it off at the last."""
+        for number, (x, y) in enumerate(places):
+            points = [{"x": x, "y": y}]
+            self.send("Input.dispatchTouchEvent", type="touchMove" if number else "touchStart", touchPoints=points)
+        self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def wheel(self, x: float, y: float, down: float) -> None:
+        """Turn the mouse's wheel at a place, by so many pixels."""
+        self.send("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=down)
+
+    def press(self, key: str) -> None:
+        """Press and release a key by its name in JavaScript."""
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind, typed in (("keyDown", text), ("keyUp", {})):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key], **typed)
+
+    def resize(self, width: int, height: int, mobile: bool = False) -> None:
+        """Give the page a size, in pixels; a mobile one has the browser of a phone."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+
+    def open(self, address: str) -> None:
+        """Go to a page."""
+        self.send("Page.navigate", url=address)
+
     def screenshot(self) -> np.ndarray:
-        """The page as one sees it: bytes [800, 1280, 3]."""
+        """The page as one sees it: bytes [height, width, 3]."""
         data = self.send("Page.captureScreenshot", format="png")["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 

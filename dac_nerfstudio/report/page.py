@@ -1,7 +1,7 @@
 """The report of a scene as one HTML page, which holds all that it shows and fetches nothing.
 
 Here is what the page shows; `templates/report.html` says where and how. Whatever comes from data and run folders is
-text to it, never markup. It runs no program.
+text to it, never markup. Its programs, `templates/wipe.js` and `enlarge.js`, read nothing but what it shows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from dac_nerfstudio.partition import verdict
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
 from dac_nerfstudio.report.methods import TITLES
-from dac_nerfstudio.report.pictures import Comparison, coloured, compare, extremes, partition_picture, png, small
+from dac_nerfstudio.report.pictures import (
+    Comparison,
+    coloured,
+    compare,
+    extremes,
+    partition_picture,
+    png,
+    small,
+    spread,
+    whole,
+)
 from dac_nerfstudio.report.planes import PLANES, read_planes, scale_of, shrunk
 from dac_nerfstudio.report.runs import Run, SceneRuns
 from dac_nerfstudio.report.tables import (
@@ -34,6 +44,8 @@ from dac_nerfstudio.units import signed
 
 ERRORS, LENGTHS = "magma", "viridis"
 """matplotlib's colour schemes for error maps and for lengths of features."""
+WIPE = 800
+"""Pixels along the longer side of pictures to wipe between, at most."""
 DARKEST_ERROR = 0.02
 """Error maps that have no larger error are not made any brighter."""
 
@@ -104,7 +116,28 @@ def _crops(results: Dict[str, Any], scene: SceneRuns) -> Optional[Dict[str, Any]
         compared = [compare(view, baseline, student) for view in views]
         lost += compared.count(None)
         parts.append((caption, nothing, views, [_comparison(one) for one in compared if one is not None]))
-    return {"parts": parts, "missing": _why_missing(baseline, student) if lost else ""}
+    return {
+        "parts": parts,
+        "wipe": _wipe([compare(view, baseline, student) for view in spread(results["gain"]["views"])]),
+        "missing": _why_missing(baseline, student) if lost else "",
+    }
+
+
+def _wipe(compared: List[Optional[Comparison]]) -> Optional[Dict[str, Any]]:
+    """Views and what to see of them; None where no pictures were kept."""
+    ones = [one for one in compared if one is not None]
+    shown = [("photo", "photo"), ("baseline", "baseline"), ("student", "student")]
+    return (
+        {
+            "shown": shown,
+            "views": [(number, f"{one.name} · {signed(one.gain)} dB") for number, one in enumerate(ones)],
+            "pictures": [
+                (number, name, whole(getattr(one, name), WIPE)) for number, one in enumerate(ones) for name, _ in shown
+            ],
+        }
+        if ones
+        else None
+    )
 
 
 def _why_missing(baseline: Run, student: Run) -> str:

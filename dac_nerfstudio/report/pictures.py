@@ -14,6 +14,8 @@ from dac_nerfstudio.report.runs import Run
 
 VIEWS = 3
 """So many of the largest gains, and as many of the largest losses."""
+WIPED = 8
+"""Views to wipe between baseline and student on, at most."""
 SMALLEST_CROP, LARGEST_CROP = 48, 224
 """Sides of the squares, in pixels; in between two fifths of the shorter side."""
 
@@ -45,6 +47,12 @@ def extremes(views: List[Dict[str, Any]]) -> Tuple[List[Dict[str, Any]], List[Di
     gains = [view for view in views if view["gain"] > 0][:VIEWS]
     losses = [view for view in reversed(views) if view["gain"] < 0][:VIEWS]
     return gains, losses
+
+
+def spread(views: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Views evenly from the first to the last, those included."""
+    numbers = np.unique(np.linspace(0, len(views) - 1, min(WIPED, len(views))).round().astype(int))
+    return [views[number] for number in numbers]
 
 
 def compare(view: Dict[str, Any], baseline: Run, student: Run) -> Optional[Comparison]:
@@ -102,19 +110,32 @@ def png(image: np.ndarray) -> str:
     return _address(image, "PNG", "png", optimize=True)
 
 
+def whole(image: np.ndarray, side: int) -> str:
+    """An image as a WebP of at most ``side`` pixels a side."""
+    return _address(np.asarray(_fitted(image, side)[0]), "WEBP", "webp", quality=88, method=4)
+
+
 def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
     """An image as a JPEG of at most ``side`` pixels a side, with a square drawn into it."""
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
-    picture = Image.fromarray(image)
-    factor = min(1.0, side / max(picture.size))
-    if factor < 1:
-        picture = picture.resize((round(picture.width * factor), round(picture.height * factor)))
+    picture, factor = _fitted(image, side)
     top, left, length = (round(value * factor) for value in box)
     draw = ImageDraw.Draw(picture)
     for inset, ink in ((0, "white"), (1, "#D55E00")):
         draw.rectangle((left + inset, top + inset, left + length - 1 - inset, top + length - 1 - inset), outline=ink)
     return _address(np.asarray(picture), "JPEG", "jpeg", quality=85)
+
+
+def _fitted(image: np.ndarray, side: int) -> Tuple[Any, float]:
+    """An image no larger than ``side`` pixels a side, and by what its sides were multiplied."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    factor = min(1.0, side / max(picture.size))
+    if factor < 1:
+        picture = picture.resize((round(picture.width * factor), round(picture.height * factor)))
+    return picture, factor
 
 
 def partition_picture(path: Path) -> Optional[str]:

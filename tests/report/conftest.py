@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from run_folders import Maker
 
 
@@ -59,6 +60,19 @@ def save_planes() -> Callable[[Path, int], np.ndarray]:
         return np.sqrt((scales[1].numpy() ** 2).sum(axis=-1))
 
     return write
+
+
+@pytest.fixture
+def whole(maker: Callable, log_curves: Callable, save_planes: Callable) -> Maker:
+    """A scene that has everything that a report can show."""
+    made = maker().everything()
+    for seed, method in enumerate(("dac-baseline", "dac-finetune")):
+        made.keep_pairs(made.run_dir(method), lambda number, photo, seed=seed: photo // (2 + (seed + number) % 2))
+        save_planes(made.run_dir(method), seed)
+    for method in ("dac-baseline", "dac-distill", "dac-finetune"):
+        log_curves(made.run_dir(method), [(0, 0.0, 10.0), (40, 8.0, 12.0)])
+    Image.new("RGB", (40, 20), "red").save(made.folder / "partition.png")
+    return made
 
 
 @pytest.fixture
