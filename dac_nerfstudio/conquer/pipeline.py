@@ -26,6 +26,7 @@ from dac_nerfstudio.conquer.layers import LayersPanel
 from dac_nerfstudio.conquer.lessons import enough, render_lessons
 from dac_nerfstudio.conquer.models import ExpertModel, StudentModel, StudentModelConfig
 from dac_nerfstudio.conquer.panel import GroupsPanel
+from dac_nerfstudio.conquer.progress import ProgressPanel
 from dac_nerfstudio.conquer.teachers import ExpertBank, of_experts, without_the_least
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
@@ -64,6 +65,7 @@ class DaCPipeline(VanillaPipeline):
         # Public: nerfstudio's viewer finds them by looking through the pipeline's attributes.
         self.groups_panel = GroupsPanel(self.datamanager, self.blended_at)
         self.layers_panel = LayersPanel(self.datamanager, self.blended_at)
+        self.progress_panel = ProgressPanel(self.datamanager)
 
     def blended_at(self) -> float:
         """How sharply this model tells experts apart, or would by default."""
@@ -77,7 +79,14 @@ class DaCPipeline(VanillaPipeline):
 
     def get_train_loss_dict(self, step: int) -> Any:
         torch.manual_seed(key_of(self.config.seed, self.datamanager.rank, step))
-        return super().get_train_loss_dict(step)
+        assert isinstance(self.model, KPlanesModel)
+        # What nerfstudio's pipeline does, which keeps the batch to itself.
+        rays, batch = self.datamanager.next_train(step)
+        outputs = self._model(rays)
+        metrics = self.model.get_metrics_dict(outputs, batch)
+        losses = self.model.get_loss_dict(outputs, batch, metrics)
+        self.progress_panel.look(self.model, outputs, batch, losses)
+        return outputs, losses, metrics
 
     def load_pipeline(self, loaded_state: Dict[str, Any], step: int) -> None:
         # nerfstudio would load what fits and leave the rest random, without a word.

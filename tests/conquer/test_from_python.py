@@ -232,3 +232,21 @@ def test_every_method_for_real_scenes_trains_on_data_in_memory(in_memory: Config
     assert_stages_follow_one_another(in_memory, "_360")
     partition = Partition.load(tmp_path / "outputs" / "memory" / PARTITION)
     assert partition.num_groups == 2 and partition.views.names == tuple(f"memory/r_{view}.png" for view in range(8))
+
+
+def test_the_viewer_of_a_training_shows_its_figures(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure("baseline", vis="viewer")
+    config.viewer.websocket_host = "127.0.0.1"
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    server, panel = trainer.viewer_state.viser_server, trainer.pipeline.progress_panel
+    try:
+        trainer.train_iteration(0)
+        assert panel.said.content == "", "nobody has opened the page"
+        monkeypatch.setattr(server, "get_clients", lambda: {0: "somebody"})
+        _, losses, metrics = trainer.train_iteration(1)
+        assert f"PSNR of training rays: {metrics['psnr'].item():.2f} dB" in panel.said.content
+        assert all(f"group {group}: " in panel.said.content for group in (1, 2))
+        assert f"\nrgb: {losses['rgb_loss'].item():.2e}" in panel.said.content
+    finally:
+        server.stop()
