@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from colmap_files import Camera, Photo, write_text
+from forks import run_in_fork
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from dac_nerfstudio.cli import main
 from dac_nerfstudio.partition import read_views
 
 STEPS = 90
@@ -86,15 +91,23 @@ class Shell:
         )
 
     def __call__(self, script: str, *arguments: str, succeed: bool = True) -> Finished:
-        """Run a command to its end; one that has to succeed shows its output if it does not."""
-        with self.start(script, *arguments) as process:
-            try:
-                output, _ = process.communicate(timeout=300)
-            except BaseException:
-                process.kill()
-                raise
-        assert not succeed or process.returncode == 0, f"{script} {' '.join(arguments)}:\n{output[-4000:]}"
-        return Finished(process.returncode, output)
+        """Run a command to its end, in a fork; one that has to succeed shows its output if it does not."""
+        code, output = run_in_fork(script, arguments, self.folder, self.environment, timeout=300)
+        assert not succeed or code == 0, f"{script} {' '.join(arguments)}:\n{output[-4000:]}"
+        return Finished(code, output)
+
+    def dac(self, *arguments: str) -> Finished:
+        """Run ``dac`` in this very process, whose server forks what `dac run` starts."""
+        before, output = Path.cwd(), io.StringIO()
+        os.chdir(self.folder)
+        try:
+            with patch.object(sys, "argv", ["dac", *arguments]), redirect_stdout(output), redirect_stderr(output):
+                main()
+        except SystemExit as ended:
+            return Finished(int(ended.code or 0), output.getvalue())
+        finally:
+            os.chdir(before)
+        return Finished(0, output.getvalue())
 
 
 @dataclass(frozen=True)

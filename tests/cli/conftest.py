@@ -1,7 +1,6 @@
 """The real commands, each run once a session and two at a time.
 
-A command of nerfstudio's takes ten seconds to import, so tests share runs: what is asked for first starts everything
-that all tests of its kind look at, in the background.
+Tests share runs: what is asked for first starts everything that all tests of its kind look at, in the background.
 """
 
 from __future__ import annotations
@@ -19,12 +18,17 @@ from dac_nerfstudio.scenes import make_demo_scene
 
 
 @pytest.fixture(scope="session")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """Runs commands in a folder that holds the scene ``demo``."""
     folder = tmp_path_factory.mktemp("cli")
     make_demo_scene(folder / "demo", size=32, train=16, val=2, test=TEST_VIEWS)
     make_real_scene(folder / "demo", folder / "real")
-    return Shell(folder)
+    shell = Shell(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        # What is forked from this process's server sees what commands see.
+        for name in ("PATH", "PYTHONWARNINGS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "COLUMNS"):
+            patch.setenv(name, shell.environment[name])
+        yield shell
 
 
 @pytest.fixture(scope="session")

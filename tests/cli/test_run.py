@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
@@ -340,10 +340,8 @@ def test_large_photos_are_refused_before_anything_long(shell: Shell, tmp_path: P
 
 def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shell.folder)
-    printed = shell(
-        "dac", "run", "--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run",
-        "--verbose",
-    ).output  # fmt: skip
+    arguments = ("--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run")
+    printed = shell.dac("run", *arguments, "--verbose").output
     fates, commands = {}, {}
     for line in printed.splitlines():
         if line.startswith("    ns-train "):
@@ -366,7 +364,7 @@ def test_dry_run_prints_what_departs_from_the_methods_own_settings(
 ) -> None:
     monkeypatch.chdir(shell.folder)
     arguments = ("--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run")
-    printed = shell("dac", "run", *arguments).output
+    printed = shell.dac("run", *arguments).output
     blocks = {"all": ""}
     for line in printed.splitlines():
         if line.startswith("    "):
@@ -770,16 +768,7 @@ def carry_out(plan: Plan, devices: tuple[str, ...] = ("cpu",)) -> Ran:
 
 
 @pytest.fixture(scope="session")
-def small_environment(shell: Shell) -> Iterator[None]:
-    """The processes that jobs are forked from see what commands see."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PATH", "PYTHONWARNINGS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
-            patch.setenv(name, shell.environment[name])
-        yield
-
-
-@pytest.fixture(scope="session")
-def whole(shell: Shell, small_environment: None) -> Ran:
+def whole(shell: Shell) -> Ran:
     """Everything, carried out once."""
     return carry_out(in_small(planned(shell)), ("cpu", "cpu"))
 
@@ -892,7 +881,7 @@ def test_second_run_keeps_everything(whole: Ran, results: Mapping[str, Any]) -> 
 
 
 def test_report_shows_the_figures(whole: Ran, results: Mapping[str, Any], shell: Shell) -> None:
-    printed = shell("dac", "report", str(whole.plan.scene_dir)).output
+    printed = shell.dac("report", str(whole.plan.scene_dir)).output
     saved = json.loads((whole.plan.scene_dir / "report" / "results.json").read_text())
     assert saved == results
     for figures in results["methods"].values():
@@ -927,7 +916,7 @@ def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -
     )
 
 
-def test_failed_job_is_named_and_the_others_finish(shell: Shell, small_environment: None) -> None:
+def test_failed_job_is_named_and_the_others_finish(shell: Shell) -> None:
     plan = in_small(planned(shell, output_dir=shell.folder / "broken", video=True))
     jobs = [
         dataclasses.replace(job, flags={**job.flags, "group": 9}) if job.name == "expert 1" else job
@@ -968,9 +957,7 @@ def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Sh
 PAYLOAD = "!!python/object/apply:os.system [touch {marker}]\n"
 
 
-def test_nothing_in_a_folder_of_results_is_executed(
-    whole: Ran, shell: Shell, tmp_path: Path, small_environment: None
-) -> None:
+def test_nothing_in_a_folder_of_results_is_executed(whole: Ran, shell: Shell, tmp_path: Path) -> None:
     """What somebody else's config.yml would do when it is loaded as nerfstudio loads it is not done."""
     marker = tmp_path / "executed"
     outputs = Path(shutil.copytree(shell.folder / "whole", tmp_path / "whole"))

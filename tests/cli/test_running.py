@@ -337,5 +337,5 @@ def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> 
 
 def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
     arguments = ("--data", "demo", "--preset", "demo", "--only", "baseline", "--output-dir", "dry", "--dry-run")
-    assert "baseline: runs" in shell("dac", "run", *arguments).output
+    assert "baseline: runs" in shell.dac("run", *arguments).output
     assert not (shell.folder / "dry").exists()

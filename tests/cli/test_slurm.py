@@ -453,11 +453,12 @@ def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: Cluster
         os.kill(login.process_of(jobs["expert 2"]), signal.SIGKILL)
         login.until(lambda: trained("expert 1", 1), "expert 1")
         login.slurm("scontrol", "requeue", jobs["expert 1"])
-        second = login(*command, succeed=False)
+        with login.start(*command) as second:
+            refusal, _ = second.communicate(timeout=300)
         output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert [login.restarts(jobs[name]) for name in ("expert 1", "expert 2", "baseline")] == [1, 1, 1]
-    assert second.code == 1 and "are queued or running: expert 1" in second.output
+    assert second.returncode == 1 and "are queued or running: expert 1" in refusal
 
     results = json.loads((scene_dir / "report" / "results.json").read_text())
     assert set(results["methods"]) == {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"}
@@ -481,9 +482,10 @@ def test_failed_stage_is_named_and_what_needs_it_is_not_started(
     login: ClusterShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the run before, whose experts are kept."""
-    found = login(*ON_SLURM, "--config", "broken.toml", "--baseline", "no", "--wait", succeed=False)
-    assert found.code == 1
-    told = dict(line.split(": ", 1) for line in found.output.splitlines() if ": " in line)
+    with login.start(*ON_SLURM, "--config", "broken.toml", "--baseline", "no", "--wait") as process:
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    told = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
     assert told["distill"].startswith("--groups 9, but")
     assert told["finetune"] == "left out, because distill failed"
     scene_dir = login.folder / "outputs" / "demo"
