@@ -35,6 +35,10 @@ END_OF_LOG = 12
 """Lines of a failed job's log that are shown."""
 PATIENCE = 60.0
 """Seconds that jobs have to save and end once they were asked to."""
+RESTARTS = 2
+"""How often a job is started again that was killed, as the kernel does where memory runs out."""
+SILENCE = 60.0
+"""Seconds without a word from a job, which speaks every few, after which it is said to be stopped."""
 
 
 @dataclass
@@ -47,6 +51,8 @@ class Task:
     state: str = "waiting"
     """`waiting`, `running`, `succeeded`, `failed` or `left out`."""
     problem: str = ""
+    kills: int = 0
+    """How often its process was killed."""
 
 
 @dataclass
@@ -58,6 +64,9 @@ class Worker:
     messages: Connection
     last: Optional[Report] = None
     place: Place = field(default_factory=lambda: Place("cpu"))
+    heard: Optional[float] = None
+    """When it last spoke, on the clock of `time.monotonic`; None while it starts."""
+    silent: bool = False
 
 
 def run_plans(
@@ -100,8 +109,10 @@ def run_plans(
                 if not running:
                     break
                 spoken = wait([worker.messages for worker in running], timeout=1.0)
-                for worker in [worker for worker in running if worker.messages in spoken]:
-                    if not _hear(worker, live.console):
+                for worker in list(running):
+                    if worker.messages not in spoken:
+                        _notice_silence(worker, live.console)
+                    elif not _hear(worker, live.console):
                         running.remove(worker)
                         free.append(worker.place)
         except KeyboardInterrupt:
@@ -143,7 +154,8 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
     for job in plan.jobs:
         try:
             with console.status(f"Looking at {job.name} …"):
-                report = ours.recv()
+                while (report := ours.recv()) is None:
+                    pass  # it is alive
         except EOFError:
             raise StageError(f"The plan could not be looked at. The whole story: {log}") from None
         if report.state == "failed":
@@ -212,7 +224,7 @@ def _start(task: Task, place: Place, context: multiprocessing.context.ForkServer
     process.start()
     theirs.close()
     task.state, task.row.state, task.row.device = "running", "starting", place.device
-    task.row.started = time.monotonic()
+    task.row.started, task.row.ended = time.monotonic(), None
     return Worker(task, process, ours, place=place)
 
 
@@ -220,35 +232,55 @@ def _hear(worker: Worker, console: Console) -> bool:
     """Take what a worker says; whether it is still there."""
     task = worker.task
     try:
-        worker.last = worker.messages.recv()
-        task.row.update(worker.last)
+        report = worker.messages.recv()
+        if worker.silent:
+            console.print(f"{task.row.name}: goes on.", highlight=False)
+            task.row.state = worker.last.state if worker.last is not None else "starting"
+        worker.heard, worker.silent = time.monotonic(), False
+        if report is not None:
+            worker.last = report
+            task.row.update(report)
         return True
     except (EOFError, ConnectionResetError):
         pass
     worker.process.join()
     worker.messages.close()
     task.row.ended = time.monotonic()
-    last = worker.last
+    last, log = worker.last, log_path(task.plan.scene_dir, task.job.name)
     if last is not None and last.state in ("done", "kept"):
         task.state = "succeeded"
         if last.text:
             console.print(f"{task.row.name}: {escape(last.text)}", highlight=False, soft_wrap=True)
         return False
+    if last is not None and last.state in ("failed", "stopped"):
+        task.state, task.row.state, task.problem = "failed", "failed", last.text
+        return False
+    how = f"ended without a word (exit code {worker.process.exitcode})"
+    if worker.process.exitcode == -signal.SIGKILL:
+        task.kills += 1
+        if task.kills <= RESTARTS:
+            task.state = task.row.state = "waiting"
+            why = "killed, as the kernel does where memory runs out; started again from its last checkpoint"
+            console.print(f"[yellow]{task.row.name}: {why}.[/]", highlight=False, soft_wrap=True)
+            return False
+        how = f"killed {task.kills} times, as the kernel does where memory runs out (dmesg says so)"
+    lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
     task.state = task.row.state = "failed"
-    if last is not None and last.state == "failed":
-        task.problem = last.text
-    elif last is not None and last.state == "stopped":
-        task.problem = last.text
-    else:
-        log = log_path(task.plan.scene_dir, task.job.name)
-        lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
-        task.problem = "\n".join(
-            [
-                f"ended without a word (exit code {worker.process.exitcode}). The end of {log}:",
-                *lines[-END_OF_LOG:],
-            ]
-        )
+    task.problem = "\n".join([f"{how}. The end of {log}:", *lines[-END_OF_LOG:]])
     return False
+
+
+def _notice_silence(worker: Worker, console: Console) -> None:
+    """Say, once, that a worker has stopped to speak. It is left alone: it may be stopped on purpose."""
+    if worker.silent or worker.heard is None or time.monotonic() - worker.heard < SILENCE:
+        return
+    worker.silent, worker.task.row.state = True, "silent"
+    pid = worker.process.pid
+    text = (
+        f"process {pid} has said nothing for {SILENCE:.0f} seconds. It is stopped (let it go on: kill -CONT {pid}) or "
+        "waits for memory or a disk. Ctrl-C ends the run."
+    )
+    console.print(f"[yellow]{worker.task.row.name}: {text}[/]", highlight=False, soft_wrap=True)
 
 
 def _stop(running: Sequence[Worker], console: Console) -> None:

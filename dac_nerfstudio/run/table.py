@@ -19,6 +19,7 @@ STYLES = {
     "done": "green",
     "kept": "green",
     "failed": "bold red",
+    "silent": "yellow",
     "stopping": "yellow",
     "stopped": "yellow",
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import traceback
 import warnings
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -38,16 +39,32 @@ from dac_nerfstudio.run.resume import State, decide, has_config, take_up
 from dac_nerfstudio.run.video import has_video, video
 from dac_nerfstudio.signals import Interrupted
 
+BEAT = 5.0
+"""Seconds from one sign of life to the next."""
+
 
 def work(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
-    """Do a job; everything it prints goes to ``log``, what matters to ``messages``."""
+    """Do a job; everything it prints goes to ``log``, what matters to ``messages``, and None now and then: a sign of
+    life, which a process that is stopped does not give."""
+    speaking, ended = threading.Lock(), threading.Event()
 
-    def tell(report: Report) -> None:
-        with suppress(BrokenPipeError):  # the parent is gone: its watcher has asked this process to stop
+    def tell(report: Optional[Report]) -> None:
+        with speaking, suppress(BrokenPipeError):  # the parent is gone: its watcher has asked this process to stop
             messages.send(report)
 
-    with suppress(Interrupted):
-        do(job, plan, log, tell)
+    def beat() -> None:
+        tell(None)
+        while not ended.wait(BEAT):
+            tell(None)
+
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        with suppress(Interrupted):
+            do(job, plan, log, tell)
+    finally:
+        ended.set()
+        beating.join()
 
 
 def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import multiprocessing.pool
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Shell
@@ -22,6 +25,7 @@ from rich.console import Console
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.partition import divide, read_views
 from dac_nerfstudio.presets import PRESETS
+from dac_nerfstudio.run import local
 from dac_nerfstudio.run.devices import find_devices
 from dac_nerfstudio.run.division import divide_settings
 from dac_nerfstudio.run.flags import read_flags, words
@@ -29,7 +33,7 @@ from dac_nerfstudio.run.local import Task, Worker, _signals_interrupt, _stop
 from dac_nerfstudio.run.lock import FILE_NAME, scene_lock
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Job, Plan, Request
-from dac_nerfstudio.run.process import visible_device
+from dac_nerfstudio.run.process import Place, visible_device
 from dac_nerfstudio.run.table import Row
 from dac_nerfstudio.signals import SIGNALS
 
@@ -285,6 +289,86 @@ def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: 
         pool.apply_async(interrupt)
         _stop([worker], Console(quiet=True))
     assert process.exitcode == -signal.SIGKILL
+
+
+def lost(messages: Connection) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def finished(messages: Connection) -> None:
+    messages.send(Report("done"))
+
+
+def paused(messages: Connection) -> None:
+    messages.send(None)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    messages.send(Report("done"))
+
+
+@pytest.fixture
+def run_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[bool, str]]:
+    """Runs a plan of one job, whose processes, one after the other, do what is given; whether it succeeded, and what
+    was printed."""
+
+    def run(*acts: Callable[[Connection], None]) -> tuple[bool, str]:
+        waiting, context = list(acts), multiprocessing.get_context("fork")
+
+        def start(task: Task, place: Place, *_: Any) -> Worker:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=waiting.pop(0), args=(theirs,))
+            process.start()
+            theirs.close()
+            task.state = "running"
+            return Worker(task, process, ours, place=place)
+
+        monkeypatch.setattr(local, "_start", start)
+        job = Job("baseline", "train", Path("run"))
+        plan = Plan(Request(Path("data"), tmp_path, "scene"), PRESETS["demo"], (job,))
+        console = Console(file=io.StringIO(), record=True, width=200)
+        succeeded = local.run_plans([plan], ["cpu"], console)
+        assert not waiting
+        return succeeded, console.export_text()
+
+    return run
+
+
+def test_a_killed_job_is_started_again_twice_and_then_named(run_stand_ins: Callable[..., tuple[bool, str]]) -> None:
+    succeeded, printed = run_stand_ins(lost, lost, finished)
+    assert succeeded and printed.count("baseline: killed, as the kernel does where memory runs out; started again") == 2
+    succeeded, printed = run_stand_ins(lost, lost, lost)
+    assert not succeeded and "baseline: killed 3 times, as the kernel does" in printed
+
+
+def test_a_stopped_job_is_noticed_and_left_alone(
+    run_stand_ins: Callable[..., tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SILENCE", 0.5)
+    notice = local._notice_silence
+
+    def let_go_on(worker: Worker, console: Console) -> None:
+        notice(worker, console)
+        if worker.silent:
+            os.kill(int(worker.process.pid or 0), signal.SIGCONT)
+
+    monkeypatch.setattr(local, "_notice_silence", let_go_on)
+    succeeded, printed = run_stand_ins(paused)
+    assert succeeded and re.search(r"baseline: process (\d+) has said nothing for .* kill -CONT \1\)", printed)
+    assert printed.count("has said nothing") == 1 and "baseline: goes on." in printed
+
+
+def test_a_worker_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dac_nerfstudio.run import worker
+
+    monkeypatch.setattr(worker, "BEAT", 0.02)
+    monkeypatch.setattr(worker, "do", lambda job, plan, log, tell: (time.sleep(0.3), tell(Report("done"))))
+    ours, theirs = multiprocessing.Pipe()
+    worker.work(Job("baseline", "train", Path("run")), Any, Path("log"), theirs)
+    theirs.close()
+    said = []
+    with pytest.raises(EOFError):
+        while True:
+            said.append(ours.recv())
+    assert said.count(None) > 3 and [one for one in said if one is not None] == [Report("done")]
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
