@@ -83,24 +83,27 @@ def fetch_lpips(file: Optional[Path] = None) -> Path:
     return place
 
 
-def scene_findings(data: Path, thorough: bool = False) -> List[Finding]:
+def scene_findings(data: Path, thorough: bool = False, skip_missing: bool = False) -> List[Finding]:
     """All that there is to say of a scene's files.
 
     Args:
         data: the folder of the scene, or the JSON file in it.
         thorough: decode its photos.
+        skip_missing: photos that are not there are to be left out.
     """
     from dac_nerfstudio.partition.examination import examine
 
     start = time.perf_counter()
     found = examine(data, thorough)
-    lines = [Finding("bad", text) for text in (*found.problems, *found.missing_ones)]
+    lines = [Finding("bad", text) for text in found.problems]
+    lines += [Finding("optional" if skip_missing else "bad", text) for text in found.missing_ones]
     lines += [Finding("optional", text) for text in found.remarks]
     if found.views:
         splits = ", ".join(f"{split} {count}" for split, count in found.views.items())
         how = "decoded" if thorough else "opened"
-        state: Literal["good", "bad"] = "bad" if found.problems or found.missing else "good"
-        verdict = f"{len(found.problems) + len(found.missing)} to mend" if state == "bad" else "nothing to mend"
+        count = len(found.problems) + (0 if skip_missing else len(found.missing))
+        state: Literal["good", "bad"] = "bad" if count else "good"
+        verdict = f"{count} to mend" if count else "nothing to mend"
         seconds = time.perf_counter() - start
         lines.append(Finding(state, f"Views: {splits}; every photo {how} in {seconds:.1f} s: {verdict}."))
     return lines

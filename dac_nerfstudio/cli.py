@@ -57,6 +57,7 @@ def split(
     softness: float = 0.0,
     output_dir: Path = Path("outputs"),
     scene: Optional[str] = None,
+    skip_missing: bool = False,
 ) -> None:
     """Divide a scene's training views into groups, say how good the division is, and draw it.
 
@@ -75,9 +76,10 @@ def split(
         softness: Share of an expert's rays that come from other groups' views.
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
+        skip_missing: Leave out photos that the data list and that are not there.
     """
     from dac_nerfstudio import division
-    from dac_nerfstudio.partition import read_test_views, read_views
+    from dac_nerfstudio.partition import left_out, read_test_views, read_views
     from dac_nerfstudio.partition.examination import refuse
     from dac_nerfstudio.run.lock import scene_lock
     from dac_nerfstudio.run.slurm.queue import refuse_queued
@@ -85,14 +87,15 @@ def split(
     console, scene_dir = Console(), output_dir / (scene or scene_name(data))
     refuse(_examined(data, console).problems, data)
     with _showing_warnings(console):
-        views, test = read_views(data), read_test_views(data)
+        views, test = read_views(data, skip_missing=skip_missing), read_test_views(data, skip_missing)
+        remarks = left_out(data, views) if skip_missing else []
     # A run that is under way must not find its views divided otherwise.
     with scene_lock(scene_dir, console.print):
         refuse_queued(scene_dir)
         with _showing_warnings(console), console.status(f"Dividing {len(views)} views …"):
             partition, path = division.split(
                 views, scene_dir, test, similarity=similarity, groups=groups, strategy=strategy, overlap=overlap,
-                softness=softness,
+                softness=softness, remarks=remarks,
             )  # fmt: skip
     for part in division.division_table(partition):
         console.print(part)
@@ -112,6 +115,7 @@ def run(
     overlap: Optional[float] = None,
     softness: Optional[float] = None,
     downscale: Optional[int] = None,
+    skip_missing: bool = False,
     output_dir: Path = Path("outputs"),
     scene: Optional[str] = None,
     seed: int = 42,
@@ -144,6 +148,8 @@ def run(
         softness: Share of an expert's rays that come from other groups' views; by default as the scene is divided, or
             the preset's.
         downscale: Take real photos from images_<number> beside images, made smaller by this number.
+        skip_missing: Leave out photos that the data list and that are not there. Real photos are then taken at their
+            own size unless --downscale says otherwise.
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
         seed: Seed of everything random.
@@ -193,8 +199,10 @@ def run(
         scene_suffix(path)
         found = _examined(path, console)
         # Smaller photos than those that the data name may be there.
-        refuse([*found.problems, *(found.missing_ones if downscale is None else [])], path)
-    one = Request(data[0], output_dir, "", asked, downscale, baseline, video, kind, seed, only, experts, flags)
+        refuse(found.problems if skip_missing or downscale is not None else found.all_problems, path)
+    one = Request(
+        data[0], output_dir, "", asked, downscale, skip_missing, baseline, video, kind, seed, only, experts, flags
+    )
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
         for plan in plans:
@@ -345,7 +353,11 @@ def view(
 
 
 def check(
-    data: Optional[Path] = None, thorough: bool = False, fetch_lpips: bool = False, lpips_file: Optional[Path] = None
+    data: Optional[Path] = None,
+    thorough: bool = False,
+    skip_missing: bool = False,
+    fetch_lpips: bool = False,
+    lpips_file: Optional[Path] = None,
 ) -> None:
     """Look whether this machine has what the commands need, and say what to do where it has not; or look at a scene.
 
@@ -353,6 +365,7 @@ def check(
         data: Folder of a scene: open every photo and judge every pose, as dac split and dac run do before anything
             long, and list all that is wrong.
         thorough: Decode these photos to their last byte.
+        skip_missing: Photos that are not there are to be left out, and nothing to mend.
         fetch_lpips: Fetch the weights of LPIPS (torchvision's AlexNet, 244 MB) first, from the network.
         lpips_file: Take these weights from a file instead.
     """
@@ -363,7 +376,7 @@ def check(
         place = looking.fetch_lpips(lpips_file)
         console.print(f"The weights of LPIPS are now at {escape(str(place))}.", highlight=False, soft_wrap=True)
     with console.status("Importing nerfstudio …" if data is None else f"Looking at {data} …"):
-        found = looking.findings() if data is None else looking.scene_findings(data, thorough)
+        found = looking.findings() if data is None else looking.scene_findings(data, thorough, skip_missing)
     for finding in found:
         mark = {"good": "[green]✓[/]", "optional": "[yellow]–[/]", "bad": "[red]✗[/]"}[finding.state]
         console.print(f"{mark} {finding.text}", highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple, Type, Union
@@ -45,12 +45,34 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     pixel_sampler: tyro.conf.Suppress[PixelSamplerConfig] = field(default_factory=PixelSamplerConfig)
     sort_by_group: tyro.conf.Suppress[bool] = False
     """Order each batch by the group of the rays, and note the groups in the bundle's metadata, for distillation."""
+    skip_missing: bool = False
+    """Leave out photos that the data list and that are not there. The scene's frame stays that of all cameras."""
     seed: tyro.conf.Suppress[int] = 42
     """Seed of the draw of pixels; derived from --machine.seed and the method."""
 
 
 ROOM = 0.25
 """Share of a device's free memory that photos may take."""
+
+
+def without_missing(outputs: DataparserOutputs) -> DataparserOutputs:
+    """What a dataparser says of the photos that are there.
+
+    Raises:
+        FileNotFoundError: none is.
+    """
+    count = len(outputs.image_filenames)
+    kept = [number for number, path in enumerate(outputs.image_filenames) if path.exists()]
+    if not kept and count:
+        raise FileNotFoundError(f"none of {count} photos is there, for example {outputs.image_filenames[0]}")
+    masks, depths = outputs.mask_filenames, outputs.metadata.get("depth_filenames")
+    return replace(
+        outputs,
+        image_filenames=[outputs.image_filenames[number] for number in kept],
+        cameras=outputs.cameras[torch.tensor(kept)],
+        mask_filenames=masks and [masks[number] for number in kept],
+        metadata={**outputs.metadata, "depth_filenames": depths and [depths[number] for number in kept]},
+    )
 
 
 def views_of(outputs: DataparserOutputs, data: Path) -> Views:
@@ -81,11 +103,17 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
     """Share of the drawn pixels that are of lessons."""
 
     def create_train_dataset(self) -> PhotoDataset:
+        self.train_dataparser_outputs = self.there(self.train_dataparser_outputs)
         return _in_single_precision(super().create_train_dataset())
+
+    def there(self, outputs: DataparserOutputs) -> DataparserOutputs:
+        """What is to be taken of a split's photos."""
+        return without_missing(outputs) if self.config.skip_missing else outputs
 
     def create_eval_dataset(self) -> Optional[PhotoDataset]:
         try:
-            return _in_single_precision(super().create_eval_dataset())
+            outputs = self.there(self.dataparser.get_dataparser_outputs(split=self.test_split))
+            return _in_single_precision(self.dataset_type(outputs, self.config.camera_res_scale_factor))
         except (FileNotFoundError, RuntimeError) as error:
             if self.test_split != "val":
                 raise

@@ -20,7 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.conquer.bounds import scene_radius
 from dac_nerfstudio.conquer.contents import contents_digest
-from dac_nerfstudio.conquer.datamanager import DaCDataManager, name_of, views_of
+from dac_nerfstudio.conquer.datamanager import DaCDataManager, name_of, views_of, without_missing
 from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
 from dac_nerfstudio.conquer.limits import check_numbers
 from dac_nerfstudio.conquer.settings import (
@@ -146,6 +146,8 @@ class Inputs:
             "optimizers": optimizers,
             "mixed_precision": config.mixed_precision,
         }
+        if manager.skip_missing:
+            settings["skip_missing"] = True
         return as_json({**settings, **self.teaching()})
 
     def teaching(self) -> Dict[str, Any]:
@@ -183,8 +185,9 @@ class Inputs:
 
     def parsed(self, split: str) -> DataparserOutputs:
         """What nerfstudio's data parser says of a split."""
-        parser = replace(self.config.pipeline.datamanager.dataparser, data=self.data).setup()
-        return parser.get_dataparser_outputs(split=split)
+        manager = self.config.pipeline.datamanager
+        outputs = replace(manager.dataparser, data=self.data).setup().get_dataparser_outputs(split=split)
+        return without_missing(outputs) if manager.skip_missing else outputs
 
     def training_views(self) -> Views:
         """The views that are trained on, as the data's own files know them: these are divided.
@@ -218,7 +221,7 @@ class Inputs:
         if missing:
             raise PartitionError(
                 f"{len(missing)} of {len(outputs.image_filenames)} training photos are missing: {listing(missing)}. "
-                "Put them back, or take them out of the data's list of views."
+                "Put them back, or leave them out: --pipeline.datamanager.skip-missing True (dac run: --skip-missing)."
             )
         if of_files:
             refuse(self.problems(outputs), data)

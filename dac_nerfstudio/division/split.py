@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ from dac_nerfstudio.partition.views import Views
 
 
 def split(
-    views: Views, scene_dir: Path, test: Views | None = None, similarity: str = "auto", **settings: Any
+    views: Views,
+    scene_dir: Path,
+    test: Views | None = None,
+    similarity: str = "auto",
+    remarks: Sequence[str] = (),
+    **settings: Any,
 ) -> tuple[Partition, Path]:
     """Divides views, makes the partition the scene's current one, and draws it.
 
@@ -27,6 +33,7 @@ def split(
         scene_dir: where `partition.json`, `partition.png` and `partition.html` go.
         test: views whose distance from their groups is measured, and which play no other part.
         similarity: a name that `measure` understands: what is divided by, and what the result is judged by.
+        remarks: what the partition's notes are to say first.
         settings: keyword arguments of `divide`.
 
     Returns:
@@ -39,6 +46,7 @@ def split(
     partition = divide(views, similarity=measured, **settings)
     about = {**partition.about, "quality": assess(partition, measured, test)}
     about["asked"] = {**about["asked"], "similarity": similarity}
+    about["notes"] = [*remarks, *about["notes"]]
     if measured.sample is not None:
         sizes = f"{len(measured.sample)} of {len(views)} views"
         about["notes"] = [*about["notes"], f"Judged by a sample of {sizes}, which alone are pictured one by one."]

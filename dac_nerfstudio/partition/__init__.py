@@ -10,7 +10,7 @@ from dac_nerfstudio.partition.frames import Axis, Transform, align, find_axis, v
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish
 from dac_nerfstudio.partition.quality import assess, verdict
-from dac_nerfstudio.partition.reading import as_recorded, find_model, read_test_views, read_views
+from dac_nerfstudio.partition.reading import as_recorded, find_model, left_out, read_test_views, read_views
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
 from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
@@ -35,6 +35,7 @@ __all__ = [
     "find_axis",
     "find_model",
     "find_or_divide",
+    "left_out",
     "listing",
     "measure",
     "nearness",

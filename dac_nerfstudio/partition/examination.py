@@ -43,6 +43,12 @@ class Findings:
         """Photos that are not there, a sentence each."""
         return [f"{photo} is missing." for photo in self.missing]
 
+    @property
+    def all_problems(self) -> list[str]:
+        """What keeps the scene from being trained on as a whole, and how to do without photos that are not there."""
+        way = ["Photos that are not there can be left out: --skip-missing"] if self.missing else []
+        return [*way, *self.problems, *self.missing_ones]
+
 
 def examine(data: Path, thorough: bool = False) -> Findings:
     """Look at a scene's own files.

@@ -35,7 +35,7 @@ EVAL_INTERVAL = 8
 """One in so many photos of a COLMAP model without lists of splits is for evaluation."""
 
 
-def read_views(data: Path, split: str = "train") -> Views:
+def read_views(data: Path, split: str = "train", skip_missing: bool = False) -> Views:
     """Reads the cameras of one split of a scene, in the order of its files.
 
     Three layouts are known: Blender's (`transforms_train.json`, `transforms_val.json`, `transforms_test.json`),
@@ -50,20 +50,31 @@ def read_views(data: Path, split: str = "train") -> Views:
     Args:
         data: the folder of the scene, or the JSON file in it.
         split: `train`, `val` or `test`.
+        skip_missing: leave out views whose photo is not there. The others stay in the split that they are in.
 
     Raises:
         PartitionError: the folder or its poses are missing, or a file is not what it should be.
     """
     views, chosen = _read_scene(Path(data), split)
+    if skip_missing:
+        chosen = [i for i in chosen if views.photos is None or views.photos[i].is_file()]
+        if not chosen:
+            raise PartitionError(f"None of the photos of the split '{split}' is there. Put them back into {data}.")
     return views.select(chosen)
 
 
-def read_test_views(data: Path) -> Views | None:
+def read_test_views(data: Path, skip_missing: bool = False) -> Views | None:
     """The test views of a scene, if its files list any."""
     try:
-        return read_views(data, "test")
+        return read_views(data, "test", skip_missing)
     except PartitionError:
         return None
+
+
+def left_out(data: Path, views: Views) -> list[str]:
+    """A sentence on the training views that a scene's files list beyond the given ones, if there are any."""
+    names = [name for name in read_views(data).names if name not in set(views.names)]
+    return [f"Left out, as their photos are not there: {listing(names)}."] if names else []
 
 
 def as_recorded(data: Path, parsed: Views) -> Views:
@@ -252,8 +263,8 @@ def _read_colmap(data: Path, folder: Path) -> tuple[Views, tuple[Path, ...]]:
     missing = [name for name, photo in zip(model.names, photos, strict=True) if not photo.is_file()]
     if missing:
         warnings.warn(
-            f"{present} lacks {len(missing)} of the {len(photos)} photos of {folder}: {listing(missing)}. They are "
-            "divided all the same, but training needs them: put them back, or take them out of the model.",
+            f"{present} lacks {len(missing)} of the {len(photos)} photos of {folder}: {listing(missing)}. "
+            "Training needs them, unless they are left out: --skip-missing",
             stacklevel=4,
         )
     known = set(model.names)

@@ -30,12 +30,13 @@ def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness
     return {**settings, **asked}
 
 
-def count_groups(data: Path, scene_dir: Path, asked: Dict[str, Any]) -> int:
+def count_groups(data: Path, scene_dir: Path, asked: Dict[str, Any], skip_missing: bool = False) -> int:
     """How many experts there will be: a question of the views where the number is to be found out or cannot be met."""
     before = current_partition(scene_dir)
     if before is not None and before.satisfies(asked):
         return before.num_groups
-    return divide(read_views(data), **divide_settings(before, asked, 0.0)).num_groups
+    views = read_views(data, skip_missing=skip_missing)
+    return divide(views, **divide_settings(before, asked, 0.0)).num_groups
 
 
 def partition_of(experts: Sequence[Path], asked: Dict[str, Any]) -> Path:

@@ -37,6 +37,8 @@ class Request:
     divide: Dict[str, Any] = field(default_factory=dict)
     """Settings of the division that were asked for, named as the flags of ``dac split``."""
     downscale: Optional[int] = None
+    skip_missing: bool = False
+    """Whether photos that the data list and that are not there are left out."""
     baseline: Baseline = "yes"
     video: bool = True
     device: str = "cpu"
@@ -143,7 +145,9 @@ class _Draft:
 
     def __init__(self, request: Request, recipe: Recipe, suffix: str) -> None:
         self.request, self.recipe, self.suffix = request, recipe, suffix
-        self.parser = data_parser(request.data, suffix, request.downscale)
+        # Left to itself, nerfstudio opens the first photo, which need not be there, to choose a size.
+        own_size = 1 if suffix and request.skip_missing else None
+        self.parser = data_parser(request.data, suffix, own_size if request.downscale is None else request.downscale)
 
     def jobs(self) -> List[Job]:
         """All stages that the request and the recipe have."""
@@ -154,7 +158,7 @@ class _Draft:
             if "trunk" in self.recipe.steps:
                 jobs.append(self._training("trunk", needs=jobs))
                 start = {"trunk": jobs[-1].run_dir}
-            groups = range(1, count_groups(request.data, scene_dir, request.divide) + 1)
+            groups = range(1, count_groups(request.data, scene_dir, request.divide, request.skip_missing) + 1)
             jobs += [self._training("expert", {"group": group, **start}, jobs, group) for group in groups]
         own = [job for job in jobs if job.stage == "expert"]
         # This run's own experts, not whichever are the latest.
@@ -255,6 +259,7 @@ class _Draft:
         """Flags of all methods that say what is trained on, where the result goes, and with which device."""
         request = self.request
         return {
+            **({"pipeline.datamanager.skip-missing": True} if request.skip_missing else {}),
             "data": request.data,
             "output-dir": request.output_dir,
             "experiment-name": request.scene,

@@ -70,6 +70,7 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
             setattr(model, name, getattr(recorded, name))
         manager.camera_res_scale_factor = float(stage.settings["resolution"])
         manager.dataparser = _parser(parser, source)
+        manager.skip_missing = bool(stage.settings.get("skip_missing", False))
         if isinstance(model, EnsembleModelConfig):
             experts = stage.settings["experts"]
             model.experts = tuple(rebuild_config(expert["model"], source) for expert in experts)

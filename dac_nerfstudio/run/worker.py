@@ -26,6 +26,7 @@ from dac_nerfstudio.partition import (
     Partition,
     check_views,
     current_partition,
+    left_out,
     publish,
     read_test_views,
     verdict,
@@ -117,9 +118,9 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
                 plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         else:
             settings = divide_settings(before, plan.request.divide, plan.recipe.softness)
-            partition, _ = divide_scene(
-                config.inputs.training_views(), plan.scene_dir, read_test_views(config.inputs.data), **settings
-            )
+            views, data, skip_missing = config.inputs.training_views(), config.inputs.data, plan.request.skip_missing
+            test, remarks = read_test_views(data, skip_missing), left_out(data, views) if skip_missing else []
+            partition, _ = divide_scene(views, plan.scene_dir, test, remarks=remarks, **settings)
     warned = dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning)
     text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PARTITION_PICTURE}"
     quality = partition.about.get("quality")

@@ -800,6 +800,39 @@ def test_experts_go_on_from_the_trunk(whole: Ran) -> None:
         assert config.pipeline.first_step == Stage.load(run_dir).first_step == behind
 
 
+def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_asked_for(
+    shell: Shell, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(shell.folder / "real", tmp_path / "real"))
+    train, test = ((data / f"{split}_list.txt").read_text().split() for split in ("train", "test"))
+    for name in (train[0], train[5], test[1]):
+        (data / "images" / name).unlink()
+    arguments = ("--data", str(data), "--output-dir", str(tmp_path), "--preset", "demo", "--devices", "cpu")
+    refused = shell.dac("run", *arguments)
+    assert refused.code == 1 and "can be left out: --skip-missing" in refused.output
+    assert f"{train[0]} is missing" in refused.output and "partition.png" not in refused.output
+
+    plan = in_small(planned(shell, data=data, output_dir=tmp_path, only="baseline", skip_missing=True))
+    ran = carry_out(plan)
+    assert ran.succeeded, ran.printed
+    partition, run_dir = Partition.load(plan.scene_dir / "partition.json"), plan.jobs[-1].run_dir
+    assert set(partition.views.names) == set(train) - {train[0], train[5]}
+    assert partition.notes[0] == f"Left out, as their photos are not there: {train[0]}, {train[5]}."
+    assert Stage.load(run_dir).settings["skip_missing"] is True
+
+    def scored_views() -> set[str]:
+        return {view["name"] for view in json.loads((run_dir / "evaluation.json").read_text())["views"]}
+
+    assert scored_views() == set(test) - {test[1]}
+    (run_dir / "evaluation.json").unlink()
+    again = carry_out(plan)
+    assert again.succeeded and "baseline: kept" not in again.printed and scored_views() == set(test) - {test[1]}
+    split = shell.dac("split", "--data", str(data), "--output-dir", str(tmp_path / "alone"), "--skip-missing")
+    assert split.code == 0 and f"photos are not there: {train[0]}, {train[5]}." in split.output
+    looked = shell.dac("check", "--data", str(data), "--skip-missing")
+    assert looked.code == 0 and "nothing to mend" in looked.output
+
+
 def test_results_have_these_keys(results: Mapping[str, Any]) -> None:
     assert set(results) == {
         *("format", "scene", "run", "partition", "groups", "seed", "versions", "scores", "left_out", "missing"),

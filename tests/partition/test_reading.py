@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition import Transform, Views, align, as_recorded, read_views
+from dac_nerfstudio.partition import Transform, Views, align, as_recorded, left_out, read_views
 
 IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
@@ -45,6 +46,30 @@ def test_blender_frames_that_name_their_suffix_keep_it(ring, blender_folder) -> 
     data = blender_folder(ring([10]))
     rewrite(data / "transforms_train.json", frames=[{"file_path": "train/r_0.png", "transform_matrix": IDENTITY}])
     assert read_views(data).names == ("train/r_0.png",)
+
+
+@pytest.mark.parametrize("layout", ["blender", "nerfstudio", "colmap"])
+def test_views_without_a_photo_are_left_out_where_that_is_asked_for(layout: str, ring, request) -> None:
+    data = request.getfixturevalue(f"{layout}_folder")(ring(range(0, 300, 30)))
+    whole = read_views(data)
+    for photo in whole.photos:
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 12)).save(photo)
+    assert left_out(data, read_views(data, skip_missing=True)) == []
+    gone = [whole.names[number] for number in (3, 6)]
+    for number in (3, 6):
+        whole.photos[number].unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        views = read_views(data, skip_missing=True)
+        assert left_out(data, views) == [f"Left out, as their photos are not there: {', '.join(gone)}."]
+        # Those that stay are in the split that they were in.
+        assert read_views(data).names == whole.names
+    assert views.names == tuple(name for name in whole.names if name not in gone)
+    for photo in whole.photos:
+        photo.unlink(missing_ok=True)
+    with pytest.raises(PartitionError, match="size|None of the photos of the split 'train' is there"):
+        read_views(data, skip_missing=True)
 
 
 def test_transforms_json_gives_all_frames_for_training(ring, nerfstudio_folder) -> None:
