@@ -987,7 +987,7 @@ def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Sh
     assert kept.stat().st_mtime_ns == untouched
 
 
-PAYLOAD = "!!python/object/apply:os.system [touch {marker}]\n"
+PAYLOAD = "!!python/object/apply:os.mkdir [{marker}]\n"
 
 
 def test_nothing_in_a_folder_of_results_is_executed(whole: Ran, shell: Shell, tmp_path: Path) -> None:
@@ -1000,7 +1000,7 @@ def test_nothing_in_a_folder_of_results_is_executed(whole: Ran, shell: Shell, tm
         path.write_text(PAYLOAD.format(marker=marker))
     yaml.load(configs[0].read_text(), Loader=yaml.Loader)
     assert marker.exists(), "the payload works"
-    marker.unlink()
+    marker.rmdir()
     for path in (*outputs.rglob("evaluation.json"), outputs / "demo" / "report" / "video.mp4"):
         path.unlink()
 
