@@ -1,6 +1,8 @@
 # Everything runs in .venv, made on first use. PYTHON is any CPython from 3.10 to 3.12.
 PYTHON ?= python3
 BIN := .venv/bin
+# What was tested. Of these versions many want Python 3.11; 3.10 gets the newest that pyproject.toml allows.
+PINS = $(shell $(PYTHON) -c 'import sys; print("--constraint constraints.txt" * (sys.version_info >= (3, 11)))')
 
 .PHONY: demo test test-faults lint types docs release-check
 demo: .venv/installed
@@ -40,7 +42,7 @@ release-check:
 	.release/tools/bin/python -m build
 	.release/tools/bin/twine check --strict dist/*
 	$(PYTHON) -m venv .release/fresh
-	.release/fresh/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	.release/fresh/bin/pip install --quiet $(PINS) dist/*.whl
 	printf '[all]\nmax-num-iterations = 60\n' > .release/short.toml
 	cd .release && fresh/bin/dac check
 	cd .release && fresh/bin/python -c 'from dac_nerfstudio.scenes import make_demo_scene as make; make($(SMALL))'
@@ -48,5 +50,5 @@ release-check:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/pip install $(PINS) --editable '.[dev,docs]'
 	touch $@
