@@ -128,7 +128,8 @@ def _verdict(partition: Partition) -> dict[str, Any] | None:
         "same": "strategy" if partition.settings["strategy"] in STRATEGIES else "division",
         "modularity": modularity,
         "null": null,
-        "excess": modularity - null,
+        # Adding 0 takes the sign from -0.
+        "excess": f"{round(modularity - null, 3) + 0.0:+.3f}".replace("-", "−"),
         "sentence": verdict(quality),
     }
 

@@ -105,7 +105,7 @@ def draw_partition(partition: Partition, similarity: Similarity | None, test: Vi
         loc="upper center",
         bbox_to_anchor=(0.5, 1 - below / tall_all),
         ncols=LEGEND_COLUMNS,
-        fontsize=9.5,
+        fontsize=12,
         labelcolor=INK,
         frameon=False,
         borderaxespad=0,
@@ -138,7 +138,7 @@ def _write_title(figure: Figure, partition: Partition, lost: int, height: float)
         1 - 0.74 / height,
         "  ·  ".join(remarks),
         color=INK,
-        fontsize=10.5,
+        fontsize=12.5,
         ha="center",
         va="center",
         parse_math=False,
@@ -163,8 +163,8 @@ def _legend_handles(partition: Partition, has_test: bool, has_border: bool) -> l
 
 
 def _decorate(axes: Axes, title: str) -> None:
-    axes.set_title(title, color=INK, fontsize=12, pad=10)
-    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.set_title(title, color=INK, fontsize=14, pad=10)
+    axes.tick_params(colors=INK, labelsize=11, length=0)
     for spine in axes.spines.values():
         spine.set_color(FAINT)
 
@@ -206,7 +206,7 @@ def _draw_in_space(axes: Axes3D, partition: Partition, test: Views | None, shown
     axes.set_axis_off()
     for artist in axes.get_children():
         artist.set_clip_on(False)  # the frame is not seen, and there is room around it
-    axes.set_title("Cameras in space", color=INK, fontsize=12, pad=10)
+    axes.set_title("Cameras in space", color=INK, fontsize=14, pad=10)
 
 
 def _draw_from_above(axes: Axes, partition: Partition, test: Views | None, border: np.ndarray) -> None:
@@ -296,7 +296,7 @@ def _draw_similarity(axes: Axes, scale: Axes, partition: Partition, similarity: 
     axes.set(xticks=[], yticks=[])
     _decorate(axes, f"How alike views are ({similarity.kind})")
     axes.figure.colorbar(image, cax=scale)
-    scale.tick_params(colors=INK, labelsize=9, length=0)
+    scale.tick_params(colors=INK, labelsize=11, length=0)
     scale.locator_params(nbins=6)
     scale.spines[:].set_visible(False)
 
@@ -315,7 +315,7 @@ def _draw_membership(axes: Axes, partition: Partition, order: np.ndarray) -> Non
         for group, own, extra in zip(groups, sizes, borrowed, strict=True)
     ]
     _decorate(axes, "What each expert draws from (white: never, full colour: weight 1)")
-    axes.set_yticks(range(partition.num_groups), labels, color=INK, fontsize=9)
+    axes.set_yticks(range(partition.num_groups), labels, color=INK, fontsize=11)
     axes.set_xticks([])
     for border in np.cumsum(sizes)[:-1] - 0.5:
         axes.axvline(border, color=FAINT, linewidth=0.8)
@@ -367,9 +367,9 @@ def _draw_photos(axes: Axes, partition: Partition, photos: dict[int, Image], bor
                 axes.scatter(left + 0.14, top + 0.14, s=88, c="white", edgecolors=INK, linewidths=1, zorder=4)
                 axes.scatter(left + 0.14, top + 0.14, s=38, c=ink, marker=marker(group), zorder=5)
             left += width + BETWEEN
-        axes.text(0, top + row / 2, f"group {group} · {counted(size, 'view')}", color=INK, fontsize=10, va="center")
+        axes.text(0, top + row / 2, f"group {group} · {counted(size, 'view')}", color=INK, fontsize=11.5, va="center")
     axes.set_axis_off()
-    axes.set_title("Photos, group by group, once round the scene's up axis", color=INK, fontsize=12, pad=10)
+    axes.set_title("Photos, group by group, once round the scene's up axis", color=INK, fontsize=14, pad=10)
     axes.set(xlim=(0, end), ylim=(partition.num_groups * (row + BETWEEN), 0), aspect="auto")
 
 

@@ -91,8 +91,9 @@ def curves_chart(courses: List[Course]) -> Markup:
     unit, word = next((u, w) for u, w in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if latest > 3 * u or u == 1)
     for name, (left, right) in zip(rows, grid):
         for course in courses:
-            style = _style(course)
             for curve in (part[name].thinned() for part in course.parts if name in part):
+                # A line of one point is not to be seen.
+                style = {**_style(course), "marker": "o" if len(curve.steps) == 1 else ""}
                 for drawn, look in ((curve, {**style, "linewidth": 0.6, "alpha": 0.3}), (curve.smoothed(), style)):
                     left.plot(drawn.steps, drawn.values, **look)
                     right.plot(drawn.seconds / unit, drawn.values, **look)
@@ -146,7 +147,7 @@ def _tidy(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(FAINT)
-    axes.tick_params(colors=INK, length=0, labelsize=8.5)
+    axes.tick_params(which="both", colors=INK, length=0, labelsize=8.5)
     axes.xaxis.label.set(color=INK, size=9.5)
     axes.yaxis.label.set(color=INK, size=9.5)
     axes.grid(axis="y", color="#ECECEC", linewidth=0.8)

@@ -53,7 +53,7 @@ let placed = [];
 function projection(width, height) {
   const [sine, cosine, up, along] = [Math.sin(turn), Math.cos(turn), Math.cos(tilt), Math.sin(tilt)];
   const reach = Math.hypot(scene.radius, 0.5 * (scene.top - scene.floor)) || 1;
-  const size = 0.4 * Math.min(width, 1.4 * height) / reach * zoom;  // all is seen, the nearest side included
+  const size = 0.4 * Math.min(width, 1.25 * height) / reach * zoom;  // all is seen, the nearest side included
   return ([x, y, z]) => {
     const right = -sine * x + cosine * y, ahead = cosine * x + sine * y, high = z - MIDDLE;
     const depth = up * ahead + along * high;  // towards the reader

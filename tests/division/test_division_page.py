@@ -136,6 +136,13 @@ def test_table_has_the_figures_of_every_group(scene, page: Page) -> None:
     assert page.text["b"] == [f"{quality['modularity']:.3f}", f"{quality['featureless_modularity']:.3f}"]
 
 
+def test_a_difference_of_nothing_has_no_minus(scene, tmp_path: Path) -> None:
+    partition, similarity, _ = scene
+    quality = {**partition.about["quality"], "modularity": 0.0748, "featureless_modularity": 0.0751}
+    write_page(replace(partition, about={"quality": quality}), tmp_path / "a.html", similarity)
+    assert any("only the difference, +0.000," in " ".join(text.split()) for text in Page(tmp_path / "a.html").text["p"])
+
+
 def test_what_is_not_known_is_left_out(ring, tmp_path: Path) -> None:
     partition = replace(divide(ring(range(0, 360, 30)), 3), about={})
     write_page(partition, tmp_path / "a.html")

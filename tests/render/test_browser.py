@@ -1,4 +1,5 @@
-"""The viewer in a real browser: a group is flown to, a layer chosen, two layers wiped, a camera clicked."""
+"""The viewer in a real browser: in ns-viewer a group is flown to, a layer chosen, two layers wiped; in dac view a
+camera is clicked."""
 
 from __future__ import annotations
 
@@ -7,11 +8,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from browser import CHROMIUM, Browser, choose, split_screen, wait_for_page, wait_for_picture
+
+from dac_nerfstudio.layout import CONFIG, PARTITION, run_dirs
+from dac_nerfstudio.run.reopen import recorded_config
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
 
@@ -20,27 +26,43 @@ SCENE = (slice(60, 790), slice(0, 950))
 
 
 @pytest.fixture
-def page(results: Callable[..., Path], tmp_path: Path) -> Iterator[Browser]:
-    """The viewer's page on a scene's student, once it shows a picture."""
+def addresses(results: Callable[..., Path], tmp_path: Path) -> Iterator[list[str]]:
+    """Where ns-viewer and dac view show the same student."""
+    scene_dir = results()
+    (student,) = run_dirs(scene_dir, "dac-finetune")
+    write_config(student, tmp_path / "demo")
+    ports = [str(free_port()) for _ in range(2)]
+    host = ("--viewer.websocket-host", "127.0.0.1")
+    commands = (
+        ("nerfstudio.scripts.viewer.run_viewer", "--load-config", str(student / CONFIG), *host,
+         "--viewer.websocket-port", ports[0]),
+        ("dac_nerfstudio.cli", "view", str(scene_dir), "--port", ports[1]),
+    )  # fmt: skip
+    log = tmp_path / "viewers.log"
+    with log.open("wb") as output, ExitStack() as viewers:
+        for module, *options in commands:
+            command = [sys.executable, "-m", module, *options]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            viewer = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+            viewers.callback(viewer.wait, 30)
+            viewers.callback(viewer.terminate)
+        yield [f"http://127.0.0.1:{port}" for port in ports]
+    print(log.read_text(errors="replace")[-4000:])
+
+
+def write_config(run_dir: Path, data: Path) -> None:
+    """Leave the configuration in a run's folder from which nerfstudio's commands open it."""
+    config = recorded_config(run_dir, data, "cpu")
+    config.timestamp = run_dir.name
+    config.pipeline.datamanager.partition = run_dir / PARTITION
+    (run_dir / CONFIG).write_text(yaml.dump(config))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "dac_nerfstudio.cli", "view", str(results()), "--port", port]
-    log = tmp_path / "viewer.log"
-    with log.open("wb") as output:
-        viewer = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    profile = tmp_path / "profile"
-    profile.mkdir()
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for_page(address, lambda: viewer.poll() is None)
-        with Browser(address, profile) as browser:
-            wait_for_picture(browser)
-            yield browser
-    finally:
-        viewer.terminate()
-        viewer.wait(30)
-        print(log.read_text(errors="replace")[-4000:])
+        return int(probe.getsockname()[1])
 
 
 def settled(page: Browser, differs_from: np.ndarray | None = None) -> np.ndarray:
@@ -61,7 +83,17 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype(float) - other).mean())
 
 
-def test_groups_layers_wipe_and_photos(page: Browser) -> None:
+def test_groups_layers_wipe_and_photos(addresses: list[str], tmp_path: Path) -> None:
+    (tmp_path / "profile").mkdir()
+    with Browser("about:blank", tmp_path / "profile") as page:
+        for address, look in zip(addresses, (look_at_layers, look_at_photos), strict=True):
+            assert wait_for_page(address, lambda: True)
+            page.open(address)
+            wait_for_picture(page)
+            look(page)
+
+
+def look_at_layers(page: Browser) -> None:
     start = settled(page)
     assert start.std() > 1, "something is shown"
 
@@ -85,6 +117,9 @@ def test_groups_layers_wipe_and_photos(page: Browser) -> None:
     assert apart(wiped[left], student[left]) < apart(wiped[left], baseline[left])
     assert apart(wiped[right], baseline[right]) < apart(wiped[right], student[right])
 
+
+def look_at_photos(page: Browser) -> None:
+    assert settled(page).std() > 1
     # Somewhere in view, hidden by what is rendered or not, are other training cameras.
     places = ((x, y) for y in range(100, 780, 60) for x in range(60, 940, 60))
     assert any(page.click(*place) or page.run("!!document.querySelector('img[alt=photo]')") for place in places)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dac_nerfstudio.report.charts import curves_chart
-from dac_nerfstudio.report.curves import Curve, courses, read_curves
+from dac_nerfstudio.report.curves import Course, Curve, courses, read_curves
 from dac_nerfstudio.report.runs import read_scene
 
 RUN = "quick-seed7"
@@ -97,3 +97,11 @@ def test_the_chart_has_a_line_per_training_and_is_the_same_every_time(maker: Cal
         assert label in chart
     assert "PSNR of evaluation rays" not in chart
     assert chart == curves_chart(found)
+
+
+def test_a_single_point_is_seen() -> None:
+    def chart(points: int) -> str:
+        curve = Curve(*np.ones((3, points)))
+        return str(curves_chart([Course("baseline", 0, ({"train_psnr": curve},))]))
+
+    assert chart(1).count("<use") > chart(2).count("<use")
