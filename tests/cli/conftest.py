@@ -26,7 +26,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     shell = Shell(folder)
     with pytest.MonkeyPatch.context() as patch:
         # What is forked from this process's server sees what commands see.
-        for name in ("PATH", "PYTHONWARNINGS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "COLUMNS"):
+        for name in ("PYTHONWARNINGS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "COLUMNS"):
             patch.setenv(name, shell.environment[name])
         yield shell
 
