@@ -367,7 +367,7 @@ def _draw_photos(axes: Axes, partition: Partition, photos: dict[int, Image], bor
                 axes.scatter(left + 0.14, top + 0.14, s=88, c="white", edgecolors=INK, linewidths=1, zorder=4)
                 axes.scatter(left + 0.14, top + 0.14, s=38, c=ink, marker=marker(group), zorder=5)
             left += width + BETWEEN
-        axes.text(0, top + row / 2, f"group {group} · {counted(size, 'view')}", color=INK, fontsize=11.5, va="center")
+        axes.text(0, top + row / 2, f"group {group}\n{counted(size, 'view')}", color=INK, fontsize=11.5, va="center")
     axes.set_axis_off()
     axes.set_title("Photos, group by group, once round the scene's up axis", color=INK, fontsize=14, pad=10)
     axes.set(xlim=(0, end), ylim=(partition.num_groups * (row + BETWEEN), 0), aspect="auto")
