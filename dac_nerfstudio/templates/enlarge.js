@@ -15,7 +15,8 @@ document.querySelectorAll(".enlarge").forEach(button => button.addEventListener(
   room.replaceChildren(button.firstElementChild.cloneNode(true));
   large.showModal();
   room.focus();
-  zoomTo(button.offsetWidth / room.clientWidth);  // no smaller than it was, as on a phone
+  zoom = 1;
+  zoomTo(button.offsetWidth / room.clientWidth, 0);  // no smaller than it was, as on a phone, and from its left on
 }));
 large.querySelectorAll("[data-times]").forEach(button => button.addEventListener("click", () => {
   zoomTo(zoom * Number(button.dataset.times));
