@@ -66,6 +66,11 @@ def test_every_view_has_one_home_and_every_group_a_view(views: Views, asked: dic
     assert sorted(name for group in groups for name in partition.members(group)) == sorted(views.names)
     assert all(partition.members(group) for group in groups)
     assert (partition.membership[partition.homes - 1, np.arange(len(views))] == 1).all()
+    if not asked.get("softness"):
+        own = np.array([len(partition.members(group)) for group in groups])
+        borrowed = [round(asked.get("overlap", 0.0) * count) for count in own.tolist()]
+        # Each of weight 1, and no more than there are.
+        np.testing.assert_array_equal(partition.membership.sum(axis=1), own + np.minimum(borrowed, len(views) - own))
     if partition.settings["strategy"] != "louvain" and asked["groups"] != "auto":
         assert partition.num_groups == asked["groups"]
 
