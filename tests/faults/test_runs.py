@@ -1,0 +1,169 @@
+"""Whatever befalls a run, the same command goes on, and the end is that of a run that nothing befell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from dac_nerfstudio.scenes import make_demo_scene
+
+FLAGS = """
+[all]
+max-num-iterations = 30
+steps-per-save = 10
+pipeline.datamanager.train-num-rays-per-batch = 64
+pipeline.model.grid-base-resolution = 16
+pipeline.model.grid-feature-dim = 8
+pipeline.model.linear-decoder-layers = 1
+pipeline.model.proposal-resolutions = 32
+pipeline.model.num-proposal-samples = 24
+pipeline.model.num-samples = 12
+"""
+DAC = "from dac_nerfstudio.cli import main; main()"
+IMPATIENT = "from dac_nerfstudio.run import local; local.SILENCE = 12; " + DAC
+HOOKS = Path(__file__).parent / "hooks"
+WHOLE = ["split", "trunk", "expert-1", "expert-2", "ensemble", "distill", "finetune", "baseline", "video"]
+"""Logs of a run, in the order of its stages."""
+PATIENCE = 1800
+"""Seconds, on a machine that does much else besides."""
+
+
+class Runs:
+    """`dac run` of a tiny scene, in processes of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
+        make_demo_scene(folder / "demo", size=32, train=16, val=2, test=4)
+        (folder / "dac.toml").write_text(FLAGS)
+
+    def start(self, outputs: str, *more: str, code: str = DAC, **environment: str) -> subprocess.Popen[str]:
+        """A run into a folder; further flags, and variables of its environment."""
+        search = os.pathsep.join([str(HOOKS), os.environ.get("PYTHONPATH", "")]) if environment else None
+        flags = ("--preset", "demo", "--groups", "2", "--config", "dac.toml", "--devices", "cpu")
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", "--data", "demo", "--output-dir", outputs, *flags, *more],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONWARNINGS": "ignore"},
+                **({"PYTHONPATH": search} if search else {}),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def __call__(self, outputs: str, *more: str, fails: bool = False, **environment: str) -> str:
+        """What a run prints that goes to its end."""
+        process = self.start(outputs, *more, **environment)
+        output, _ = process.communicate(timeout=PATIENCE)
+        assert (process.returncode != 0) == fails, output
+        return output
+
+    def until(self, outputs: str, stage: str, process: subprocess.Popen[str]) -> None:
+        """Wait until a stage has begun, by its log."""
+        log, deadline = self.folder / outputs / "demo" / "logs" / f"{stage}.log", time.monotonic() + PATIENCE
+        while not log.exists():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, f"{stage} does not begin"
+            time.sleep(0.05)
+
+    def worker(self, process: subprocess.Popen[str]) -> psutil.Process:
+        """The process of the stage that runs: a fork of the server that has imported nerfstudio."""
+        (worker,) = [
+            fork
+            for child in psutil.Process(process.pid).children()
+            for fork in child.children()
+            if "forkserver" in " ".join(fork.cmdline())
+        ]
+        return worker
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    runs = Runs(tmp_path_factory.mktemp("runs"))
+    yield runs
+    for process in runs.started:
+        process.kill()  # that of a test that failed; its stages notice
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs: Runs) -> Path:
+    runs("undisturbed")
+    return runs.folder / "undisturbed" / "demo"
+
+
+def compare(whole: Path, other: Path) -> None:
+    """Same runs, scores of every view and weights; nothing half written is left."""
+    for pattern in ("evaluation.json", "*.ckpt"):
+        files = sorted(path.relative_to(whole) for path in whole.rglob(pattern))
+        assert [path for path in files if (other / path).exists()] == files
+        for path in files:
+            if pattern == "*.ckpt":
+                one, two = (torch.load(folder / path, weights_only=True)["pipeline"] for folder in (whole, other))
+                torch.testing.assert_close(two, one, rtol=0, atol=1e-6)
+            else:
+                one, two = (json.loads((folder / path).read_text())["views"] for folder in (whole, other))
+                assert [view["name"] for view in two] == [view["name"] for view in one]
+                assert [view["psnr"] for view in two] == pytest.approx([view["psnr"] for view in one], abs=1e-3)
+    assert not [path for path in other.rglob(".*") if path.name != ".dac-run.lock"]
+    assert (other / "report" / "video.mp4").stat().st_size > 1000
+
+
+def test_sigkill_of_a_stage_that_writes_a_checkpoint(runs: Runs, undisturbed: Path, tmp_path: Path) -> None:
+    output = runs("half-written", KILL_IN_CHECKPOINT=str(tmp_path))
+    told = list(tmp_path.iterdir())
+    # Trainings save four times, an ensemble once: that is killed after half of it, and again when its record lacks.
+    assert len(told) == len(WHOLE) - 2 and {path.read_text() for path in told} == {"xx"}
+    assert output.count("started again from its last checkpoint") == 2 * len(told)
+    compare(undisturbed, runs.folder / "half-written" / "demo")
+
+
+def test_sigstop_is_noticed_and_sigcont_goes_on(runs: Runs, undisturbed: Path) -> None:
+    process = runs.start("stopped", code=IMPATIENT)
+    runs.until("stopped", "finetune", process)
+    time.sleep(1)
+    worker = runs.worker(process)
+    worker.suspend()
+    time.sleep(25)
+    assert process.poll() is None
+    worker.resume()
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0 and f"process {worker.pid} has said nothing for 12 seconds" in output, output
+    assert "finetune: goes on." in output
+    compare(undisturbed, runs.folder / "stopped" / "demo")
+
+
+def test_two_runs_a_split_and_a_report_at_once(runs: Runs, undisturbed: Path) -> None:
+    first = runs.start("shared")
+    runs.until("shared", "trunk", first)
+    second = runs.start("shared")
+
+    def beside(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", DAC, *words], cwd=runs.folder, env={**os.environ, "COLUMNS": "200"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    split, report = beside("split", "--data", "demo", "--output-dir", "shared"), beside("report", "shared/demo")
+    for process in (second, split):
+        output, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 1 and f"another dac run: process {first.pid} on" in output, output
+    output, _ = report.communicate(timeout=PATIENCE)
+    assert "Traceback" not in output
+    output, _ = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0, output
+    compare(undisturbed, runs.folder / "shared" / "demo")
