@@ -668,9 +668,15 @@ def attempts(arm: dict[str, Any]) -> list[str]:
     for attempt in arm["tried"]:
         for name, value in attempt.items():
             if name != "val":
-                shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
-                lines.setdefault(name, []).append(f"{shown}: {decibels(attempt['val'])}")
+                lines.setdefault(name, []).append(f"{shown(value)}: {decibels(attempt['val'])}")
     return [f"{name} {', '.join(found)}." for name, found in lines.items()]
+
+
+def shown(value: Any) -> str:
+    """A setting that was tried: a number, several, or fields of the model's config."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {shown(entry)}" for name, entry in value.items())
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def blend_row(name: str, figures: dict[str, Any]) -> list[str]:

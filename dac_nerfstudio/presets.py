@@ -132,8 +132,12 @@ RECIPES = (
         "experts that differ in seed and decoder, and a student that also learns from new views that they render; pays "
         "where photos are few and longer training brings nothing; wants a GPU, and its constants are of smaller scenes",
         steps={"expert": 30000, "distill": 6000, "finetune": 54000},
-        # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
-        real_flags=_of_optimizers("optimizer.lr", 1e-2),
+        real_flags={
+            # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
+            **_of_optimizers("optimizer.lr", 1e-2),
+            # On white, what is white in few photos may as well be nothing at all, which other views see through.
+            "pipeline.model.background-color": "random",
+        },
         one_cosine=True,
         # Of four groups: every expert draws from all photos alike.
         softness=0.75,
