@@ -296,7 +296,8 @@ class Place:
         groups = len(experts) or count_groups(self.data, output_dir / self.name, asked)
         flags = self.study.flags(self.scene, arm, groups)
         request = Request(
-            self.data, output_dir, self.name, asked, self.scene.downscale, "no" if arm.kind == "dac" else "yes",
+            self.data, output_dir, self.name, asked, self.scene.downscale,
+            baseline="no" if arm.kind == "dac" else "yes",
             video=False, device=self.device, seed=seed, experts=experts, flags=flags,
         )  # fmt: skip
         plan = make_plan(request, self.study.recipe(self.scene, arm))

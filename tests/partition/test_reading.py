@@ -233,13 +233,13 @@ def test_photos_that_the_folder_lacks_are_named(photographed: Views, colmap_fold
     (data / "images/v3.png").unlink()
     (data / "images/v11.png").unlink()
     with pytest.warns(
-        UserWarning, match=r"images lacks 2 of the 20 photos of .*sparse/0: v3.png, v11.png. They are div"
+        UserWarning, match=r"images lacks 2 of the 20 photos of .*sparse/0: v3.png, v11.png. Training needs them"
     ):
         assert len(read_views(data)) == 17
 
 
 def test_a_missing_folder_of_photos_is_named(photographed: Views, colmap_folder) -> None:
-    with pytest.warns(UserWarning, match="images lacks 20 of the 20 photos .* and 15 more. They are divided all"):
+    with pytest.warns(UserWarning, match="images lacks 20 of the 20 photos .* and 15 more. Training needs them"):
         read_views(colmap_folder(photographed, images=None))
 
 
