@@ -8,13 +8,11 @@ PINS = $(shell $(PYTHON) -c 'import sys; print("--constraint constraints.txt" * 
 demo: .venv/installed
 	$(BIN)/dac demo
 
-# The tests of the commands share their runs and take half of the time. All others run beside them, with those that stop
-# runs of their own.
-OWN_RUNS := tests/cli/test_stopping.py
+# The tests of the commands share their runs and take half of the time. All others run beside them.
 test: .venv/installed
-	@$(BIN)/python -m pytest tests/cli --ignore $(OWN_RUNS) > .venv/commands.log 2>&1 & commands=$$!; \
+	@$(BIN)/python -m pytest tests/cli > .venv/commands.log 2>&1 & commands=$$!; \
 	trap "kill $$commands 2>/dev/null" EXIT; \
-	$(BIN)/python -m pytest $(filter-out tests/cli/ tests/faults/,$(wildcard tests/*/ tests/test_*.py)) $(OWN_RUNS); others=$$?; \
+	$(BIN)/python -m pytest $(filter-out tests/cli/ tests/faults/,$(wildcard tests/*/ tests/test_*.py)); others=$$?; \
 	wait $$commands; status=$$?; cat .venv/commands.log; exit $$((others || status))
 
 # Fuzzers and faults, which take minutes: FUZZ_SECONDS=600 make test-faults
