@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.stage import Stage
 
 FLAGS = """
 [all]
@@ -106,6 +113,16 @@ def undisturbed(runs: Runs) -> Path:
     return runs.folder / "undisturbed" / "demo"
 
 
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a run and all its processes at once."""
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in everyone:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.communicate()
+    psutil.wait_procs(everyone, timeout=30)
+
+
 def compare(whole: Path, other: Path) -> None:
     """Same runs, scores of every view and weights; nothing half written is left."""
     for pattern in ("evaluation.json", "*.ckpt"):
@@ -121,6 +138,17 @@ def compare(whole: Path, other: Path) -> None:
                 assert [view["psnr"] for view in two] == pytest.approx([view["psnr"] for view in one], abs=1e-3)
     assert not [path for path in other.rglob(".*") if path.name != ".dac-run.lock"]
     assert (other / "report" / "video.mp4").stat().st_size > 1000
+
+
+def test_sigkill_of_everything_in_every_stage(runs: Runs, undisturbed: Path) -> None:
+    moments = random.Random(0)
+    for stage in WHOLE:
+        process = runs.start("killed")
+        runs.until("killed", stage, process)
+        time.sleep(moments.uniform(0, 1.5))
+        kill_all(process)
+    runs("killed")
+    compare(undisturbed, runs.folder / "killed" / "demo")
 
 
 def test_sigkill_of_a_stage_that_writes_a_checkpoint(runs: Runs, undisturbed: Path, tmp_path: Path) -> None:
@@ -145,6 +173,63 @@ def test_sigstop_is_noticed_and_sigcont_goes_on(runs: Runs, undisturbed: Path) -
     assert process.returncode == 0 and f"process {worker.pid} has said nothing for 12 seconds" in output, output
     assert "finetune: goes on." in output
     compare(undisturbed, runs.folder / "stopped" / "demo")
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own, with so much room."""
+    folder.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_and_a_full_disk(runs: Runs, undisturbed: Path) -> None:
+    folder = runs.folder / "disk"
+    with small_disk(folder, "1500k"):
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        output = runs("disk", fails=True)
+        assert "cannot be worked in" in output and "Read-only file system" in output and "Traceback" not in output
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+        output = runs("disk", fails=True)
+        assert "No space left on device" in output or "Make room" in output, output
+        subprocess.run(["mount", "-o", "remount,size=500m", str(folder)], check=True)
+        runs("disk")
+        compare(undisturbed, folder / "demo")
+
+
+def test_a_clock_that_is_set_back_by_a_year(runs: Runs, undisturbed: Path) -> None:
+    runs("past", "--only", "experts")
+    runs("past", CLOCK_BACK="31536000")
+    compare(undisturbed, runs.folder / "past" / "demo")
+    output = runs("past", CLOCK_BACK="63072000")
+    assert "made anew" not in output and not list((runs.folder / "past").rglob("*-before-*"))
+
+
+def test_photos_that_are_replaced_between_stages(runs: Runs, undisturbed: Path) -> None:
+    runs("replaced", "--only", "experts")
+    data = runs.folder / "demo"
+    kept = Path(shutil.copytree(data, runs.folder / "kept"))
+    photo = data / "train" / "r_3.png"
+    pixels = np.asarray(Image.open(photo)).copy()
+    pixels[..., :3] = 255 - pixels[..., :3]
+    status = photo.stat()
+    Image.fromarray(pixels).save(photo)
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    try:
+        output = runs("replaced")
+        assert len(re.findall("made anew .*photos was", output)) == 3, output
+        digests = {Stage.load(path.parent).photos for path in (runs.folder / "replaced").rglob("stage.json")
+                   if "-before-" not in str(path)}  # fmt: skip
+        assert len(digests) == 1
+    finally:
+        shutil.rmtree(data)
+        kept.rename(data)
+    runs("replaced")
+    compare(undisturbed, runs.folder / "replaced" / "demo")
 
 
 def test_two_runs_a_split_and_a_report_at_once(runs: Runs, undisturbed: Path) -> None:

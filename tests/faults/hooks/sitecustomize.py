@@ -1,14 +1,15 @@
-"""Faults within the processes of a run, by a variable of the environment; Python imports this when it starts.
+"""Faults within the processes of a run, by variables of the environment; Python imports this when it starts.
 
 ``KILL_IN_CHECKPOINT``, a folder: each training is killed at its first checkpoint when half of it is written, and at its
-second when that is in its place and no record says so.
+second when that is in its place and no record says so. ``CLOCK_BACK``, seconds: the clock is behind by so many.
 """
 
 import os
 import signal
+import time
 from pathlib import Path
 
-_replace = os.replace
+_replace, _time = os.replace, time.time
 
 
 def _killed(source: str, target: str) -> None:
@@ -30,3 +31,9 @@ def _killed(source: str, target: str) -> None:
 
 if "KILL_IN_CHECKPOINT" in os.environ:
     os.replace = _killed
+if "CLOCK_BACK" in os.environ:
+    behind = float(os.environ["CLOCK_BACK"])
+    time.time = lambda: _time() - behind
+    _strftime, _localtime = time.strftime, time.localtime
+    time.localtime = lambda seconds=None: _localtime(time.time() if seconds is None else seconds)
+    time.strftime = lambda text, when=None: _strftime(text, time.localtime() if when is None else when)
