@@ -267,7 +267,7 @@ class Bench:
         recipe = replace(recipe, novel=tuple(recipe.novel))
         tried: list[dict[str, Any]] = []
         ours = more.get("choose", {})
-        for setting, values in {**ours, **{name: arm.choose[name] for name in arm.choose if name not in ours}}.items():
+        for setting, values in {**ours, **arm.choose, **ours}.items():
             values = [tuple(value) if isinstance(value, list) else value for value in values]
             if len(values) == 1:
                 recipe = replace(recipe, **{setting: values[0]})

@@ -73,12 +73,9 @@ def read_photos(data: Path, split: str, downscale: int, train: int, most: Option
         train: so many are for training, evenly spread.
         most: so many of any other split, evenly spread; by default all.
     """
-    wanted = train if split == "train" else most
-    return (
-        read_real_photos(data, split, downscale, train)
-        if is_real(data)
-        else read_blender(data, split, downscale, wanted)
-    )
+    if is_real(data):
+        return read_real_photos(data, split, downscale, train)
+    return read_blender(data, split, downscale, train if split == "train" else most)
 
 
 def read_blender(data: Path, split: str, downscale: int, views: Optional[int]) -> Photos:

@@ -18,6 +18,7 @@ import pytest
 from commands import GROUPS, TEST_VIEWS, Shell
 from rich.console import Console
 from slurm_cluster import cluster, lacking
+from tiny_flags import TINY_FLAGS
 
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.errors import StageError
@@ -366,18 +367,11 @@ def test_killed_stage_is_requeued_alone(environment: dict[str, str], job: str, f
     ]
 
 
-TINY = """
+TINY = f"""
 [all]
 steps-per-save = 20
 max-num-iterations = 8
-pipeline.datamanager.train-num-rays-per-batch = 64
-pipeline.model.grid-base-resolution = 16
-pipeline.model.grid-feature-dim = 8
-pipeline.model.linear-decoder-layers = 1
-pipeline.model.proposal-resolutions = 32
-pipeline.model.num-proposal-samples = 24
-pipeline.model.num-samples = 12
-
+{TINY_FLAGS}
 [dac-expert]
 max-num-iterations = 400
 

@@ -19,22 +19,16 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from tiny_flags import TINY_FLAGS
 
 from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage
 
-FLAGS = """
+FLAGS = f"""
 [all]
 max-num-iterations = 30
 steps-per-save = 10
-pipeline.datamanager.train-num-rays-per-batch = 64
-pipeline.model.grid-base-resolution = 16
-pipeline.model.grid-feature-dim = 8
-pipeline.model.linear-decoder-layers = 1
-pipeline.model.proposal-resolutions = 32
-pipeline.model.num-proposal-samples = 24
-pipeline.model.num-samples = 12
-"""
+{TINY_FLAGS}"""
 DAC = "from dac_nerfstudio.cli import main; main()"
 IMPATIENT = "from dac_nerfstudio.run import local; local.SILENCE = 12; " + DAC
 HOOKS = Path(__file__).parent / "hooks"
