@@ -30,7 +30,7 @@ LABELLED = "[...document.querySelectorAll('label')].filter(l => l.innerText == '
 """The inputs of a label, in JavaScript."""
 PLACE = "(e => {{ e.scrollIntoView(); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + 9]; }})({})"
 """Where an element is, once it is scrolled to, in JavaScript."""
-KEYS = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowDown": 40}
+KEYS = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowDown": 40, "+": 187}
 """What systems call the keys that are pressed."""
 
 
@@ -123,6 +123,14 @@ class Browser:
         """Put a finger on the first place, move it by the others and take it off at the last."""
         for number, (x, y) in enumerate(places):
             points = [{"x": x, "y": y}]
+            self.send("Input.dispatchTouchEvent", type="touchMove" if number else "touchStart", touchPoints=points)
+        self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def pinch(self, x: float, y: float, before: float, after: float) -> None:
+        """Put two fingers either side of a place, so many pixels apart, move them as far apart and take them off."""
+        for number in range(6):
+            half = (before + number / 5 * (after - before)) / 2
+            points = [{"x": x - half, "y": y, "id": 0}, {"x": x + half, "y": y, "id": 1}]
             self.send("Input.dispatchTouchEvent", type="touchMove" if number else "touchStart", touchPoints=points)
         self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 

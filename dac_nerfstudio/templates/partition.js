@@ -45,7 +45,7 @@ function drawing(id, draw) {
 }
 
 // Cameras in space
-const MIDDLE = 0.5 * (scene.floor + scene.top), NEAR = 12, FAR = 4;
+const MIDDLE = 0.5 * (scene.floor + scene.top), NEAR = 12, NEAR_FINGER = 24, FAR = 4;
 let turn = -1.02, tilt = 0.5, zoom = 1, pointed = null, marked = null;
 const hidden = new Set();
 let placed = [];
@@ -118,8 +118,8 @@ function drawScene(pen, width, height) {
 
 const space = drawing("scene", drawScene);
 
-function nearest(x, y) {
-  let best = null, least = NEAR;
+function nearest(x, y, reach = NEAR) {
+  let best = null, least = reach;
   for (const { view, points: [tip] } of placed) {
     const distance = Math.hypot(tip[0] - x, tip[1] - y);
     if (distance <= least) [best, least] = [view, distance];
@@ -140,34 +140,56 @@ function pick(index) {
   space.again();
 }
 
-let from = null, dragged = false;
+function turnBy(right, up) {
+  turn -= right;
+  tilt = Math.max(-1.55, Math.min(1.55, tilt + up));
+  pointAt(null, 0, 0);
+}
+
+function zoomBy(times) {
+  zoom = Math.max(0.3, Math.min(20, zoom * times));
+  space.again();
+}
+
+const down = new Map();  // where the mouse's button or fingers are, by their pointers
+let dragged = false;
 space.canvas.addEventListener("pointerdown", event => {
-  from = space.at(event);
-  dragged = false;
+  if (!down.size) dragged = false;
+  down.set(event.pointerId, space.at(event));
   space.canvas.setPointerCapture(event.pointerId);
 });
 space.canvas.addEventListener("pointermove", event => {
-  const [x, y] = space.at(event);
-  if (from === null) return pointAt(nearest(x, y), x, y);
-  if (!dragged && Math.hypot(x - from[0], y - from[1]) < 3) return;
+  const [x, y] = space.at(event), from = down.get(event.pointerId);
+  if (!from) return pointAt(nearest(x, y), x, y);
+  const [other] = [...down].filter(([pointer]) => pointer !== event.pointerId).map(([, place]) => place);
+  if (!other && !dragged && Math.hypot(x - from[0], y - from[1]) < 3) return;
   dragged = true;
-  turn -= 0.008 * (x - from[0]);
-  tilt = Math.max(-1.55, Math.min(1.55, tilt + 0.008 * (y - from[1])));
-  from = [x, y];
-  pointAt(null, x, y);
+  down.set(event.pointerId, [x, y]);
+  if (!other) return turnBy(0.008 * (x - from[0]), 0.008 * (y - from[1]));
+  const apart = ([left, top]) => Math.max(1, Math.hypot(left - other[0], top - other[1]));
+  zoomBy(apart([x, y]) / apart(from));
 });
 space.canvas.addEventListener("pointerup", event => {
-  const view = dragged ? null : nearest(...space.at(event));
-  from = null;
+  down.delete(event.pointerId);
+  const view = dragged ? null : nearest(...space.at(event), event.pointerType === "touch" ? NEAR_FINGER : NEAR);
   if (view && view.index !== undefined) pick(view.index);
 });
-space.canvas.addEventListener("pointercancel", () => { from = null; });
+space.canvas.addEventListener("pointercancel", event => down.delete(event.pointerId));
 space.canvas.addEventListener("pointerleave", () => pointAt(null, 0, 0));
 space.canvas.addEventListener("wheel", event => {
   event.preventDefault();
-  zoom = Math.max(0.3, Math.min(20, zoom * Math.exp(-0.0015 * event.deltaY)));
-  space.again();
+  zoomBy(Math.exp(-0.0015 * event.deltaY));
 }, { passive: false });
+const KEYS = {
+  ArrowLeft: () => turnBy(-0.1, 0), ArrowRight: () => turnBy(0.1, 0),
+  ArrowUp: () => turnBy(0, -0.1), ArrowDown: () => turnBy(0, 0.1),
+  "+": () => zoomBy(1.2), "=": () => zoomBy(1.2), "-": () => zoomBy(1 / 1.2),
+};
+space.canvas.addEventListener("keydown", event => {
+  if (!(event.key in KEYS) || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();  // the page stays where it is
+  KEYS[event.key]();
+});
 document.querySelectorAll(".groups button").forEach(button => button.addEventListener("click", () => {
   const group = button.dataset.group, shown = hidden.delete(group);
   if (!shown) hidden.add(group);

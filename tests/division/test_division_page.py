@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from PIL import Image
 
 from dac_nerfstudio.division.page import matrix, space, write_page
@@ -196,3 +197,35 @@ def test_similarity_of_other_views_is_refused(scene, tmp_path: Path) -> None:
     with pytest.raises(PartitionError, match="The similarity is of 3 views, but the partition has 12"):
         write_page(scene[0], tmp_path / "a.html", Similarity("frustum", np.eye(3)))
     assert not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+def test_a_phone_turns_pinches_and_picks_and_keys_do_too(scene, page: Page, tmp_path: Path) -> None:
+    (tmp_path / "profile").mkdir()
+    with Browser((tmp_path / "new" / "partition.html").as_uri(), tmp_path / "profile") as browser:
+        browser.resize(390, 844, mobile=True)
+        browser.wait_for("document.readyState == 'complete' && placed.length > 0")
+        assert browser.run("document.documentElement.scrollWidth") == 390, "nothing sticks out"
+        canvas = "document.querySelector('#scene canvas')"
+        browser.run(f"{canvas}.scrollIntoView({{block: 'center'}})")
+        x, y, width, height = browser.run(f"(r => [r.x, r.y, r.width, r.height])({canvas}.getBoundingClientRect())")
+        start = browser.screenshot()
+
+        browser.pinch(x + width / 2, y + height / 2, 60, 120)
+        zoom, turn = browser.run("zoom"), browser.run("turn")
+        assert zoom == pytest.approx(2.0, rel=0.02) and turn == -1.02, "fingers apart come nearer and turn nothing"
+        browser.touch((x + 100, y + 100), (x + 150, y + 100))
+        assert browser.run("turn") == pytest.approx(turn - 0.4, abs=0.01) and browser.run("zoom") == zoom
+        # A finger is less exact than a mouse.
+        places = browser.run("placed.filter(({view}) => view.index).map(({points}) => points[0].slice(0, 2))")
+        left, top = min(places, key=lambda place: np.hypot(place[0] - width / 2, place[1] - height / 2))
+        browser.touch((x + left, y + top + 15))
+        assert browser.run("marked") is not None
+        assert browser.run("!!document.querySelector('#scene-photos figcaption')")
+
+        browser.run(f"{canvas}.focus()")
+        turn = browser.run("turn")
+        for key in ("+", "ArrowLeft"):
+            browser.press(key)
+        assert browser.run("zoom") == pytest.approx(1.2 * zoom) and browser.run("turn") > turn
+        assert np.abs(browser.screenshot().astype(int) - start).mean() > 1
