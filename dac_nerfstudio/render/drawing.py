@@ -67,6 +67,22 @@ def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def close_up(image: np.ndarray, box: Tuple[int, int, int], factor: int) -> np.ndarray:
+    """What is in a square of an image, as large as fits into the image's own size times a factor, on white.
+
+    Args:
+        image: the image.
+        box: top, left and side of the square.
+        factor: times the image's size.
+    """
+    top, left, side = box
+    height, width = (factor * length for length in image.shape[:2])
+    crop = enlarged(image[top : top + side, left : left + side], max(1, min(height, width) // side))
+    page = Image.new("RGB", (width, height), PAPER)
+    page.paste(Image.fromarray(crop), ((width - crop.shape[1]) // 2, (height - crop.shape[0]) // 2))
+    return np.asarray(page)
+
+
 def wipe(left: np.ndarray, right: np.ndarray, frames: int) -> Iterator[np.ndarray]:
     """A seam that goes from one side to the other and back: left of it one image, right of it the other."""
     width = left.shape[1]

@@ -11,7 +11,7 @@ from nerfstudio.cameras.cameras import Cameras
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.render.drawing import boxed, enlarged, sheet, wipe
+from dac_nerfstudio.render.drawing import boxed, close_up, enlarged, sheet, wipe
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.render.tour import tour
 from dac_nerfstudio.render.writing import save_mp4, save_png, save_webp
@@ -118,14 +118,18 @@ def mosaic(scene: Scene, scale: float, advance: Advance) -> np.ndarray:
 
 
 def strip(view: Comparison) -> np.ndarray:
-    """Photo, baseline, student and where each errs, at the photo's own pixels; a square where they differ most."""
+    """Photo, baseline, student and where each errs, at the photo's own pixels; a square where they differ most, and
+    below it what is in there, larger."""
     factor = max(1, round(SIDE / max(view.photo.shape[:2])))
     errors = [coloured(view.error(image), 0, ERROR, "magma") for image in (view.baseline, view.student)]
-    box = tuple(factor * number for number in view.box)
-    assert len(box) == 3
-    row = [boxed(enlarged(image, factor), box) for image in (view.photo, view.baseline, view.student, *errors)]
+    images = (view.photo, view.baseline, view.student, *errors)
+    top, left, side = (factor * number for number in view.box)
+    rows = (
+        [boxed(enlarged(image, factor), (top, left, side)) for image in images],
+        [close_up(image, view.box, factor) for image in images],
+    )
     gain = f"student ({view.gain:+.2f} dB)"
-    return sheet([row], ["photo", "baseline", gain, "error of the baseline", "error of the student"])
+    return sheet(rows, ["photo", "baseline", gain, "error of the baseline", "error of the student"])
 
 
 def picture(model: KPlanesModel, camera: Cameras, advance: Advance) -> np.ndarray:

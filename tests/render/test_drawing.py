@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.render.drawing import enlarged, sheet, wipe
+from dac_nerfstudio.render.drawing import close_up, enlarged, sheet, wipe
 from dac_nerfstudio.render.writing import save_mp4, save_png, save_webp
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -41,6 +41,14 @@ def test_pixels_are_enlarged_to_squares() -> None:
     assert large.shape == (8, 12, 3)
     np.testing.assert_array_equal(large[::4, ::4], noise(0, 2, 3))
     assert (large[:4, :4] == large[0, 0]).all()
+
+
+def test_a_close_up_has_the_squares_pixels_in_its_middle_and_the_size_of_the_whole() -> None:
+    image = noise(0, 10, 16)
+    page = close_up(image, (1, 2, 3), 2)
+    assert page.shape == (20, 32, 3)
+    np.testing.assert_array_equal(page[1:19, 7:25], enlarged(image[1:4, 2:5], 6))
+    assert (page[:, :7] == 255).all() and (page[:, 25:] == 255).all() and (page[[0, -1]] == 255).all()
 
 
 def test_a_wipe_shows_more_of_the_left_image_and_then_less() -> None:

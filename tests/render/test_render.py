@@ -70,11 +70,14 @@ def test_a_strip_shows_photo_and_renderings_pixel_by_pixel_and_errors(scene: Sce
     page = strip(view)
     factor = 400 // 16
     assert page.shape[1] == 5 * 400 + 6 * 10
-    row = page[-10 - 400 : -10]
+    row, closer = page[-820:-420], page[-410:-10]
     for number, image in enumerate((view.photo, view.baseline, view.student)):
-        shown = row[:, 10 + number * 410 :][:, :400][factor // 2 :: factor, factor // 2 :: factor]
+        column = slice(10 + number * 410, 410 + number * 410)
+        shown = row[:, column][factor // 2 :: factor, factor // 2 :: factor]
         np.testing.assert_array_equal(shown, image)
-    exact = strip(replace(view, student=view.photo))[-410:-10, 10 + 4 * 410 :][:, :400]
+        # The square of 8 pixels fills the room of 16.
+        np.testing.assert_array_equal(closer[:, column][factor::50, factor::50], image[2:10, 3:11])
+    exact = strip(replace(view, student=view.photo))[-820:-420, 10 + 4 * 410 :][:, :400]
     assert (exact[factor // 2 :: factor, factor // 2 :: factor] == exact[factor // 2, factor // 2]).all()
 
 
@@ -149,3 +152,16 @@ def test_lost_photos_are_asked_for_and_settings_are_checked(results: Callable[..
         arguments = {"what": (), "frames": 5, "scale": None, "run": None, "data": None, **wrong}
         with pytest.raises(StageError, match=message):
             show(scene_dir, console=Console(), **arguments)  # type: ignore[arg-type]
+
+
+def test_the_demo_ends_in_pictures_several_times_as_large_as_its_photos(
+    results: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dac_nerfstudio import cli
+
+    scene_dir = results()
+    monkeypatch.setattr("dac_nerfstudio.scenes.make_demo_scene", lambda data, progress: None)
+    monkeypatch.setattr(cli, "run", lambda data, output_dir, **_: None)
+    cli.demo(scene_dir.parent, tmp_path / "demo")
+    with Image.open(scene_dir / "pictures" / "orbit.webp") as file:
+        assert file.n_frames > 30 and min(file.size) > 3 * 16  # type: ignore[attr-defined]
