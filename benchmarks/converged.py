@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,9 +35,8 @@ from typing import Any, Literal, Optional
 
 import numpy as np
 import tyro
-from studies import check_page, over_seeds, read_results, settings_of, write_results
+from studies import carry_out, check_page, over_seeds, read_results, settings_of, write_results
 
-from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition import Partition, Views, blending_weights, divide
 from dac_nerfstudio.report.markdown import table, write_text
@@ -813,10 +811,7 @@ def with_earlier(found: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    try:
-        tyro.extras.subcommand_cli_from_dict({"run": run, "page": write_page, "publish": publish, "check": check})
-    except StageError as error:
-        sys.exit(str(error))
+    carry_out(__doc__, run=run, page=write_page, publish=publish, check=check)
 
 
 if __name__ == "__main__":

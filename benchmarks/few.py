@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 from PIL import Image
-from small import camera_to_world, is_real, read_real, spaced
+from small import averaged, camera_to_world, is_real, read_real, spaced
 
 from dac_nerfstudio.files import write_json
 
@@ -80,10 +80,7 @@ def small_blender(source: Path, target: Path, photos: int, size: int) -> None:
         meta["frames"] = spaced(meta["frames"], most)
         for frame in meta["frames"]:
             with Image.open(source / f"{frame['file_path']}.png") as image:
-                pixels = np.asarray(image.convert("RGBA"), np.float64) / 255
-            pixels[..., :3] *= pixels[..., 3:]
-            side = pixels.shape[1] // size
-            pixels = pixels.reshape(pixels.shape[0] // side, side, size, side, 4).mean(axis=(1, 3))
+                pixels = averaged(image, image.width // size)
             pixels[..., :3] /= np.maximum(pixels[..., 3:], 1e-6)
             path = target / f"{frame['file_path']}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

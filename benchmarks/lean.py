@@ -20,7 +20,7 @@ from nerfstudio.cameras.camera_utils import auto_orient_and_center_poses
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 from PIL import Image
-from small import camera_to_world, is_real, read_real, spaced
+from small import averaged, camera_to_world, is_real, read_real, spaced
 from torch import Tensor
 
 from dac_nerfstudio.conquer.novel import NovelCameras
@@ -85,10 +85,8 @@ def read_blender(data: Path, split: str, downscale: int, views: Optional[int]) -
     pixels = []
     for frame in frames:
         with Image.open(data / f"{frame['file_path']}.png") as image:
-            rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-        rgba[..., :3] *= rgba[..., 3:]
-        height, width = (side // downscale for side in rgba.shape[:2])
-        pixels.append(rgba.reshape(height, downscale, width, downscale, 4).mean(axis=(1, 3)))
+            pixels.append(averaged(image, downscale))
+    height, width = pixels[0].shape[:2]
     poses = torch.tensor([frame["transform_matrix"] for frame in frames])[:, :3]
     focal = 0.5 * width / math.tan(0.5 * meta["camera_angle_x"])
     return Photos(Cameras(poses, focal, height, width), torch.tensor(np.stack(pixels)).flatten(1, 2))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -30,11 +29,11 @@ from unittest.mock import patch
 import psutil
 import torch
 import tyro
-from studies import check_page, read_results, write_results
+from studies import carry_out, check_page, read_results, write_results
 from timing import machine
 from torch import Tensor
 
-from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.presets import METHOD_STEPS, PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import table, write_text
 from dac_nerfstudio.report.tables import Grid
@@ -527,14 +526,7 @@ def check(results: tyro.conf.Positional[Path], page_: tyro.conf.Positional[Path]
 
 
 def main() -> None:
-    try:
-        tyro.extras.subcommand_cli_from_dict(
-            {"run": run, "page": write_page, "check": check}, description=(__doc__ or "").partition("\n\n")[0]
-        )
-    except UserError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    carry_out(__doc__, run=run, page=write_page, check=check)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from nerfstudio.data.utils.colmap_parsing_utils import read_cameras_binary, read_images_binary
+from PIL import Image
 
 from dac_nerfstudio.errors import StageError
 
@@ -20,6 +21,19 @@ VALIDATION = 12
 def spaced(items: Sequence[Any], count: int) -> list[Any]:
     """So many of them, evenly spread."""
     return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
+def averaged(image: Image.Image, side: int) -> np.ndarray:
+    """A picture smaller by squares of pixels, colours by their opacity: premultiplied RGBA in [0, 1], rows first.
+
+    Args:
+        image: its sides are multiples of the squares'.
+        side: of the squares.
+    """
+    pixels = np.asarray(image.convert("RGBA"), np.float32) / 255
+    pixels[..., :3] *= pixels[..., 3:]
+    height, width = (length // side for length in pixels.shape[:2])
+    return pixels.reshape(height, side, width, side, 4).mean(axis=(1, 3))
 
 
 def is_real(data: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What the two studies share: the files of their settings and results, figures over seeds, stale pages."""
+"""What studies share: their commands, the files of their settings and results, figures over seeds, stale pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from dac_nerfstudio.errors import StageError
+import tyro
+
+from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.files import atomic_write
 
 if sys.version_info >= (3, 11):
@@ -68,3 +70,19 @@ def over_seeds(values: Sequence[float], text: Callable[[float], str], digits: in
     if not values:
         return "–"
     return text(fmean(values)) + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def carry_out(about: str | None, **commands: Callable[..., None]) -> None:
+    """Do what was typed; what is the user's to mend is said in a sentence.
+
+    Args:
+        about: the program's docstring.
+        commands: by name.
+    """
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, description=(about or "").partition("\n\n")[0])
+    except UserError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

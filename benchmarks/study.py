@@ -31,7 +31,6 @@ What an arm is made of, by its ``kind``:
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +41,7 @@ import tyro
 from converged import headline_table
 from rich.console import Console
 from rich.markup import escape
-from studies import check_page, over_seeds, read_results, settings_of, write_results
+from studies import carry_out, check_page, over_seeds, read_results, settings_of, write_results
 
 from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.partition import find_model
@@ -697,15 +696,7 @@ def check(results: tyro.conf.Positional[Path], of: tyro.conf.Positional[Path], s
 
 
 def main() -> None:
-    try:
-        tyro.extras.subcommand_cli_from_dict(
-            {"run": run, "page": write_page, "check": check}, description=(__doc__ or "").partition("\n\n")[0]
-        )
-    except UserError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    carry_out(__doc__, run=run, page=write_page, check=check)
 
 
 if __name__ == "__main__":
