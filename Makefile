@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What was tested. Of these versions many want Python 3.11; 3.10 gets the newest that pyproject.toml allows.
 PINS = $(shell $(PYTHON) -c 'import sys; print("--constraint constraints.txt" * (sys.version_info >= (3, 11)))')
 
-.PHONY: demo test test-faults lint types docs release-check
+.PHONY: demo test test-faults coverage lint types docs release-check
 demo: .venv/installed
 	$(BIN)/dac demo
 
@@ -18,6 +18,13 @@ test: .venv/installed
 # Fuzzers and faults, which take minutes: FUZZ_SECONDS=600 make test-faults
 test-faults: .venv/installed
 	$(BIN)/python -m pytest tests/faults -s
+
+# How much of the package the tests run, in all processes that they start.
+coverage: .venv/installed
+	rm -f .coverage .coverage.*
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage $(MAKE) test
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --sort=cover
 
 lint: .venv/installed
 	$(BIN)/ruff check .
