@@ -17,6 +17,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
+from dac_nerfstudio import photos
 from dac_nerfstudio.conquer.dataset import PhotoDataset
 from dac_nerfstudio.conquer.trainer import DaCTrainerConfig
 from dac_nerfstudio.errors import PartitionError, PhotoError
@@ -141,6 +142,14 @@ def test_a_square_photo_that_is_marked_as_turned_is_named(scene: Path) -> None:
     with Image.open(scene / "train/r_2.png") as photo:
         photo.save(scene / "train/r_2.png", exif=exif)
     assert "train/r_2.png is marked by EXIF to be turned" in refused(config_of(scene))
+
+
+def test_a_photos_header_is_read_once(scene: Path) -> None:
+    """The scene's own files are looked at, and then what the data parser gives."""
+    photos._shape_of.cache_clear()
+    config_of(scene).inputs.resolve()
+    found = photos._shape_of.cache_info()
+    assert found.misses == len(list(scene.glob("*/*.png"))) <= found.hits
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""What is slow and tries what goes wrong: `make test-faults`. FUZZ_SECONDS says how long each fuzzer goes on."""
+"""What is slow and tries what goes wrong: `make test-faults`. FUZZ_SECONDS says how long each fuzzer goes on,
+in seconds of the processor."""
 
 from __future__ import annotations
 
