@@ -730,10 +730,14 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
     monkeypatch.setattr(render, "_render_trajectory_video", written)
     video(plan.jobs[0], plan, told.append)
     assert path.read_bytes() == b"whole"
-    for state in ("kept", "done"):
-        examine(plan.jobs[0], plan, told.append)
-        assert told[-1].state == state
-        path.unlink(missing_ok=True)
+    for lost in (path, path.with_name("video.json")):
+        whole = lost.read_bytes()
+        for content, state in ((whole, "kept"), (b"", "done"), (None, "done"), (whole, "kept")):
+            lost.unlink(missing_ok=True)
+            if content is not None:  # empty is what a power cut leaves
+                lost.write_bytes(content)
+            examine(plan.jobs[0], plan, told.append)
+            assert told[-1].state == state
 
 
 STEPS = {"trunk": 6, "expert": 12, "distill": 8, "finetune": 10, "baseline": 18}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from dac_nerfstudio import methods
+from dac_nerfstudio import files, methods
 from dac_nerfstudio.conquer.divergence import INTERVAL, Divergence, LossWatch, not_finite
 from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.conquer.trainer import DaCTrainer
@@ -154,3 +154,18 @@ def test_a_disk_that_is_full_is_told_in_words_and_leaves_no_half_of_a_checkpoint
     (kept,) = checkpoints(made.base_dir)
     assert kept.name == "step-000000000.ckpt" and not Stage.load(made.base_dir).damage(kept)
     assert not list(made.base_dir.glob(".step-*"))
+
+
+def test_an_older_checkpoint_goes_when_the_newer_one_is_on_the_disk(
+    trainer: Callable[..., DaCTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer()
+    made.train_iteration(0)
+    made.save_checkpoint(0)
+    done: list[str] = []
+    sync, unlink = files.sync, Path.unlink
+    monkeypatch.setattr(files, "sync", lambda path: (done.append(f"synced {path.name.lstrip('.')}"), sync(path)))
+    monkeypatch.setattr(Path, "unlink", lambda path, **named: (done.append(f"gone {path.name}"), unlink(path, **named)))
+    made.save_checkpoint(5)
+    newer, folder = done.index("synced step-000000005.ckpt"), done.index("synced nerfstudio_models")
+    assert newer < folder < done.index("gone step-000000000.ckpt") == len(done) - 1
