@@ -13,7 +13,6 @@ from subprocess import Popen
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from commands import TINY_MODEL, Shell
@@ -25,45 +24,27 @@ PATIENCE = 600
 """Seconds, on a machine that does much else besides."""
 IN_A_GROUP_OF_ITS_OWN = "import os; os.setpgrp(); from dac_nerfstudio.cli import main; main()"
 """So that it can be signalled with all its processes, as a terminal or a scheduler does."""
-ON_A_CUDA_DEVICE = "from dac_nerfstudio.run import local, process; local.Place = lambda *_: process.Place('cuda:0'); "
-"""There is none here: stages that train on the CPU are told so when they start."""
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-AFRESH = pytest.mark.skipif(torch.version.cuda is None, reason="this PyTorch knows nothing of CUDA")
-WAYS = ["forked", pytest.param("afresh", marks=AFRESH)]
-"""How stages start: forked from the server, or in fresh interpreters, as on CUDA where tiny-cuda-nn is installed."""
 
 
 @pytest.fixture(scope="module")
-def write_config(shell: Shell) -> Callable[[str, int], None]:
-    """Writes the file of a baseline in a folder of its own: a tiny model, a checkpoint every so many steps."""
+def run_baseline(shell: Shell) -> Callable[[str], Popen[str]]:
+    """Starts `dac run` for a baseline of `typed` in a process of its own."""
+    return lambda folder: shell.start("python", "-c", IN_A_GROUP_OF_ITS_OWN, *typed(folder))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def config(shell: Shell) -> None:
+    """The file of a tiny model, for which no checkpoint is due before the end."""
     rows = [f"{name.lstrip('-')} = {value}" for name, value in zip(TINY_MODEL[::2], TINY_MODEL[1::2])]
     rows += [f"max-num-iterations = {STEPS}", "pipeline.datamanager.train-num-rays-per-batch = 64"]
-
-    def write(folder: str, every: int) -> None:
-        (shell.folder / f"{folder}.toml").write_text("\n".join(["[all]", *rows, f"steps-per-save = {every}"]))
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def run_baseline(shell: Shell, write_config: Callable[[str, int], None]) -> Callable[..., Popen[str]]:
-    """Starts `dac run` for such a baseline in a process of its own."""
-    spoilt = Shell(shell.folder)
-    spoilt.environment["PYTHONPATH"] = os.pathsep.join([str(FIXTURES), shell.environment.get("PYTHONPATH", "")])
-
-    def start(folder: str, every: int, way: str = "forked") -> Popen[str]:
-        write_config(folder, every)
-        code = (ON_A_CUDA_DEVICE if way == "afresh" else "") + IN_A_GROUP_OF_ITS_OWN
-        return (spoilt if way == "afresh" else shell).start("python", "-c", code, *typed(folder))
-
-    return start
+    (shell.folder / "tiny.toml").write_text("\n".join(["[all]", *rows, "steps-per-save = 10000"]))
 
 
 def typed(folder: str) -> tuple[str, ...]:
-    """What follows `dac`: a baseline in a folder of its own, by the file that `run_baseline` has written."""
+    """What follows `dac`: a baseline in a folder of its own."""
     return (
         *("run", "--data", "demo", "--preset", "demo", "--groups", "2", "--only", "baseline", "--no-video"),
-        *("--output-dir", folder, "--config", f"{folder}.toml", "--devices", "cpu"),
+        *("--output-dir", folder, "--config", "tiny.toml", "--devices", "cpu"),
     )
 
 
@@ -90,75 +71,51 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shell: Shell, write_config: Callable[[str, int], None]) -> dict[str, Any]:
-    write_config("undisturbed", 10000)
+def undisturbed(shell: Shell) -> dict[str, Any]:
     done = shell.dac(*typed("undisturbed"))
     assert done.code == 0, done.output
     return weights(run_dir(shell, "undisturbed"))
 
 
-# That each signal is heard alike is tested where processes are cheaper, in test_running.py.
-@pytest.mark.parametrize(
-    "number, way", [(signal.SIGINT, "forked"), pytest.param(signal.SIGTERM, "afresh", marks=AFRESH)]
-)
+# That each signal is heard alike is tested where processes are cheaper, in test_running.py; stages in fresh
+# interpreters, and runs that are killed with their stages, in tests/faults.
 def test_a_run_keeps_others_out_and_asked_to_stop_saves_and_goes_on(
-    number: signal.Signals, way: str, shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
+    shell: Shell, run_baseline: Callable[[str], Popen[str]], undisturbed: dict[str, Any]
 ) -> None:
-    folder = f"stopped-{way}-{int(number)}"
-    process = run_baseline(folder, 10000, way)
-    wait_for(100, shell.folder / folder / "demo", process)
-    second = shell.dac(*typed(folder))
+    process = run_baseline("stopped")
+    wait_for(100, shell.folder / "stopped" / "demo", process)
+    second = shell.dac(*typed("stopped"))
     assert second.code == 1 and f"another dac run: process {process.pid} on" in " ".join(second.output.split())
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert "The same command goes on from here" in output and "Traceback" not in output
-    stopped = Stage.load(run_dir(shell, folder))
+    stopped = Stage.load(run_dir(shell, "stopped"))
     assert 100 <= stopped.steps < STEPS  # no checkpoint was due: this one was made for the occasion
     stopped.peak_memory["gpu"] = 123
-    stopped.save(run_dir(shell, folder))
+    stopped.save(run_dir(shell, "stopped"))
 
-    done = shell.dac(*typed(folder))
+    done = shell.dac(*typed("stopped"))
     assert done.code == 0 and f"resumed at step {stopped.steps}" in done.output, done.output
-    torch.testing.assert_close(weights(run_dir(shell, folder)), undisturbed, rtol=0, atol=1e-6)
-    assert Stage.load(run_dir(shell, folder)).peak_memory["gpu"] == 123  # of the process before
+    torch.testing.assert_close(weights(run_dir(shell, "stopped")), undisturbed, rtol=0, atol=1e-6)
+    assert Stage.load(run_dir(shell, "stopped")).peak_memory["gpu"] == 123  # of the process before
 
 
-@pytest.mark.parametrize("way", WAYS)
 def test_the_stages_of_a_killed_run_save_and_the_next_one_waits_for_them(
-    way: str, shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
+    shell: Shell, run_baseline: Callable[[str], Popen[str]], undisturbed: dict[str, Any]
 ) -> None:
-    folder = f"orphaned-{way}"
-    scene_dir = shell.folder / folder / "demo"
-    process = run_baseline(folder, 10000, way)
+    scene_dir = shell.folder / "orphaned" / "demo"
+    process = run_baseline("orphaned")
     wait_for(120, scene_dir, process)
     process.kill()
     process.communicate()
     # At once: its stage, which notices, may still be saving.
-    done = shell.dac(*typed(folder))
+    done = shell.dac(*typed("orphaned"))
     (step,) = re.findall(r"resumed at step (\d+)", done.output)
     assert done.code == 0, done.output
     (saved,) = re.findall(rf"Stopped at step (\d+) of {STEPS}", (scene_dir / "logs" / "baseline.log").read_text())
     assert 120 <= int(saved) == int(step) < STEPS
-    torch.testing.assert_close(weights(run_dir(shell, folder)), undisturbed, rtol=0, atol=1e-6)
-
-
-def test_a_run_killed_with_its_stages_goes_on_from_its_last_checkpoint(
-    shell: Shell, run_baseline: Callable[..., Popen[str]], undisturbed: dict[str, Any]
-) -> None:
-    process = run_baseline("killed", 100)
-    wait_for(320, shell.folder / "killed" / "demo", process)
-    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for one in processes:
-        one.kill()
-    process.communicate()
-    psutil.wait_procs(processes, timeout=30)
-    assert Stage.load(run_dir(shell, "killed")).steps % 100 == 1  # as a checkpoint was due
-
-    done = shell.dac(*typed("killed"))
-    (step,) = re.findall(r"resumed at step (\d+)", done.output)
-    assert done.code == 0 and int(step) > 300, done.output
-    torch.testing.assert_close(weights(run_dir(shell, "killed")), undisturbed, rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights(run_dir(shell, "orphaned")), undisturbed, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,16 @@ FLAGS = f"""
 max-num-iterations = 30
 steps-per-save = 10
 {TINY_FLAGS}"""
+LONG = FLAGS.replace("iterations = 30", "iterations = 600").replace("save = 10", "save = 10000")
+"""Nothing is saved on the way, unless it is asked for."""
 DAC = "from dac_nerfstudio.cli import main; main()"
+IN_FRESH_INTERPRETERS = (
+    "import os; os.setpgrp(); from dac_nerfstudio.run import local, process; "
+    "local.Place = lambda *_: process.Place('cuda:0'); " + DAC
+)
+"""As on CUDA where tiny-cuda-nn is installed; there is no device here, but stages are told so when they start. In a
+group of its own, so that it can be signalled with all its processes, as a terminal or a scheduler does."""
+TINY_CUDA_NN = Path(__file__).parents[1] / "fixtures"
 IMPATIENT = "from dac_nerfstudio.run import local; local.SILENCE = 12; " + DAC
 HOOKS = Path(__file__).parent / "hooks"
 WHOLE = ["split", "trunk", "expert-1", "expert-2", "ensemble", "distill", "finetune", "baseline", "video"]
@@ -46,6 +56,7 @@ class Runs:
         self.started: list[subprocess.Popen[str]] = []
         make_demo_scene(folder / "demo", size=32, train=16, val=2, test=4)
         (folder / "dac.toml").write_text(FLAGS)
+        (folder / "long.toml").write_text(LONG)
 
     def start(self, outputs: str, *more: str, code: str = DAC, **environment: str) -> subprocess.Popen[str]:
         """A run into a folder; further flags, and variables of its environment."""
@@ -74,10 +85,15 @@ class Runs:
         assert (process.returncode != 0) == fails, output
         return output
 
-    def until(self, outputs: str, stage: str, process: subprocess.Popen[str]) -> None:
-        """Wait until a stage has begun, by its log."""
+    def until(self, outputs: str, stage: str, process: subprocess.Popen[str], steps: int = 0) -> None:
+        """Wait until a stage has begun, or got so far, by its log."""
         log, deadline = self.folder / outputs / "demo" / "logs" / f"{stage}.log", time.monotonic() + PATIENCE
-        while not log.exists():
+
+        def done() -> bool:
+            lines = [line for line in log.read_text().splitlines() if "%)" in line] if steps else []
+            return steps == 0 or any(int(line.split()[0]) >= steps for line in lines)
+
+        while not (log.exists() and done()):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, f"{stage} does not begin"
             time.sleep(0.05)
@@ -131,7 +147,8 @@ def compare(whole: Path, other: Path) -> None:
                 assert [view["name"] for view in two] == [view["name"] for view in one]
                 assert [view["psnr"] for view in two] == pytest.approx([view["psnr"] for view in one], abs=1e-3)
     assert not [path for path in other.rglob(".*") if path.name != ".dac-run.lock"]
-    assert (other / "report" / "video.mp4").stat().st_size > 1000
+    for video in whole.rglob("video.mp4"):
+        assert (other / video.relative_to(whole)).stat().st_size > 1000
 
 
 def test_sigkill_of_everything_in_every_stage(runs: Runs, undisturbed: Path) -> None:
@@ -152,6 +169,31 @@ def test_sigkill_of_a_stage_that_writes_a_checkpoint(runs: Runs, undisturbed: Pa
     assert len(told) == len(WHOLE) - 2 and {path.read_text() for path in told} == {"xx"}
     assert output.count("started again from its last checkpoint") == 2 * len(told)
     compare(undisturbed, runs.folder / "half-written" / "demo")
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this PyTorch knows nothing of CUDA")
+def test_stages_in_fresh_interpreters_save_when_they_are_asked_to_stop_and_when_their_run_is_killed(runs: Runs) -> None:
+    flags = ("--only", "baseline", "--config", "long.toml")
+    search = os.pathsep.join([str(TINY_CUDA_NN), os.environ.get("PYTHONPATH", "")])
+    run_dir = runs.folder / "afresh" / "demo" / "dac-baseline" / "demo-seed42"
+    runs("long", *flags)
+
+    process = runs.start("afresh", *flags, code=IN_FRESH_INTERPRETERS, PYTHONPATH=search)
+    runs.until("afresh", "baseline", process, steps=100)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and "The same command goes on from here" in output, output
+    stopped = Stage.load(run_dir).steps
+    assert 100 <= stopped < 600
+
+    process = runs.start("afresh", *flags, code=IN_FRESH_INTERPRETERS, PYTHONPATH=search)
+    runs.until("afresh", "baseline", process, steps=stopped + 100)
+    process.kill()
+    process.communicate()
+    # At once: the stage, which notices, may still be saving.
+    (step,) = re.findall(r"resumed at step (\d+)", runs("afresh", *flags))
+    assert stopped + 100 <= int(step) < 600
+    compare(runs.folder / "long" / "demo", runs.folder / "afresh" / "demo")
 
 
 def test_sigstop_is_noticed_and_sigcont_goes_on(runs: Runs, undisturbed: Path) -> None:
