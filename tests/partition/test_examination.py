@@ -155,6 +155,14 @@ def test_numbers_beyond_all_are_named(real: Folder) -> None:
     assert '"transform_matrix" of images/v2.png is not a matrix' in problem
 
 
+@pytest.mark.parametrize("name", ["fl_x", "h"])
+def test_a_camera_without_focal_length_or_size_is_named(real: Folder, name: str) -> None:
+    data = real(**{name: 0})
+    (problem,) = examine(data).problems
+    assert problem.startswith(f"{data}/transforms.json gives these a focal length or image size that is not a positive")
+    assert "v2.png" in problem
+
+
 def test_only_decoding_finds_what_is_missing_at_a_files_end(blender: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 16, 4), dtype=np.uint8)
     path = blender / "test/r_1.png"
