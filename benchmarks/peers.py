@@ -249,7 +249,8 @@ def scorer(data: Path, stride: int) -> Callable[[Any], float]:
                 picture = model.get_outputs_for_camera(camera)["rgb"][::stride, ::stride]
             else:
                 rays = camera.generate_rays(camera_indices=0, keep_shape=True)[::stride, ::stride]
-                picture = model.get_outputs_for_camera_ray_bundle(rays)["rgb"]
+                rendered = model.get_outputs_for_camera_ray_bundle(rays)
+                picture = rendered["rgb"] if "rgb" in rendered else rendered["rgb_fine"]  # the first NeRF has no other
             found.append(psnr(picture.cpu(), truth))
         return sum(found) / len(found)
 
@@ -498,12 +499,12 @@ def plot(results: dict[str, Any], path: Path) -> None:
         what = "by the clock" if on_cuda(scene) else "of the processor"
         panel.set(title=title, xlabel=f"seconds of training, {what}", ylabel="PSNR on test views, dB")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="small")
+        panel.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
-def write_page(results: Path, page_: tyro.conf.Positional[Path] = Path("docs/peers.md")) -> None:
+def write_page(results: tyro.conf.Positional[Path], page_: tyro.conf.Positional[Path]) -> None:
     """Make the page, and the plot beside it.
 
     Args:

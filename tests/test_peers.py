@@ -30,13 +30,14 @@ def test_all_stages_together_have_the_steps_that_the_baseline_has() -> None:
     assert peers.scaled(PRESETS["reference"], 1800).steps == {"expert": 300, "distill": 100, "finetune": 500}
 
 
-def test_a_score_is_the_mean_over_views_on_white_of_the_pixels_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["rgb", "rgb_fine"])
+def test_a_score_is_the_mean_over_views_on_white_of_the_pixels_asked_for(output: str, tmp_path: Path) -> None:
     scene = make_demo_scene(tmp_path / "demo", size=8, train=2, val=2, test=2)
     asked = []
 
     def render(rays: Any) -> dict[str, torch.Tensor]:
         asked.append(tuple(rays.shape))
-        return {"rgb": torch.full((*rays.shape, 3), 0.25)}
+        return {output: torch.full((*rays.shape, 3), 0.25)}
 
     model = SimpleNamespace(get_outputs_for_camera_ray_bundle=render)
     pipeline = SimpleNamespace(model=model, device="cpu", eval=lambda: None, train=lambda: None)
@@ -118,3 +119,7 @@ def test_the_page_says_who_is_ahead_and_when() -> None:
         line.startswith("Not run here: NeRF, K-Planes of stock parts, nerfacto, tiny-cuda-nn,") for line in lines
     )
     assert any("every 2nd pixel of every 2nd row of all test views of 100x80" in line for line in lines)
+
+
+def test_the_page_in_docs_is_what_its_results_give() -> None:
+    peers.check(ROOT / "docs" / "peers.json", ROOT / "docs" / "peers.md")
