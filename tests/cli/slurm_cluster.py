@@ -38,6 +38,8 @@ SchedulerParameters=sched_min_interval=0,bf_interval=2
 ReturnToService=2
 MpiDefault=none
 KillWait=15
+# A job that has ended is remembered as long as a slow run may take.
+MinJobAge=3600
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/jobs.txt
