@@ -333,23 +333,28 @@ def export(scene_dir: tyro.conf.Positional[Path], file: tyro.conf.Positional[Pat
 
 
 def view(
-    scene_dir: tyro.conf.Positional[Path], run: Optional[str] = None, data: Optional[Path] = None, port: int = 7007
+    scene_dir: tyro.conf.Positional[Path],
+    run: Optional[str] = None,
+    data: Optional[Path] = None,
+    port: int = 7007,
+    host: str = "127.0.0.1",
 ) -> None:
     """Look at a scene's student in the browser, with its training cameras in the colours of their groups.
 
-    Only this machine can see it. Ctrl-C ends it. ns-viewer shows the same.
+    Ctrl-C ends it. ns-viewer shows the same.
 
     Args:
         scene_dir: Results of the scene, such as outputs/lego, or one run folder in it, of whatever method.
         run: Name of the run, such as quick-seed42; by default the latest finished student.
         data: Folder of the scene's photos, if they are no longer where they were at training.
         port: Where the page is: http://localhost:7007
+        host: Address to listen at. With the default only this machine can see it, with 0.0.0.0 whoever reaches it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="nerfstudio|torch|websockets")
         from dac_nerfstudio.viewer import view_scene
 
-        view_scene(scene_dir, run, data, port, Console())
+        view_scene(scene_dir, run, data, port, host, Console())
 
 
 def check(

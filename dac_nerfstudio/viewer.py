@@ -1,9 +1,10 @@
-"""``dac view``: nerfstudio's viewer on a scene's student, for this machine alone."""
+"""``dac view``: nerfstudio's viewer on a scene's student, for this machine alone unless asked otherwise."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from socket import gethostname
 from threading import Lock
 from typing import Optional
 
@@ -16,10 +17,9 @@ from dac_nerfstudio.run.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.stage import Stage
 
 STUDENTS = ("dac-finetune", "dac-finetune-360")
-LOCALHOST = "127.0.0.1"
 
 
-def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int, console: Console) -> None:
+def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int, host: str, console: Console) -> None:
     """Show a run until the user has had enough; arguments as of ``dac view``.
 
     Raises:
@@ -33,7 +33,7 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
     with console.status("Opening the scene …"):
         config = recorded_config(folder, data or photos_of(folder), default_device())
         pipeline = reopen(config, folder)
-    config.viewer.websocket_host, config.viewer.websocket_port = LOCALHOST, port
+    config.viewer.websocket_host, config.viewer.websocket_port = host, port
     viewer = Viewer(
         config.viewer,
         log_filename=folder / config.viewer.relative_log_filename,
@@ -47,11 +47,19 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
     viewer.init_scene(pipeline.datamanager.train_dataset, "completed", pipeline.datamanager.eval_dataset)
     viewer.update_step(Stage.load(folder).steps)
     viewer.pause_train.visible = False  # there is no training to pause
-    console.print(f"{folder}: http://localhost:{port}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    # Browsers have no page at the address that stands for all of a machine's.
+    address = host if host != "0.0.0.0" else gethostname()
+    console.print(f"{folder}: http://{address}:{port}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
     try:
         while True:
             time.sleep(0.2)
     except KeyboardInterrupt:
+        # A thread that still renders while Python ends takes the process down with it.
+        renderers = list(viewer.render_statemachines.values())
+        for renderer in renderers:
+            renderer.running, renderer.interrupt_render_flag = False, True
+        for renderer in renderers:
+            renderer.join()
         viewer.viser_server.stop()
         console.print("The viewer has ended.")
 

@@ -1,5 +1,4 @@
-"""Makes this folder's pictures from the results of ``dac demo`` and, if that was run, of ``dac render outputs/demo``:
-python docs/pictures.py [outputs/demo]"""
+"""Makes this folder's pictures from the results of ``dac demo``: python docs/pictures.py [outputs/demo]"""
 
 from __future__ import annotations
 
@@ -17,14 +16,13 @@ from dac_nerfstudio.run.reopen import photos_of, recorded_config, reopen
 HERE = Path(__file__).parent
 METHODS = ("dac-baseline", "dac-finetune")
 SHOWN = ("orbit.webp", "experts.png")
-"""Pictures of dac render."""
+"""Pictures that the demo ends with."""
 
 
 def main(scene_dir: Path) -> None:
     shutil.copy(scene_dir / "partition.png", HERE / "partition.png")
     for name in SHOWN:
-        if (scene_dir / "pictures" / name).exists():
-            shutil.copy(scene_dir / "pictures" / name, HERE / name)
+        shutil.copy(scene_dir / "pictures" / name, HERE / name)
     columns = []
     for method in METHODS:
         run_dir = run_dirs(scene_dir, method)[0]
