@@ -63,7 +63,7 @@ def test_only_what_is_done_between_start_and_stop_is_counted() -> None:
         work(0.1)
         time.sleep(0.05)
         spent.stop()
-    # The processor's time, of 0.6 seconds and as coarse as the machine counts it; the clock's, of two naps at the least.
+    # The processor's time, of 0.6 seconds and as coarse as the machine counts it; the clock's, of two naps at least.
     assert spent.seconds == pytest.approx(0.2, abs=0.15) and spent.wall >= 0.1
 
 
