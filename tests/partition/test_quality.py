@@ -122,8 +122,9 @@ def test_the_scenes_own_groups_beat_the_featureless_scene_and_places_do_not(
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     null = Similarity("frustum", featureless(similarity.values, views))
     places = assess(divide(views, 3, strategy, similarity=null), null)
-    # Which of a ring's divisions, all about alike, is found depends on the version of scikit-learn.
-    assert places["modularity"] == pytest.approx(places["featureless_modularity"], rel=0.01)
+    # Which of a ring's divisions, all about alike, the spectral one finds depends on the version of scikit-learn.
+    alike = 0.01 if strategy == "spectral" else None
+    assert places["modularity"] == pytest.approx(places["featureless_modularity"], rel=alike)
     if strategy != "kmeans":  # which cuts a ring without gaps anywhere
         assert figures["modularity"] > figures["featureless_modularity"] + 0.05
     # What was read from a file no longer tells whether the data is upright, and is judged alike.
