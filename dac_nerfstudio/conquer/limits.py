@@ -43,6 +43,8 @@ def check_numbers(config: RunSettings) -> None:
             values.update(_numbers(settings[part], f"optimizers.{group}.{part}."))
         values[f"optimizers.{group}.optimizer.lr"] = settings["optimizer"].lr
     for name, value in values.items():
+        if name in COUNTS and value == ():
+            raise _refusal(name, "empty", "one number at least")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and math.isnan(number):
                 raise _refusal(name, value, "a number")
@@ -56,7 +58,12 @@ def check_numbers(config: RunSettings) -> None:
                 raise _refusal(name, value, "a learning rate, 0 or more")
             if name.endswith("warmup_steps") and number < 0:
                 raise _refusal(name, value, "0 or more")
-    near, far = config.pipeline.model.near_plane, config.pipeline.model.far_plane
+    model = config.pipeline.model
+    levels = len(model.proposal_resolutions)
+    if len(model.num_proposal_samples) != levels:
+        expected = f"one number for each proposal level, of which --pipeline.model.proposal-resolutions has {levels}"
+        raise _refusal("pipeline.model.num_proposal_samples", model.num_proposal_samples, expected)
+    near, far = model.near_plane, model.far_plane
     if not 0 <= near < far:
         raise _refusal("pipeline.model.near_plane", near, f"0 or more, and less than the far plane, {far}")
 
@@ -69,7 +76,7 @@ def _numbers(config: Any, prefix: str) -> Iterator[Tuple[str, Any]]:
             yield from _numbers(value, f"{prefix}{field.name}.")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield f"{prefix}{field.name}", value
-        elif isinstance(value, tuple) and value and all(isinstance(number, (int, float)) for number in value):
+        elif isinstance(value, tuple) and all(isinstance(number, (int, float)) for number in value):
             yield f"{prefix}{field.name}", value
 
 

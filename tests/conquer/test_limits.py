@@ -52,6 +52,13 @@ def test_registered_numbers_are_good(method: str) -> None:
             (16, -1),
             "--pipeline.model.num-proposal-samples is 16 -1; expected 1 or more.",
         ),
+        (
+            "pipeline.model.num_proposal_samples",
+            (64,),
+            "--pipeline.model.num-proposal-samples is 64; expected one number for each proposal level, of which "
+            "--pipeline.model.proposal-resolutions has 2.",
+        ),
+        ("pipeline.model.multiscale_res", (), "--pipeline.model.multiscale-res is empty; expected one number at"),
         ("pipeline.model.regularizers.distortion", NAN, "--pipeline.model.regularizers.distortion is nan; expected a"),
         ("pipeline.model.far_plane", INF, "--pipeline.model.far-plane is inf; expected a number above 0."),
         ("pipeline.model.near_plane", 7.0, "--pipeline.model.near-plane is 7.0; expected 0 or more, and less than the"),
