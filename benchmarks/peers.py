@@ -1,6 +1,7 @@
 """The first comparison that one makes: PSNR against seconds of training, with what else one would train.
 
     python benchmarks/peers.py run --data data/dac-demo --minutes 4 --json docs/peers.json
+    python benchmarks/peers.py run --data data/bonsai --downscale 2 --stride 8 --json docs/peers.json
     python benchmarks/peers.py page docs/peers.json docs/peers.md       # and docs/peers.png
     python benchmarks/peers.py check docs/peers.json docs/peers.md      # fails where the page is stale
 
@@ -9,7 +10,8 @@ that takes no time from it. Seconds are the processor's, of all its threads and 
 shared does not count, and on a GPU the clock's. Ours train for as many steps as the time allows, since their rate falls
 along a cosine whose end has to be known: steps are timed first. The student's seconds are those of all stages.
 
-Methods that want CUDA are left out without it. Each finished peer is kept in the file: the same command goes on.
+Methods that want CUDA are left out without it, and from real scenes those that are for bounded ones alone. Each
+finished peer is kept in the file: the same command goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +32,7 @@ from unittest.mock import patch
 import psutil
 import torch
 import tyro
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from studies import carry_out, check_page, read_results, write_results
 from timing import machine
 from torch import Tensor
@@ -37,6 +41,7 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.presets import METHOD_STEPS, PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import table, write_text
 from dac_nerfstudio.report.tables import Grid
+from dac_nerfstudio.run.data import data_parser, scene_suffix
 from dac_nerfstudio.run.flags import words
 from dac_nerfstudio.run.plan import Job, Request, make_plan
 from dac_nerfstudio.units import clock, signed
@@ -64,7 +69,11 @@ class Peer:
     method: str = ""
     """Of ns-train, where it is one of nerfstudio's own."""
     flags: Flags = field(default_factory=dict)
-    """Where its defaults are not meant for scenes like these."""
+    """Where its defaults are not those that one would choose here."""
+    bounded: Flags = field(default_factory=dict)
+    """More of them in scenes of Blender's format, if its defaults are meant for real ones."""
+    real: bool = True
+    """Whether it is for real scenes too."""
     cuda: bool = False
     """Whether it wants CUDA."""
 
@@ -81,20 +90,30 @@ NERFACTO: Flags = {
     "pipeline.model.average-init-density": 1.0,
     "pipeline.model.camera-optimizer.mode": "off",
 }
-"""For Blender's scenes, as NerfBaselines 1.2.12 runs it: nerfacto's defaults are for real ones."""
-WHITE: Flags = {"pipeline.model.background-color": "white"}
+"""As NerfBaselines 1.2.12 runs it on Blender's scenes."""
+INSTANT_NGP: Flags = {
+    "pipeline.model.near-plane": 0.01,
+    "pipeline.model.background-color": "white",
+    "pipeline.model.disable-scene-contraction": True,
+    "pipeline.model.grid-levels": 1,
+    "pipeline.model.alpha-thre": 0.0,
+    "pipeline.model.cone-angle": 0.0,
+}
+"""As nerfstudio's instant-ngp-bounded, with a white background."""
 PEERS = {
-    "nerfacto": Peer("nerfacto, PyTorch", method="nerfacto", flags={**NERFACTO, IMPLEMENTATION: "torch"}),
-    "tensorf": Peer("TensoRF", method="tensorf"),
-    "vanilla-nerf": Peer("NeRF", method="vanilla-nerf"),
+    "nerfacto": Peer("nerfacto, PyTorch", method="nerfacto", flags={IMPLEMENTATION: "torch"}, bounded=NERFACTO),
+    "tensorf": Peer("TensoRF", method="tensorf", real=False),
+    "vanilla-nerf": Peer("NeRF", method="vanilla-nerf", real=False),
     "naive": Peer("K-Planes of stock parts", "naive"),
     "baseline": Peer("K-Planes (dac-baseline)", "baseline"),
     "student": Peer("Divide and Conquer, all stages", "student"),
     "nerfacto-tcnn": Peer(
-        "nerfacto, tiny-cuda-nn", method="nerfacto", flags={**NERFACTO, IMPLEMENTATION: "tcnn"}, cuda=True
+        "nerfacto, tiny-cuda-nn", method="nerfacto", flags={IMPLEMENTATION: "tcnn"}, bounded=NERFACTO, cuda=True
     ),
-    "instant-ngp": Peer("Instant NGP", method="instant-ngp-bounded", flags=WHITE, cuda=True),
-    "splatfacto": Peer("Gaussian splatting", method="splatfacto", flags=WHITE, cuda=True),
+    "instant-ngp": Peer("Instant NGP", method="instant-ngp", bounded=INSTANT_NGP, cuda=True),
+    "splatfacto": Peer(
+        "Gaussian splatting", method="splatfacto", bounded={"pipeline.model.background-color": "white"}, cuda=True
+    ),
 }  # fmt: skip
 OURS = "student"
 
@@ -104,7 +123,9 @@ class Options:
     """What is compared."""
 
     data: Path
-    """Scene in Blender's format."""
+    """Scene in Blender's format, or a COLMAP model beside its photos."""
+    downscale: Optional[int] = None
+    """For real photos: take those in images_2, images_4 and so on."""
     minutes: float = 4.0
     """Of training, for each peer."""
     stride: int = 1
@@ -126,6 +147,26 @@ class Options:
     def seconds(self) -> float:
         return 60 * self.minutes
 
+    @property
+    def real(self) -> bool:
+        return scene_suffix(self.data) != ""
+
+    def chosen(self) -> tuple[str, ...]:
+        """Who is trained.
+
+        Raises:
+            StageError: somebody was named who is not there.
+        """
+        unknown = set(self.peers) - set(PEERS)
+        if unknown:
+            raise StageError(f"There is no peer {', '.join(sorted(unknown))}; choose from {', '.join(PEERS)}.")
+        fit = (
+            name
+            for name, peer in PEERS.items()
+            if (peer.real or not self.real) and (not peer.cuda or self.device == "cuda")
+        )
+        return self.peers or tuple(fit)
+
 
 # One training, in a process of its own
 
@@ -135,7 +176,6 @@ class Training:
     """A command of ns-train, how long to follow it, and what to score."""
 
     arguments: tuple[str, ...]
-    data: Path
     stride: int
     """0 scores nothing."""
     log: Path
@@ -195,9 +235,10 @@ def follow(training: Training) -> list[Point]:
             stack.enter_context(parts())
         config = with_data(parse(training.arguments))
         torch.manual_seed(config.machine.seed)
-        score = scorer(training.data, training.stride) if training.stride else None
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
+        test = trainer.pipeline.datamanager.dataparser.get_dataparser_outputs("test")
+        score = scorer(test, training.stride) if training.stride else None
         spent, points, marks = Spent(config.machine.device_type == "cuda"), [], list(training.marks)
 
         def after_step(step: int) -> None:
@@ -229,13 +270,15 @@ def without_lpips() -> Iterator[None]:
         yield
 
 
-def scorer(data: Path, stride: int) -> Callable[[Any], float]:
-    """What gives a pipeline's PSNR on white, mean over test views; of every `stride`-th pixel of such rows."""
-    from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+def scorer(outputs: DataparserOutputs, stride: int) -> Callable[[Any], float]:
+    """What gives a pipeline's PSNR on white, mean over test views; of every `stride`-th pixel of such rows.
+
+    Args:
+        outputs: of a data parser, for the test views.
+    """
     from nerfstudio.data.datasets.base_dataset import InputDataset
     from nerfstudio.models.splatfacto import SplatfactoModel
 
-    outputs = BlenderDataParserConfig(data=data).setup().get_dataparser_outputs("test")
     dataset, cameras = InputDataset(outputs), outputs.cameras
     cameras.fx, cameras.fy = cameras.fx.float(), cameras.fy.float()
     truths = [dataset.get_image_float32(number)[::stride, ::stride] for number in range(len(dataset))]
@@ -268,12 +311,19 @@ def apart(training: Training) -> list[Point]:
     Raises:
         StageError: it fails.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
         try:
             return pool.submit(follow, training).result()
         except (Exception, SystemExit) as error:
             said = str(error).strip().splitlines()
             raise StageError(f"{type(error).__name__}: {said[0] if said else ''}") from error
+
+
+def end_with_parent() -> None:
+    """A training is of no use to anybody once the process that asked for it has been killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 # Peers
@@ -284,15 +334,17 @@ def command(options: Options, peer: Peer, folder: Path) -> tuple[str, ...]:
     flags = {
         "data": options.data, "output-dir": folder, "experiment-name": peer.method, "timestamp": "run",
         "machine.device-type": options.device, "machine.seed": options.seed, **QUIET, **peer.flags,
+        **({} if options.real else peer.bounded),
     }  # fmt: skip
-    return (peer.method, *words(flags), "blender-data")
+    parser = data_parser(options.data, scene_suffix(options.data), options.downscale) or ("blender-data",)
+    return (peer.method, *words(flags), *parser)
 
 
 def trained(options: Options, peer: Peer) -> list[Point]:
     """A peer's curve."""
     folder = options.output_dir / options.data.name
     log = folder / "logs" / f"{peer.title}.log"
-    one = Training((), options.data, options.stride, log, naive=peer.kind == "naive")
+    one = Training((), options.stride, log, naive=peer.kind == "naive")
     if peer.kind == "nerfstudio":
         return apart(replace(one, arguments=command(options, peer, folder), seconds=options.seconds))
     steps = steps_in(options, one)
@@ -333,7 +385,7 @@ def stages(options: Options, steps: int, scene: str) -> dict[str, Job]:
     folder = options.output_dir / options.data.name
     request = Request(
         options.data, folder, scene, baseline="total", video=False, device=options.device, seed=options.seed,
-        flags={"all": QUIET},
+        downscale=options.downscale, flags={"all": QUIET},
     )  # fmt: skip
     if not (request.scene_dir / "partition.json").exists():
         views, test = read_views(options.data), read_test_views(options.data)
@@ -356,10 +408,7 @@ def scaled(recipe: Recipe, steps: int) -> Recipe:
 
 def run(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
     """Train and score, one peer after another."""
-    chosen = options.peers or tuple(name for name, peer in PEERS.items() if not peer.cuda or options.device == "cuda")
-    unknown = set(chosen) - set(PEERS)
-    if unknown:
-        raise StageError(f"There is no peer {', '.join(sorted(unknown))}; choose from {', '.join(PEERS)}.")
+    chosen = options.chosen()
     results = json.loads(options.json.read_text("utf8")) if options.json.exists() else {"scenes": {}}
     scene = results["scenes"].setdefault(f"{options.data.name}, {options.device}", about(options))
     if scene["settings"] != about(options)["settings"]:
@@ -382,8 +431,13 @@ def about(options: Options) -> dict[str, Any]:
     """A scene's entry, without its peers."""
     from PIL import Image
 
-    meta = json.loads((options.data / "transforms_test.json").read_text("utf8"))
-    with Image.open(options.data / f"{meta['frames'][0]['file_path']}.png") as image:
+    if options.real:
+        photos = options.data / ("images" if options.downscale in (None, 1) else f"images_{options.downscale}")
+        photo = min(photos.iterdir())
+    else:
+        meta = json.loads((options.data / "transforms_test.json").read_text("utf8"))
+        photo = options.data / f"{meta['frames'][0]['file_path']}.png"
+    with Image.open(photo) as image:
         size = list(image.size)
     settings = {name: getattr(options, name) for name in ("minutes", "stride", "preset", "seed")}
     return {
@@ -405,11 +459,11 @@ INTRODUCTION = """Made by `python benchmarks/peers.py page` from peers.json: do 
 
 What one would train instead, by nerfstudio 1.1.5, each with its method's own defaults (nerfacto with the settings for
 synthetic scenes that NerfBaselines has), in one run on one machine. Time is that of training alone: scoring and the
-first step, in which kernels are compiled, are not counted. All are scored on the same pixels of the test views, in the
-photos' full size. K-Planes and the student have the small models of this package's preset, whose rate falls along one
-cosine to the end; they were given as many steps as the time allows. The student's time is that of all stages: its curve
-begins where the trunk and the experts are done. What the others would reach in hours, or on a GPU, this does not show:
-most of them are made for that."""
+first step, in which kernels are compiled, are not counted. All are scored on the same pixels of the test views. NeRF
+and TensoRF, as nerfstudio has them, are for bounded scenes alone. K-Planes and the student have the small models of
+this package's preset, whose rate falls along one cosine to the end; they were given as many steps as the time allows.
+The student's time is that of all stages: its curve begins where the trunk and the experts are done. What the others
+would reach in hours, or on a GPU, this does not show: most of them are made for that."""
 
 
 def page(results: dict[str, Any]) -> str:

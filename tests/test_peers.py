@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from PIL import Image
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.scenes import make_demo_scene
 
@@ -46,7 +51,8 @@ def test_a_score_is_the_mean_over_views_on_white_of_the_pixels_asked_for(output:
         pixels = np.asarray(Image.open(scene / f"{frame['file_path']}.png"), float)[::3, ::3] / 255
         on_white = pixels[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
         expected.append(-10 * np.log10(np.square(on_white - 0.25).mean()))
-    assert peers.scorer(scene, 3)(pipeline) == pytest.approx(np.mean(expected), abs=1e-4)
+    test = BlenderDataParserConfig(data=scene).setup().get_dataparser_outputs("test")
+    assert peers.scorer(test, 3)(pipeline) == pytest.approx(np.mean(expected), abs=1e-4)
     assert asked == [(3, 3), (3, 3)]
 
 
@@ -67,13 +73,74 @@ def test_only_what_is_done_between_start_and_stop_is_counted() -> None:
     assert spent.seconds == pytest.approx(0.2, abs=0.15) and spent.wall >= 0.1
 
 
-@pytest.mark.parametrize("name", ["nerfacto", "instant-ngp", "splatfacto"])
-def test_flags_are_ones_that_the_method_has(name: str, tmp_path: Path) -> None:
+@pytest.fixture(params=["blender", "colmap"])
+def options(request: Any, tmp_path: Path) -> Any:
+    """A bounded scene and a real one, by their files' names alone."""
+    if request.param == "blender":
+        (tmp_path / "transforms_train.json").touch()
+    else:
+        (tmp_path / "colmap/sparse/0").mkdir(parents=True)
+        for name in ("cameras.bin", "images.bin", "points3D.bin"):
+            (tmp_path / "colmap/sparse/0" / name).touch()
+        (tmp_path / "images_2").mkdir()
+    return peers.Options(data=tmp_path, downscale=2 if request.param == "colmap" else None, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["nerfacto", "nerfacto-tcnn", "instant-ngp", "splatfacto"])
+def test_a_method_reads_the_scene_and_is_set_for_its_kind(name: str, options: Any) -> None:
     from dac_nerfstudio.run.commands import parse
 
-    options = peers.Options(data=tmp_path, device="cpu")
-    config: Any = parse(peers.command(options, peers.PEERS[name], tmp_path))
-    assert config.pipeline.model.background_color == "white" and config.steps_per_save == peers.NEVER
+    config: Any = parse(peers.command(options, peers.PEERS[name], options.data))
+    parser = config.pipeline.datamanager.dataparser
+    assert type(parser).__name__ == ("ColmapDataParserConfig" if options.real else "BlenderDataParserConfig")
+    assert not options.real or (parser.downscale_factor, str(parser.colmap_path)) == (2, "colmap/sparse/0")
+    assert (config.pipeline.model.background_color == "white") is not options.real
+    assert config.steps_per_save == peers.NEVER
+
+
+def test_real_scenes_are_for_those_who_are_for_them(options: Any) -> None:
+    bounded_only = {"tensorf", "vanilla-nerf"}
+    everybody = {"nerfacto", "naive", "baseline", "student", *bounded_only}
+    assert set(options.chosen()) == (everybody - bounded_only if options.real else everybody)
+    with pytest.raises(StageError, match="There is no peer nerfakto; choose from nerfacto, tensorf"):
+        replace(options, peers=("nerfacto", "nerfakto")).chosen()
+
+
+def test_instant_ngp_is_set_as_nerfstudio_sets_it_for_bounded_scenes() -> None:
+    from nerfstudio.configs.method_configs import method_configs
+
+    ours = replace(method_configs["instant-ngp"].pipeline.model)
+    for name, value in peers.INSTANT_NGP.items():
+        setattr(ours, name.rpartition(".")[2].replace("-", "_"), value)
+    theirs = replace(method_configs["instant-ngp-bounded"].pipeline.model, background_color="white")
+    assert ours == theirs
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_training_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
+    """Were it not so, a killed comparison would go on for minutes, and slow down the next one."""
+    program = tmp_path / "comparison.py"
+    program.write_text(
+        f"""
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+sys.path.append({str(ROOT / "benchmarks")!r})
+
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    from peers import end_with_parent
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
+        pool.submit(work).result()
+"""
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as comparison:
+        assert comparison.stdout is not None
+        worker = psutil.Process(int(comparison.stdout.readline()))
+        comparison.kill()
+        assert not psutil.wait_procs([worker], timeout=10)[1]
 
 
 def invented() -> dict[str, Any]:
