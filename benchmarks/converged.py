@@ -1,6 +1,6 @@
 """What experts know that longer training does not: a study where one model has converged.
 
-On small pictures a baseline reaches its best, by any number of steps, within minutes of one core. Only what is gained
+On small pictures a baseline reaches its best within minutes of one core. Only what is gained
 beyond it counts here.
 
     python benchmarks/converged.py run --data-root data --output-dir outputs/converged --json docs/convergence.json
@@ -56,11 +56,16 @@ FIGURES = (
 INTRODUCTION = """Made by `python benchmarks/converged.py page` from convergence.json and benchmarks/converged.toml: do
 not edit.
 
-Pictures are small, so that one model reaches its best, by any number of steps, within minutes of one core: what is
-gained beyond it is gained by the several experts. The baseline is chosen first: its total variation, then its number of
-steps. All choices are made on validation views; test views are reported for what is claimed, in this table, as means
-over seeds; a gain is the student's over the baseline's, paired by seed, with its standard deviation after ±. *Best of
-the experts*: the one that validation views prefer, which is what as many trainings give without blending."""
+Pictures are small, so that one model comes to its best, or near it, within minutes of one core: what is gained beyond
+it is gained by the several experts. The baseline is chosen first: its total variation, then its number of steps. All
+choices are made on validation views; test views are reported for what is claimed, in this table, as means over seeds; a
+gain is the student's over the baseline's, paired by seed, with its standard deviation after ±. *Best of the experts*:
+the one that validation views prefer, which is what as many trainings give without blending.
+
+*TV* is the weight of the total variation. Experts' pictures are *averaged*, *routed* (each view by its own group's
+expert) or *blended*: weighted by nearness to the groups, as sharply as validation views prefer; *sharpness* 0 is the
+average, infinity is routing. *Soft* experts draw 30 % of their rays from other groups' photos. *novel [a, b]* is the
+share of a student's rays at novel poses, in the beginning and at the end."""
 TEST_VIEWS = 40
 """So many of the scene's, at even distances."""
 PATH = 180

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 from unittest.mock import patch
 
+import numpy as np
 import psutil
 import torch
 import tyro
@@ -458,12 +459,14 @@ def rounded(points: Sequence[Point]) -> list[Point]:
 INTRODUCTION = """Made by `python benchmarks/peers.py page` from peers.json: do not edit.
 
 What one would train instead, by nerfstudio 1.1.5, each with its method's own defaults (nerfacto with the settings for
-synthetic scenes that NerfBaselines has), in one run on one machine. Time is that of training alone: scoring and the
-first step, in which kernels are compiled, are not counted. All are scored on the same pixels of the test views. NeRF
-and TensoRF, as nerfstudio has them, are for bounded scenes alone. K-Planes and the student have the small models of
-this package's preset, whose rate falls along one cosine to the end; they were given as many steps as the time allows.
-The student's time is that of all stages: its curve begins where the trunk and the experts are done. What the others
-would reach in hours, or on a GPU, this does not show: most of them are made for that."""
+synthetic scenes that NerfBaselines has), on one machine. Time is that of training alone: scoring and the first step, in
+which kernels are compiled, are not counted. All are scored on the same pixels of the test views. NeRF and TensoRF, as
+nerfstudio has them, are for bounded scenes alone. K-Planes and the student have the small models of this package's
+preset, whose rate falls along one cosine to the end; they were given as many steps as the time allows. The student's
+time is that of all stages: its curve begins where the trunk and the experts are done. PSNR after so many minutes is
+interpolated between scorings. Look at the steps, too: a method that did some dozens has hardly begun, and its figure
+says that it wants a GPU, and nothing else. What the others would reach in hours, or there, this does not show: most of
+them are made for that."""
 
 
 def page(results: dict[str, Any]) -> str:
@@ -483,7 +486,7 @@ def circumstances(scene: dict[str, Any]) -> str:
     pixels = f"every {nth} pixel of every {nth} row of " if stride > 1 else ""
     clocked = "Seconds by the clock."
     if not on_cuda(scene):
-        clocked = "Seconds of the processor, all threads together: others used the machine meanwhile."
+        clocked = "Seconds of the processor, all threads together, so that other load does not count."
     return (
         f"{clocked} {on['device']}, threads: {scene['threads']}; {settings['minutes']:g} minutes for each; scored on "
         f"{pixels}all test views of {width}x{height}; preset `{settings['preset']}`; seed {settings['seed']}."
@@ -500,8 +503,7 @@ def tables(scene: dict[str, Any]) -> Iterator[str]:
     moments = [60 * scene["settings"]["minutes"] * mark for mark in MARKS[1:-1]]
     rows = []
     for name, points in sorted(curves.items(), key=lambda item: -item[1][-1]["psnr"]):
-        by_then = [[one["psnr"] for one in points if one["seconds"] <= 1.05 * moment] for moment in moments]
-        early = [f"{known[-1]:.2f}" if known else "–" for known in by_then]
+        early = ["–" if (psnr := psnr_at(points, moment)) is None else f"{psnr:.2f}" for moment in moments]
         last = points[-1]
         rows.append([PEERS[name].title, *early, f"{last['psnr']:.2f}", str(int(last["step"])), clock(last["seconds"])])
     yield table(Grid(["PSNR", *(f"after {clock(moment)}" for moment in moments), "in the end", "steps", "time"], rows))
@@ -513,17 +515,27 @@ def tables(scene: dict[str, Any]) -> Iterator[str]:
         yield f"Not run here: {', '.join(left_out)}."
 
 
+def psnr_at(points: Sequence[Point], moment: float) -> Optional[float]:
+    """What a peer scored after so many seconds, interpolated; None before its first score, the last after its end."""
+    if moment < points[0]["seconds"]:
+        return None
+    return float(np.interp(moment, [one["seconds"] for one in points], [one["psnr"] for one in points]))
+
+
 def verdict(scene: dict[str, Any]) -> str:
-    """Who is ahead of the student, and whom it is ahead of."""
-    ends = {name: peer["points"][-1]["psnr"] for name, peer in scene["peers"].items() if "points" in peer}
-    if OURS not in ends:
+    """Who is ahead of the student once it is done, and whom it is ahead of."""
+    curves = {name: peer["points"] for name, peer in scene["peers"].items() if "points" in peer}
+    if OURS not in curves:
         return ""
-    mine = ends.pop(OURS)
-    ahead = [f"{PEERS[name].title} ({signed(end - mine)})" for name, end in ends.items() if end > mine]
-    behind = [f"{PEERS[name].title} ({signed(end - mine)})" for name, end in ends.items() if end <= mine]
+    done = curves.pop(OURS)[-1]
+    others = {name: psnr for name, points in curves.items() if (psnr := psnr_at(points, done["seconds"])) is not None}
+    apart = {
+        f"{PEERS[name].title} ({signed(psnr - done['psnr'])})": psnr > done["psnr"] for name, psnr in others.items()
+    }
+    ahead, behind = ([text for text, wins in apart.items() if wins is which] for which in (True, False))
     said = []
     if ahead:
-        said.append(f"**Ahead of the student, in dB: {', '.join(ahead)}.**")
+        said.append(f"**After {clock(done['seconds'])} ahead of the student, in dB: {', '.join(ahead)}.**")
     if behind:
         said.append(f"Behind it: {', '.join(behind)}.")
     return " ".join(said)

@@ -15,7 +15,7 @@ from dac_nerfstudio.conquer.datamanager import ROOM
 from dac_nerfstudio.kplanes.model import SHARE_FOR_RENDERING, KPlanesModelConfig, numbers_per_ray
 
 PROCESS = 600_000_000
-"""Bytes that CUDA, its libraries and PyTorch's workspaces take in each process. An assumption: no GPU was measured."""
+"""Bytes that CUDA, its libraries and PyTorch's workspaces take in each process. An assumption."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from dac_nerfstudio.conquer.trainer import (
 )
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.presets import METHOD_STEPS
+from dac_nerfstudio.presets import METHOD_STEPS, METHOD_TV
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ UNBOUNDED = SceneKind(
         "multiscale_res": (1, 2, 4, 8),
         "linear_decoder_layers": 1,
         "background_color": "white",
-        "regularizers": RegularizerWeights(plane_tv=9.6e-3, proposal_tv=4.8e-3),
+        "regularizers": RegularizerWeights(
+            plane_tv=METHOD_TV[naming.UNBOUNDED]["plane-tv"], proposal_tv=METHOD_TV[naming.UNBOUNDED]["proposal-tv"]
+        ),
     },
     distill_rate=1e-3,
     steps=METHOD_STEPS[naming.UNBOUNDED],

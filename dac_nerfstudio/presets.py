@@ -15,6 +15,12 @@ METHOD_STEPS: Mapping[str, Mapping[str, int]] = {
 }
 """The reference's steps of each stage, for bounded scenes and for real ones, by the ends of the methods' names."""
 
+METHOD_TV: Mapping[str, Flags] = {
+    "": {"plane-tv": 3.6e-3, "proposal-tv": 2.4e-3},
+    "-360": {"plane-tv": 9.6e-3, "proposal-tv": 4.8e-3},
+}
+"""The reference's weights of total variation, by the same."""
+
 SEEDS = 2**32
 """Seeds run from 0 to one less: numpy takes no others."""
 TOTAL = "-total"
@@ -48,6 +54,8 @@ class Recipe:
     novel_share: float = 0.0
     """Share of fine-tuning's rays that start from new cameras, where the student learns from what the experts, blended,
     render, so that it does not forget what they know."""
+    student_tv: float = 1.0
+    """Total variation of the student's planes, as a multiple of the baseline's: new views smooth it too."""
     score_most: int = 1000000
     """Score no more test views than this, evenly spread."""
 
@@ -62,7 +70,7 @@ class Recipe:
             stage: such as distill.
             real: whether the method is one for real scenes.
         """
-        return {**self.flags, **(self.real_flags if real else {}), **self._schedule(stage)}
+        return {**self.flags, **(self.real_flags if real else {}), **self._schedule(stage), **self._tv(stage, real)}
 
     def expert_flags(self, group: int, seed: int) -> Flags:
         """What sets the expert of a group apart from the others besides its views.
@@ -88,6 +96,16 @@ class Recipe:
         if stage == "distill" and self.one_cosine:
             flags.update(_of_optimizers("scheduler.end", share))
         return flags
+
+    def _tv(self, stage: str, real: bool) -> Flags:
+        """Weights of the total variation, where they are not the method's."""
+        if self.student_tv == 1 or stage not in ("distill", "finetune"):
+            return {}
+        weights = METHOD_TV["-360" if real else ""]
+        return {
+            f"pipeline.model.regularizers.{name}": float(f"{self.student_tv * weight:.6g}")
+            for name, weight in weights.items()
+        }
 
 
 def recipe_of(run: str) -> Optional[Tuple[str, int]]:
@@ -129,9 +147,10 @@ RECIPES = (
     Recipe("reference", "the paper's recipe and constants; wants a GPU"),
     Recipe(
         "best",
-        "experts that differ in seed and decoder, and a student that also learns from new views that they render; pays "
-        "where photos are few and longer training brings nothing; wants a GPU, and its constants are of smaller scenes",
-        steps={"expert": 30000, "distill": 6000, "finetune": 54000},
+        "experts that differ in seed and decoder, and a student that also learns from new views that they render, for "
+        "four times their steps; pays where photos are few and longer training brings nothing; wants a GPU, and its "
+        "constants are of smaller scenes",
+        steps={"expert": 30000, "distill": 12000, "finetune": 108000},
         real_flags={
             # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
             **_of_optimizers("optimizer.lr", 1e-2),
@@ -143,6 +162,7 @@ RECIPES = (
         softness=0.75,
         independent=True,
         novel_share=0.5,
+        student_tv=0.1,
     ),
     Recipe(
         "quick",

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import psutil
@@ -177,15 +177,19 @@ def test_the_page_says_who_is_ahead_and_when() -> None:
         "| Divide and Conquer, all stages | – | – | 21.00 | 10 | 0:55 |",
         "| nerfacto, PyTorch | 11.00 | 12.00 | 13.00 | 30 | 1:00 |",
     ]
-    assert (
-        "**Ahead of the student, in dB: K-Planes (dac-baseline) (+3.50).** Behind it: nerfacto, PyTorch (−8.00)."
-        in lines
-    )
+    ahead = "**After 0:55 ahead of the student, in dB: K-Planes (dac-baseline) (+3.42).**"
+    assert f"{ahead} Behind it: nerfacto, PyTorch (−8.17)." in lines
     assert "TensoRF did not train here: RuntimeError: no" in lines
     assert any(
         line.startswith("Not run here: NeRF, K-Planes of stock parts, nerfacto, tiny-cuda-nn,") for line in lines
     )
     assert any("every 2nd pixel of every 2nd row of all test views of 100x80" in line for line in lines)
+
+
+@pytest.mark.parametrize(("moment", "psnr"), [(7, None), (7.5, 15.0), (22.5, 22.0), (60, 24.5), (70, 24.5)])
+def test_a_score_in_between_is_interpolated(moment: float, psnr: Optional[float]) -> None:
+    points = invented()["scenes"]["castle, cpu"]["peers"]["baseline"]["points"]
+    assert peers.psnr_at(points, moment) == psnr
 
 
 def test_the_page_in_docs_is_what_its_results_give() -> None:

@@ -20,7 +20,7 @@ from commands import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
 from PIL import Image
 from rich.console import Console
 
-from dac_nerfstudio import cli
+from dac_nerfstudio import cli, methods
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import Partition, divide, publish, read_views
@@ -70,6 +70,19 @@ def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> 
         jobs = {job.name: job for job in planned(shell, preset=preset).jobs}
         steps = {name: jobs[name].flags["max-num-iterations"] for name in ("distill", "finetune", "baseline")}
         assert steps["baseline"] == steps["distill"] + steps["finetune"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-360"])
+def test_the_best_student_has_a_tenth_of_the_total_variation_that_the_methods_have(suffix: str) -> None:
+    config: Any = getattr(methods, "finetune" + suffix.replace("-", "_")).config
+    weights = config.pipeline.model.regularizers
+    for stage in ("distill", "finetune"):
+        flags = PRESETS["best"].flags_of(stage, real=bool(suffix))
+        for name in ("plane", "proposal"):
+            ours = flags[f"pipeline.model.regularizers.{name}-tv"]
+            assert ours == pytest.approx(getattr(weights, f"{name}_tv") / 10)
+    for preset, stage in (("best", "expert"), ("best", "baseline"), ("quick", "finetune")):
+        assert not [flag for flag in PRESETS[preset].flags_of(stage, bool(suffix)) if "regularizers" in flag]
 
 
 def test_another_baseline_gets_as_many_steps_as_all_stages_together(shell: Shell) -> None:
