@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
 from dac_nerfstudio.presets import PRESETS, SEEDS
 from dac_nerfstudio.run.plan import Baseline, Only, Plan, Request, make_plan
@@ -248,15 +248,17 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
 
     scored = [plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs)]
     scored = [scene_dir for scene_dir in scored if is_scored(scene_dir)]
-    if scored:
-        report_scenes(scored, run, console)
-    for plan in plans:
-        pictures = {"Groups:  ": plan.scene_dir / PARTITION_PICTURE}
-        if any(job.kind == "video" for job in plan.jobs):
-            pictures["Video:   "] = video_path(plan.scene_dir)
-        for name, path in pictures.items():
-            if path.exists():
-                console.print(f"{name}{path}", highlight=False, soft_wrap=True)
+    try:
+        if scored:
+            report_scenes(scored, run, console)
+    finally:
+        for plan in plans:
+            pictures = {"Groups:  ": plan.scene_dir / PARTITION_PICTURE}
+            if any(job.kind == "video" for job in plan.jobs):
+                pictures["Video:   "] = video_path(plan.scene_dir)
+            for name, path in pictures.items():
+                if path.exists():
+                    console.print(f"{name}{path}", highlight=False, soft_wrap=True)
 
 
 def report(
@@ -431,8 +433,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
-    except UserError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    except (UserError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(in_a_line(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. The same command goes on from here.")

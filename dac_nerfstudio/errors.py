@@ -29,3 +29,10 @@ class SplitError(PartitionError):
 
 class UnreadablePartition(PartitionError):
     """A partition file of another version, or something else altogether: there is nothing in it to go by."""
+
+
+def in_a_line(error: Exception) -> str:
+    """An error as a message; one of the operating system names the file that it is about."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename2 or error.filename}: {error.strerror}"
+    return str(error)

@@ -8,7 +8,7 @@ from typing import Optional, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.report import scenes, writing
 from dac_nerfstudio.report.results import table
 from dac_nerfstudio.report.tables import headline, remarks
@@ -30,8 +30,8 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
         try:
             with console.status(f"Reporting {escape(str(folder))} …"):
                 results = writing.write_report(folder, run)
-        except UserError as error:
-            problems.append(str(error))
+        except (UserError, OSError) as error:
+            problems.append(in_a_line(error))
             continue
         console.print(table(results))
         console.print(headline(results), highlight=False, soft_wrap=True)
@@ -42,8 +42,12 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
     if len(reported) > 1:
         combined = scenes.combine(list(reported.values()))
         console.print(scenes.terminal_table(combined))
-        path = writing.write_combined(list(reported), combined)
-        where = "not written, as these scenes lie in different folders" if path is None else escape(str(path))
-        console.print(f"All:     {where}", highlight=False, soft_wrap=True)
+        try:
+            path = writing.write_combined(list(reported), combined)
+        except OSError as error:
+            problems.append(in_a_line(error))
+        else:
+            where = "not written, as these scenes lie in different folders" if path is None else escape(str(path))
+            console.print(f"All:     {where}", highlight=False, soft_wrap=True)
     if problems:
         raise StageError("\n".join(problems))

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 import pytest
 from run_folders import Maker
 
+from dac_nerfstudio.cli import main
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.report.export import export
@@ -58,3 +59,13 @@ def test_what_cannot_be_packed_is_said_and_nothing_is_written(made: Maker, maker
     with pytest.raises(StageError, match=f"other holds no fine-tuned student named {RUN}. Make it: dac run"):
         export(other.folder, tmp_path / "other.zip")
     assert not list(tmp_path.glob("*.zip"))
+
+
+def test_a_folder_in_the_place_of_the_zip_is_named(
+    made: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lego.zip").mkdir()
+    monkeypatch.setattr("sys.argv", ["dac", "export", str(made.folder), str(tmp_path / "lego.zip")])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == f"Error: {tmp_path / 'lego.zip'}: Is a directory\n"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from run_folders import Maker
 
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.report.results import gather
 from dac_nerfstudio.report.scenes import combine, scene_grid
+from dac_nerfstudio.run.plan import Job
 
 RUN = "quick-seed7"
 
@@ -96,6 +100,33 @@ def test_a_broken_scene_is_named_and_the_others_reported(
     assert "gain over the baseline" in capsys.readouterr().out
     assert "broken" not in (first.parent / "results.md").read_text()
     assert all((folder / "report" / "report.html").exists() for folder in (first, second))
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_is_said(
+    two: list[Maker], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lego, ship = (made.folder for made in two)
+    (lego.parent / "results.md").mkdir()
+    monkeypatch.setattr("sys.argv", ["dac", "report", str(lego), str(ship)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 1 and f"Report:  {ship / 'report' / 'report.html'}" in printed.out
+    assert printed.err == f"Error: {lego.parent / 'results.md'}: Is a directory\n"
+    shutil.rmtree(ship / "report")
+    (ship / "report").touch()
+    with pytest.raises(StageError, match="ship/report: File exists"):
+        cli.report(lego, (ship,))
+
+
+def test_a_report_that_fails_does_not_hide_what_was_made(two: list[Maker], capsys: pytest.CaptureFixture[str]) -> None:
+    lego = two[0].folder
+    (lego / "report").touch()
+    (lego / "partition.png").touch()
+    scored = Job("baseline", "train", two[0].run_dir("dac-baseline"), score_most=1)
+    with pytest.raises(StageError, match="lego/report: File exists"):
+        cli._show_results([SimpleNamespace(scene_dir=lego, jobs=[scored])], None, Console())  # type: ignore[list-item]
+    assert f"Groups:  {lego / 'partition.png'}" in capsys.readouterr().out
 
 
 def test_an_unknown_run_is_an_error(maker: Callable) -> None:
