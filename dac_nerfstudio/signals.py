@@ -30,7 +30,11 @@ class Request:
 
 @contextmanager
 def handling(handler: Callable[[int, Optional[FrameType]], None]) -> Iterator[None]:
-    """While in here, a handler hears what asks to stop. A signal that somebody chose to ignore stays ignored."""
+    """While in here, a handler hears what asks to stop. A signal that somebody chose to ignore stays ignored, and
+    threads other than the first hear none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heard}
     try:
@@ -41,20 +45,21 @@ def handling(handler: Callable[[int, Optional[FrameType]], None]) -> Iterator[No
 
 
 @contextmanager
-def stop_requests() -> Iterator[Request]:
+def stop_requests(wake: Callable[[], None] = lambda: None) -> Iterator[Request]:
     """While in here, signals are requests, but a second Ctrl-C interrupts at once.
 
     The others may come any number of times: shells and schedulers send them to a process, to its group, and once more.
+
+    Args:
+        wake: called at each request, for whoever waits for something else.
     """
     request = Request()
-    if threading.current_thread() is not threading.main_thread():
-        yield request  # signals are not for other threads
-        return
 
     def note(number: int, frame: Optional[FrameType]) -> None:
         request.signal = number
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
+        wake()
 
     with handling(note):
         yield request

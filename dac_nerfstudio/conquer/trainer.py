@@ -7,6 +7,7 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Dict, Literal, NoReturn, Optional, Tuple, Type
 
 import torch
@@ -27,7 +28,7 @@ from dac_nerfstudio.errors import DivergenceError, StageError, UserError
 from dac_nerfstudio.files import move_in
 from dac_nerfstudio.layout import CHECKPOINTS, PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
 from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.signals import Interrupted, Request, stop_requests
+from dac_nerfstudio.signals import Interrupted, Request, handling, stop_requests
 from dac_nerfstudio.stage import Stage
 
 
@@ -335,6 +336,22 @@ class DaCTrainer(Trainer):
         )
 
     def train(self) -> None:
+        """Make what the run is for, and end where that is asked for or fails.
+
+        Raises:
+            SystemExit: something is the user's to mend, which the exception says.
+            Interrupted: somebody has asked to stop.
+        """
+        try:
+            with stop_requests(self.wake) as self.request:
+                self._train()
+                if self.request.signal is not None:
+                    # Too late to stop short of the total, which is saved by now; in time for what would come next.
+                    raise Interrupted(self.request.signal, self.stage.total_steps)
+        except StageError as error:
+            raise SystemExit(f"\n{error}") from None
+
+    def _train(self) -> None:
         """Train up to ``max_num_iterations`` in all, the steps of a resumed run included."""
         total = self.config.max_num_iterations
         if self._start_step >= total:
@@ -350,15 +367,23 @@ class DaCTrainer(Trainer):
         self.config.max_num_iterations = total - self._start_step
         self.in_loop = True
         try:
-            with stop_requests() as self.request:
-                super().train()
-                if self.request.signal is not None:
-                    # Too late to stop short of the total, which is saved by now; in time for what would come next.
-                    raise Interrupted(self.request.signal, total)
-        except StageError as error:
-            raise SystemExit(f"\n{error}") from None
+            super().train()
         finally:
             self.config.max_num_iterations, self.in_loop = total, False
+
+    def wake(self) -> None:
+        """Let a training that is paused in the viewer take another step, after which it hears of a request to stop."""
+        if self.training_state == "paused":
+            self.training_state = "training"
+
+    def _train_complete_viewer(self) -> None:
+        def end(number: int, frame: Optional[FrameType]) -> NoReturn:
+            raise Interrupted(number, self.stage.total_steps)
+
+        # Everything is saved, and no step is left that would hear of a request: it ends at once.
+        with handling(end):
+            if self.request.signal is None:
+                super()._train_complete_viewer()
 
     def save_and_stop(self, step: int) -> None:
         """Save a finished training step and stop, if somebody has asked to.
@@ -427,7 +452,7 @@ class EnsembleTrainer(DaCTrainer):
         self.latest = torch.stack([*losses.values()]).sum(), metrics
         return self.latest[0], losses, metrics
 
-    def train(self) -> None:
+    def _train(self) -> None:
         assert isinstance(self.pipeline.model, EnsembleModel)
         self.save_checkpoint(0)
         CONSOLE.print(f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")

@@ -118,22 +118,66 @@ def test_the_stages_of_a_killed_run_save_and_the_next_one_waits_for_them(
     torch.testing.assert_close(weights(run_dir(shell, "orphaned")), undisturbed, rtol=0, atol=1e-6)
 
 
+def trainer_in(state: str) -> Any:
+    """A trainer of nothing."""
+    from dac_nerfstudio.conquer.trainer import DaCTrainer
+
+    trainer: Any = object.__new__(DaCTrainer)
+    trainer.config = SimpleNamespace(max_num_iterations=STEPS)
+    trainer.stage = SimpleNamespace(seconds=0.0, total_steps=STEPS)
+    trainer._start_step, trainer.training_state = 0, state
+    return trainer
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_asked_to_stop_while_the_last_step_is_saved(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage is finished, but no other begins."""
     from nerfstudio.engine.trainer import Trainer
 
-    from dac_nerfstudio.conquer.trainer import DaCTrainer
     from dac_nerfstudio.signals import Interrupted
 
     monkeypatch.setattr(Trainer, "train", lambda self: signal.raise_signal(signal.SIGTERM) if asked else None)
-    trainer = object.__new__(DaCTrainer)
-    trainer.config, trainer.stage = SimpleNamespace(max_num_iterations=STEPS), SimpleNamespace(seconds=0.0)
-    trainer._start_step = 0
     with pytest.raises(Interrupted) if asked else nullcontext() as stop:
-        trainer.train()
+        trainer_in("completed").train()
     if asked:
         assert (stop.value.steps, stop.value.code) == (STEPS, 128 + signal.SIGTERM)
+
+
+def test_a_paused_training_that_is_asked_to_stop_goes_on_to_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nerfstudio.engine.trainer import Trainer
+
+    from dac_nerfstudio.signals import Interrupted
+
+    monkeypatch.setattr(Trainer, "train", lambda self: signal.raise_signal(signal.SIGTERM))
+    trainer = trainer_in("paused")
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert trainer.training_state == "training"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_finished_training_in_the_viewer_ends_when_asked(early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nerfstudio.engine.trainer import Trainer
+
+    from dac_nerfstudio.signals import Interrupted
+
+    waiting = []
+
+    def train(self: Any) -> None:
+        if early:
+            signal.raise_signal(signal.SIGINT)
+        self._train_complete_viewer()
+
+    def wait_for_ever(self: Any) -> None:
+        waiting.append("asked")
+        signal.raise_signal(signal.SIGINT)
+        waiting.append("deaf")
+
+    monkeypatch.setattr(Trainer, "train", train)
+    monkeypatch.setattr(Trainer, "_train_complete_viewer", wait_for_ever)
+    with pytest.raises(Interrupted) as stop:
+        trainer_in("completed").train()
+    assert (waiting, stop.value.code) == ([] if early else ["asked"], 128 + signal.SIGINT)
 
 
 def test_ns_train_asked_to_stop_saves_as_well(shell: Shell, undisturbed: dict[str, Any]) -> None:

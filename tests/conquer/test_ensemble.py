@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from dac_nerfstudio.conquer.ensemble import EnsembleModel, EnsembleModelConfig, foretold, poses_of
+from dac_nerfstudio.conquer.trainer import EnsembleTrainer
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
 
 TinyModel = Callable[..., KPlanesModel]
@@ -72,6 +75,19 @@ def test_an_ensemble_holds_its_experts_and_nothing_to_train(ensemble: EnsembleMo
         f"experts.{slot}.{name}" for slot in range(3) for name in one
     }
     assert ensemble.get_param_groups() == {}
+
+
+def test_an_ensemble_that_cannot_be_saved_ends_in_words(
+    ensemble: EnsembleModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(self: EnsembleTrainer, step: int) -> None:
+        raise StageError("The disk is full.")
+
+    monkeypatch.setattr(EnsembleTrainer, "save_checkpoint", save)
+    trainer: Any = object.__new__(EnsembleTrainer)
+    trainer.pipeline = SimpleNamespace(model=ensemble)
+    with pytest.raises(SystemExit, match="The disk is full"):
+        trainer.train()
 
 
 def test_each_ray_is_answered_by_its_groups_expert(ensemble: EnsembleModel, rays: Rays) -> None:
