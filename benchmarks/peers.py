@@ -282,7 +282,7 @@ def scorer(outputs: DataparserOutputs, stride: int) -> Callable[[Any], float]:
 
     dataset, cameras = InputDataset(outputs), outputs.cameras
     cameras.fx, cameras.fy = cameras.fx.float(), cameras.fy.float()
-    truths = [dataset.get_image_float32(number)[::stride, ::stride] for number in range(len(dataset))]
+    truths = [on_white(dataset.get_image_float32(number)[::stride, ::stride]) for number in range(len(dataset))]
 
     def score(pipeline: Any) -> float:
         pipeline.eval()
@@ -299,6 +299,12 @@ def scorer(outputs: DataparserOutputs, stride: int) -> Callable[[Any], float]:
         return sum(found) / len(found)
 
     return score
+
+
+def on_white(photo: Tensor) -> Tensor:
+    """RGB of a photo, which our own methods read with its alpha."""
+    colour, alpha = photo[..., :3], photo[..., 3:]
+    return colour * alpha + 1 - alpha if alpha.shape[-1] else colour
 
 
 def psnr(picture: Tensor, truth: Tensor) -> float:
@@ -415,7 +421,7 @@ def run(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
     if scene["settings"] != about(options)["settings"]:
         raise StageError(f"{options.json} was made with {scene['settings']}. Name another file with --json.")
     for name in chosen:
-        if name in scene["peers"]:
+        if "points" in scene["peers"].get(name, {}):
             continue
         print(f"{PEERS[name].title} …", flush=True)
         try:

@@ -49,6 +49,7 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
     viewer.pause_train.visible = False  # there is no training to pause
     # Browsers have no page at the address that stands for all of a machine's.
     address = host if host != "0.0.0.0" else gethostname()
+    port = viewer.viser_server.get_port()  # the next free one, where the wanted one is not
     console.print(f"{folder}: http://{address}:{port}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
     try:
         while True:

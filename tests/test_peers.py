@@ -35,8 +35,10 @@ def test_all_stages_together_have_the_steps_that_the_baseline_has() -> None:
     assert peers.scaled(PRESETS["reference"], 1800).steps == {"expert": 300, "distill": 100, "finetune": 500}
 
 
-@pytest.mark.parametrize("output", ["rgb", "rgb_fine"])
-def test_a_score_is_the_mean_over_views_on_white_of_the_pixels_asked_for(output: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("output", "behind"), [("rgb", "white"), ("rgb_fine", "white"), ("rgb", None)])
+def test_a_score_is_the_mean_over_views_on_white_of_the_pixels_asked_for(
+    output: str, behind: Optional[str], tmp_path: Path
+) -> None:
     scene = make_demo_scene(tmp_path / "demo", size=8, train=2, val=2, test=2)
     asked = []
 
@@ -51,7 +53,7 @@ def test_a_score_is_the_mean_over_views_on_white_of_the_pixels_asked_for(output:
         pixels = np.asarray(Image.open(scene / f"{frame['file_path']}.png"), float)[::3, ::3] / 255
         on_white = pixels[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
         expected.append(-10 * np.log10(np.square(on_white - 0.25).mean()))
-    test = BlenderDataParserConfig(data=scene).setup().get_dataparser_outputs("test")
+    test = BlenderDataParserConfig(data=scene, alpha_color=behind).setup().get_dataparser_outputs("test")
     assert peers.scorer(test, 3)(pipeline) == pytest.approx(np.mean(expected), abs=1e-4)
     assert asked == [(3, 3), (3, 3)]
 

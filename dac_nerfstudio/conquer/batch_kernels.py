@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import njit
-
 from dac_nerfstudio.conquer.keys import MASK, ROUNDS
+from dac_nerfstudio.kplanes.backends.compiling import kernel
 
-kernel = njit(nogil=True, cache=True, error_model="numpy")
 ITERATIONS = 10
 """The most that Newton's method against lens distortion takes; nerfstudio's number."""
 SINGULAR = 1e-3

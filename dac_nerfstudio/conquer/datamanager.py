@@ -51,6 +51,9 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     """Seed of the draw of pixels; derived from --machine.seed and the method."""
 
 
+NO_VIEWS = (FileNotFoundError, RuntimeError)
+"""What nerfstudio's data parsers raise where a split has no file, or no place in the lists that others have."""
+
 ROOM = 0.25
 """Share of a device's free memory that photos may take."""
 
@@ -114,11 +117,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         try:
             outputs = self.there(self.dataparser.get_dataparser_outputs(split=self.test_split))
             return _in_single_precision(self.dataset_type(outputs, self.config.camera_res_scale_factor))
-        except (FileNotFoundError, RuntimeError) as error:
-            if self.test_split != "val":
-                raise
+        except NO_VIEWS as error:
             # Many copies of NeRF-synthetic come without their validation views; training can do without.
-            CONSOLE.print(f"[yellow]No validation views ({error}): training without evaluation.")
+            which = {"val": "validation views ({}): training without evaluation", "test": "test views ({})"}
+            CONSOLE.print(f"[yellow]No {which[self.test_split].format(error)}.")
             return None
 
     def setup_train(self) -> None:
@@ -203,7 +205,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         are the test views, as where the data have no split of their own; then none."""
         if self.eval_dataset is None or self.test_split != "val":
             return []
-        test = self.dataparser.get_dataparser_outputs(split="test").image_filenames
+        try:
+            test = self.dataparser.get_dataparser_outputs(split="test").image_filenames
+        except NO_VIEWS:
+            test = []
         if set(test) & set(self.eval_dataset.image_filenames):
             return []
         count = len(self.eval_dataset)

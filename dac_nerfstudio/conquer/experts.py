@@ -23,7 +23,7 @@ GEOMETRY = ("near_plane", "far_plane", "scene_radius", "is_contracted", "backgro
 """Settings in which teacher and student must agree to speak of the same rays."""
 SHAPE = (
     "grid_base_resolution", "grid_feature_dim", "multiscale_res", "linear_decoder", "linear_decoder_layers",
-    "proposal_resolutions", "proposal_feature_dim", "is_contracted", "scene_radius",
+    "proposal_resolutions", "proposal_feature_dim", "is_contracted", "scene_radius", "implementation",
 )  # fmt: skip
 """Settings of a model without which its weights mean something else."""
 

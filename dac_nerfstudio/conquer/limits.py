@@ -13,10 +13,9 @@ from dac_nerfstudio.presets import SEEDS
 COUNTS = (
     "max_num_iterations",
     "pipeline.datamanager.train_num_rays_per_batch",
-    "pipeline.model.grid_base_resolution",
     "pipeline.model.grid_feature_dim",
+    "pipeline.model.linear_decoder_layers",
     "pipeline.model.multiscale_res",
-    "pipeline.model.proposal_resolutions",
     "pipeline.model.proposal_feature_dim",
     "pipeline.model.num_proposal_samples",
     "pipeline.model.num_samples",
@@ -24,7 +23,9 @@ COUNTS = (
     "pipeline.model.eval_num_rays_per_chunk",
 )
 """Settings of which there has to be one at least."""
-NOT_NEGATIVE = ("pipeline.model.linear_decoder_layers", "pipeline.model.proposal_warmup")
+SIDES = ("pipeline.model.grid_base_resolution", "pipeline.model.proposal_resolutions")
+"""Grids, which have two points along each side at least."""
+NOT_NEGATIVE = ("pipeline.sharpness", "pipeline.model.proposal_warmup")
 POSITIVE = ("pipeline.model.far_plane", "pipeline.model.scene_radius", "pipeline.datamanager.camera_res_scale_factor")
 
 
@@ -43,13 +44,15 @@ def check_numbers(config: RunSettings) -> None:
             values.update(_numbers(settings[part], f"optimizers.{group}.{part}."))
         values[f"optimizers.{group}.optimizer.lr"] = settings["optimizer"].lr
     for name, value in values.items():
-        if name in COUNTS and value == ():
+        if name in COUNTS + SIDES and value == ():
             raise _refusal(name, "empty", "one number at least")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and math.isnan(number):
                 raise _refusal(name, value, "a number")
             if name in COUNTS and number < 1:
                 raise _refusal(name, value, "1 or more")
+            if name in SIDES and number < 2:
+                raise _refusal(name, value, "2 or more")
             if name in NOT_NEGATIVE and number < 0:
                 raise _refusal(name, value, "0 or more")
             if name in POSITIVE and not 0 < number < math.inf:

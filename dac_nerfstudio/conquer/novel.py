@@ -16,8 +16,6 @@ from dac_nerfstudio.partition.frames import spread, view_distances
 
 NEIGHBOURS = 4
 """Nearest training cameras of which a new one stands between two and their centre."""
-RAYS_PER_CAMERA = 64
-"""Few enough that a batch sees many places, many enough that placing cameras costs nothing."""
 
 
 class Novel(NamedTuple):

@@ -118,7 +118,12 @@ class DaCPipeline(VanillaPipeline):
             most: score one view in so many that no more than this are scored, the first included.
             progress: called after each view with the number of views done and their total; without it a bar is drawn.
             pairs: folder for photo and rendering of each view, side by side; a view's ``pair`` is its file there.
+
+        Raises:
+            FileNotFoundError: there are no views.
         """
+        if self.datamanager.eval_dataset is None:
+            raise FileNotFoundError("There are no views to score: the data has no such split.")
         self.eval()
         for folder in (output_path, pairs):
             if folder is not None:

@@ -13,7 +13,7 @@ from dac_nerfstudio.conquer.losses import Answer
 from dac_nerfstudio.conquer.models import ExpertModel
 
 LEAST_WEIGHT = 0.01
-"""An expert that counts for less at a camera is not asked."""
+"""An expert that counts for less at a camera, beside the one that counts most, is not asked."""
 
 
 def of_experts(of_groups: Float[Tensor, "cameras groups"], groups: Sequence[int]) -> Float[Tensor, "cameras experts"]:
@@ -29,7 +29,8 @@ def of_experts(of_groups: Float[Tensor, "cameras groups"], groups: Sequence[int]
 
 def without_the_least(weights: Float[Tensor, "cameras experts"]) -> Float[Tensor, "cameras experts"]:
     """Weights of experts that are worth asking, of sum 1 at each camera; those of little weight become 0."""
-    weights = torch.where(weights < LEAST_WEIGHT, 0, weights)
+    most = weights.amax(dim=-1, keepdim=True)
+    weights = torch.where(weights < LEAST_WEIGHT * most, 0, weights)
     return weights / weights.sum(dim=-1, keepdim=True)
 
 

@@ -281,9 +281,14 @@ class DaCTrainer(Trainer):
             file = latest_checkpoint(source) if step is None else source / CHECKPOINTS / f"step-{step:09d}.ckpt"
         assert file is not None
         # Before nerfstudio sees it, which unpickles whatever there is with torch 2.4 and 2.5: this very file is loaded.
-        read_checkpoint(file)
+        content = read_checkpoint(file)
         self.config.load_dir, self.config.load_checkpoint = None, file
+        scaler = self.grad_scaler
+        if not content.get("scalers"):
+            # Saved where there is no CUDA, and so nothing to scale: a scaler in use would refuse that, one of none not.
+            self.grad_scaler = type(scaler)(enabled=False)
         super()._load_checkpoint()
+        self.grad_scaler = scaler
         self.stage.seconds, self.stage.peak_memory = earlier.seconds, earlier.peak_memory
 
     def load_start(self) -> None:

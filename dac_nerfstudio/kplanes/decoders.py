@@ -14,6 +14,7 @@ from nerfstudio.field_components.encodings import SHEncoding
 from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 from torch import Tensor, nn
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.mlp import MLP
 
 Implementation = Literal["auto", "tcnn", "torch"]
@@ -23,11 +24,11 @@ def resolve_implementation(implementation: Implementation, cuda: bool) -> Litera
     """``auto`` becomes tcnn where it is installed and the model is to run on CUDA.
 
     Raises:
-        RuntimeError: tcnn is asked for and not there.
+        StageError: tcnn is asked for and not there.
     """
     available = TCNN_EXISTS and cuda
     if implementation == "tcnn" and not available:
-        raise RuntimeError(
+        raise StageError(
             "This model's decoders are tiny-cuda-nn's, which is not installed here or has no CUDA device. Install it, "
             "or train with --pipeline.model.implementation torch."
         )

@@ -48,7 +48,8 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
         data: where the photos lie; by default where they lay at training.
 
     Raises:
-        StageError: there is no finished baseline or student, a file is damaged, or the photos are gone or others.
+        StageError: there is no finished baseline or student, a file is damaged, the photos are gone or others, or there
+            are no test views.
     """
     found = read_scene(scene_dir, run or latest_run(scene_dir))
     baseline, student = (finished(found, method) for method in ("dac-baseline", "dac-finetune"))
@@ -56,6 +57,8 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
     config = recorded_config(student.folder, data or photos_of(student.folder), device)
     pipeline = reopen(config, student.folder)
     manager = pipeline.datamanager
+    if manager.eval_dataset is None:
+        raise StageError(f"The scene of {scene_dir} has no test views, whose photos the pictures are compared with.")
     experts: Dict[int, KPlanesModel] = {}
     if "dac-expert" not in found.missing:
         experts = {one.stage.group or 1: load(one, device) for one in found.runs["dac-expert"]}

@@ -35,7 +35,6 @@ def reopen(config: DaCTrainerConfig, run_dir: Path, partition: Optional[Path] = 
 
     Raises:
         StageError: there is no checkpoint, or it is damaged or holds more than tensors.
-        FileNotFoundError: there are no test views.
     """
     config.pipeline.datamanager.partition = partition or run_dir / PARTITION
     state = read_checkpoint(latest_checkpoint(run_dir))

@@ -29,7 +29,11 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     # As `ns-render interpolate`, which would load config.yml, and so run it.
     request = plan.request
     pipeline = reopen(recorded_config(job.run_dir, request.data, request.device), job.run_dir)
-    cameras = pipeline.datamanager.eval_dataset.cameras
+    views = pipeline.datamanager.eval_dataset
+    if views is None or len(views) < 2:
+        tell(Report("done", text="no video: it would be a flight along the test views, of which there are not two"))
+        return
+    cameras = views.cameras
     flight = get_interpolated_camera_path(cameras=cameras, steps=STEPS, order_poses=False)
     with atomic_write(path) as temporary:
         render(pipeline, flight, temporary, ["rgb"], seconds=STEPS * len(cameras) / FRAME_RATE)

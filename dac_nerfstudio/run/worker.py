@@ -3,6 +3,7 @@ server has touched CUDA."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -142,8 +143,9 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], Progress(trainer, tell).after_step)
         )
         trainer.train()
-        # Room for the pipeline that is built from the files.
+        # Room for the pipeline that is built from the files. Callbacks and trainer hold one another.
         del trainer
+        gc.collect()
     elif not has_config(job.run_dir):
         config.save_resolved(partition)
     if job.score_most:

@@ -753,6 +753,23 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
             assert told[-1].state == state
 
 
+@pytest.mark.parametrize("views", [None, ["one"]])
+def test_a_flight_wants_two_test_views(
+    views: Any, shell: Shell, scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dac_nerfstudio.run import video as room
+
+    plan, job = scored
+    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, output_dir=shell.folder / "elsewhere"))
+    pipeline = SimpleNamespace(datamanager=SimpleNamespace(eval_dataset=views))
+    monkeypatch.setattr(room, "reopen", lambda config, run_dir: pipeline)
+    monkeypatch.setattr(room, "has_video", lambda job, plan: False)
+    told = list[Report]()
+    room.video(job, plan, told.append)
+    assert told[-1].state == "done" and told[-1].text.startswith("no video")
+    assert not (plan.scene_dir / "report").exists()
+
+
 STEPS = {"trunk": 6, "expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, DaCDataManagerConfig, Photos, name_of, views_of
+from dac_nerfstudio.conquer.pipeline import DaCPipeline
 from dac_nerfstudio.conquer.pixels import PixelSchedule
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Partition, Transform, divide, read_views
@@ -31,10 +32,12 @@ Manager = Callable[..., DaCDataManager]
 def manager() -> Manager:
     """Makes a data manager of a Blender scene, in the data's own frame unless `scale_factor` is given."""
 
-    def make(data: Path, scale_factor: float = 1.0, rays: int = 64, **settings: Any) -> DaCDataManager:
+    def make(
+        data: Path, scale_factor: float = 1.0, rays: int = 64, split: Any = "val", **settings: Any
+    ) -> DaCDataManager:
         parser = BlenderDataParserConfig(data=data, alpha_color=None, scale_factor=scale_factor)
         config = DaCDataManagerConfig(data=data, dataparser=parser, train_num_rays_per_batch=rays, **settings)
-        return config.setup(device="cpu", test_mode="val")
+        return config.setup(device="cpu", test_mode=split)
 
     return make
 
@@ -63,6 +66,14 @@ def test_colours_are_the_photos_bytes_and_rays_go_through_their_pixels(demo: Pat
         np.testing.assert_allclose(rays.origins[ray], pose[:3, 3], atol=1e-5)
     # Neither all transparent nor all opaque, or the comparison would say little.
     assert 0.1 < batch["image"][:, 3].mean() < 0.9
+
+
+def test_a_scene_may_be_without_test_views(demo: Path, tmp_path: Path, manager: Manager) -> None:
+    data = shutil.copytree(demo, tmp_path / "demo")
+    assert len(manager(data, split="test").eval_dataset) == 2
+    (data / "transforms_test.json").unlink()
+    assert manager(data, split="test").eval_dataset is None
+    assert manager(data).views_to_choose_on(5) == [0, 1]
 
 
 def test_an_epoch_draws_every_pixel_of_every_view_once(demo: Path, manager: Manager) -> None:
@@ -223,13 +234,10 @@ def test_missing_validation_views_do_not_stop_training(demo: Path, manager: Mana
     assert torch.equal(batch["image"], manager(demo).next_train(0)[1]["image"]) and len(rays) == 64
 
 
-def test_missing_test_views_do_stop_evaluation(demo: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(demo, copy)
-    (copy / "transforms_test.json").unlink()
-    config = DaCDataManagerConfig(data=copy, dataparser=BlenderDataParserConfig(data=copy, alpha_color=None))
-    with pytest.raises(FileNotFoundError, match="transforms_test.json"):
-        config.setup(device="cpu", test_mode="test")
+def test_missing_test_views_do_stop_evaluation() -> None:
+    pipeline: Any = SimpleNamespace(datamanager=SimpleNamespace(eval_dataset=None))
+    with pytest.raises(FileNotFoundError, match="There are no views to score"):
+        DaCPipeline.score_views(pipeline)
 
 
 def test_cameras_are_in_single_precision(demo: Path, manager: Manager) -> None:

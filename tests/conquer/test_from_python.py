@@ -72,6 +72,17 @@ def trained(config: DaCTrainerConfig) -> DaCTrainer:
     return trainer
 
 
+def test_what_was_begun_without_a_scaler_goes_on_with_one(configure: Configure) -> None:
+    """As on a GPU: where there is no CUDA nerfstudio's scaler of gradients is none, and an empty state is saved."""
+    begun = trained(configure("baseline"))
+    assert torch.load(latest_checkpoint(begun.base_dir), weights_only=True)["scalers"] == {}
+    config = configure("baseline", load_dir=begun.base_dir)
+    trainer = config.setup(local_rank=0, world_size=1)
+    scaler = trainer.grad_scaler = torch.amp.GradScaler("cpu")
+    trainer.setup()
+    assert trainer._start_step == STEPS and trainer.grad_scaler is scaler and scaler.is_enabled()
+
+
 def weights(trainer: DaCTrainer) -> dict[str, torch.Tensor]:
     return trainer.pipeline.model.state_dict()
 

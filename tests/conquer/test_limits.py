@@ -58,6 +58,13 @@ def test_registered_numbers_are_good(method: str) -> None:
             "--pipeline.model.num-proposal-samples is 64; expected one number for each proposal level, of which "
             "--pipeline.model.proposal-resolutions has 2.",
         ),
+        ("pipeline.model.grid_base_resolution", 1, "--pipeline.model.grid-base-resolution is 1; expected 2 or more."),
+        (
+            "pipeline.model.proposal_resolutions",
+            (64, 1),
+            "--pipeline.model.proposal-resolutions is 64 1; expected 2 or",
+        ),
+        ("pipeline.model.linear_decoder_layers", 0, "--pipeline.model.linear-decoder-layers is 0; expected 1 or more."),
         ("pipeline.model.multiscale_res", (), "--pipeline.model.multiscale-res is empty; expected one number at"),
         ("pipeline.model.regularizers.distortion", NAN, "--pipeline.model.regularizers.distortion is nan; expected a"),
         ("pipeline.model.far_plane", INF, "--pipeline.model.far-plane is inf; expected a number above 0."),
@@ -74,6 +81,14 @@ def test_a_number_that_is_none_to_train_with_is_refused(name: str, value: Any, m
     with pytest.raises(StageError) as caught:
         check_numbers(config)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["ensemble", "finetune"])
+def test_experts_are_not_told_apart_the_wrong_way_round(method: str) -> None:
+    config: Any = config_of(method)
+    config.pipeline.sharpness = -1.0
+    with pytest.raises(StageError, match="--pipeline.sharpness is -1.0; expected 0 or more."):
+        check_numbers(config)
 
 
 @pytest.mark.parametrize("rate", [NAN, -1e-3, INF])

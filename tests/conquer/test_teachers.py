@@ -19,9 +19,10 @@ from dac_nerfstudio.conquer.experts import (
     read_checkpoint,
     rebuild_config,
     runs_of,
+    same_shape,
 )
 from dac_nerfstudio.conquer.models import StudentModelConfig
-from dac_nerfstudio.conquer.teachers import ExpertBank
+from dac_nerfstudio.conquer.teachers import ExpertBank, without_the_least
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
 from dac_nerfstudio.layout import run_folder
@@ -50,6 +51,18 @@ def test_model_settings_survive_json_and_rebuild_the_config() -> None:
     assert rebuilt == config
     assert rebuilt.multiscale_res == (1, 3) and rebuilt.regularizers.distortion == 0.25
     assert model_settings(rebuilt) == settings
+
+
+def test_weights_of_tiny_cuda_nn_are_of_another_shape() -> None:
+    one, other = (model_settings(KPlanesModelConfig(implementation=name)) for name in ("torch", "tcnn"))
+    assert same_shape(one, one) and not same_shape(one, other)
+
+
+def test_of_any_number_of_experts_some_are_asked() -> None:
+    assert without_the_least(torch.tensor([[0.9, 0.095, 0.005]])).tolist() == [
+        pytest.approx([0.9045, 0.0955, 0], abs=1e-4)
+    ]
+    assert without_the_least(torch.full((1, 200), 1 / 200)).tolist() == [pytest.approx([1 / 200] * 200)]
 
 
 def test_a_students_settings_are_those_of_the_plain_model() -> None:

@@ -9,6 +9,7 @@ import torch
 from nerfstudio.cameras.rays import Frustums, RaySamples
 from torch import Tensor, nn
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes import decoders
 from dac_nerfstudio.kplanes.decoders import ExplicitDecoder, HybridDecoder, mlp, resolve_implementation
 from dac_nerfstudio.kplanes.field import KPlanesField, SceneCoordinates, activate_density
@@ -157,7 +158,7 @@ def test_coordinates_of_a_box_are_divided_by_its_radius_and_unbounded_space_fits
 
 def test_asking_for_tiny_cuda_nn_where_there_is_none_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoders, "TCNN_EXISTS", False)
-    with pytest.raises(RuntimeError, match="or train with --pipeline.model.implementation torch"):
+    with pytest.raises(StageError, match="or train with --pipeline.model.implementation torch"):
         resolve_implementation("tcnn", cuda=True)
     assert resolve_implementation("auto", cuda=True) == resolve_implementation("torch", cuda=True) == "torch"
 

@@ -20,6 +20,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from dac_nerfstudio.kplanes.backends.compiling import kernel
+
 FLOAT = ir.FloatType()
 FLOAT_BYTES = 4
 FUSE = ("contract",)
@@ -113,14 +115,6 @@ def _elementwise(operation: Callable[..., Any], instruction: str) -> None:
 _elementwise(operator.add, "fadd")
 _elementwise(operator.sub, "fsub")
 _elementwise(operator.mul, "fmul")
-
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use, and keep the result on disk where there is a place to write it."""
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither this folder nor the user's cache can be written to
-        return njit(nogil=True, error_model="numpy")(function)
 
 
 @njit(inline="always")
