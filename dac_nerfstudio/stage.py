@@ -70,6 +70,10 @@ class Stage:
         """Whether two runs were trained on the same photos, as far as is known."""
         return not (self.photos and other.photos) or self.photos == other.photos
 
+    def has_data_of(self, other: Stage) -> bool:
+        """Whether two runs were trained on the same views and photos, read alike, wherever those lie."""
+        return self.settings.get("data") == other.settings.get("data") and self.has_photos_of(other)
+
     def mark(self, checkpoint: Path, steps: int) -> None:
         """Note that a checkpoint holds the steps done."""
         self.steps = steps

@@ -80,20 +80,20 @@ def runs_of(scene_dir: Path, method: MethodName, group: int | None = None) -> Li
 
 
 def find_experts(
-    scene_dir: Path, partition: str, groups: int, named: Sequence[Path], student: KPlanesModelConfig
+    scene_dir: Path, stage: Stage, groups: int, named: Sequence[Path], student: KPlanesModelConfig
 ) -> List[Tuple[Path, Stage]]:
     """Run folder and record of finished experts, in the order of the groups: of each group the latest, or all that are
     named.
 
     Args:
         scene_dir: where experts are looked for, as ``dac-expert*/group-<k>/<run>``, if none are named.
-        partition: fingerprint that they must have been trained for.
+        stage: record of who learns from them: of the same partition and photos.
         groups: how many there must be.
         named: run folders given by the user; any order.
         student: whose rays they will have to answer.
 
     Raises:
-        StageError: an expert is missing, unfinished, of another partition or of another geometry.
+        StageError: an expert is missing, unfinished, of another partition, of other photos or of another geometry.
     """
     if named:
         candidates = [(folder, Stage.load(folder)) for folder in map(run_folder, named)]
@@ -104,18 +104,18 @@ def find_experts(
         ]  # fmt: skip
     experts: Dict[int, List[Tuple[Path, Stage]]] = {}
     strangers: Dict[int, str] = {}
-    for folder, stage in candidates:
-        problem = _problem(folder, stage, partition, student)
+    for folder, expert in candidates:
+        problem = _problem(folder, expert, stage, student)
         if problem is None:
-            of_group = experts.setdefault(int(stage.group or 0), [])
+            of_group = experts.setdefault(int(expert.group or 0), [])
             if named and folder in [other for other, _ in of_group]:
                 raise StageError(f"{folder} is named twice.")
             if named or not of_group:
-                of_group.append((folder, stage))
+                of_group.append((folder, expert))
         elif named:
             raise StageError(problem)
         else:
-            strangers.setdefault(int(stage.group or 0), problem)
+            strangers.setdefault(int(expert.group or 0), problem)
     missing = [group for group in range(1, groups + 1) if group not in experts]
     if missing:
         where = "among those named" if named else f"in {scene_dir}"
@@ -129,25 +129,24 @@ def find_experts(
     return [expert for group in range(1, groups + 1) for expert in experts[group]]
 
 
-def _problem(folder: Path, stage: Stage, partition: str, student: KPlanesModelConfig) -> str | None:
-    """Why a run cannot teach, or None."""
-    if MethodName.parse(stage.method).stage != "expert" or stage.group is None:
-        return f"{folder} holds a {stage.method}, not an expert."
-    if not stage.complete:
-        return f"The expert of group {stage.group} in {folder} stopped at step {stage.steps} of {stage.total_steps}."
-    if stage.partition != partition:
-        return (
-            f"The expert of group {stage.group} in {folder} was trained for partition {stage.partition}; the current "
-            f"one is {partition}."
-        )
-    expert, wanted = stage.settings.get("model", {}), model_settings(student)
-    differing = [name for name in GEOMETRY if expert.get(name) != wanted[name]]
-    if differing:
-        name = differing[0]
-        return (
-            f"The expert of group {stage.group} in {folder} has {name} {expert.get(name)}, the student "
-            f"{wanted[name]}: they would not see the same rays."
-        )
+def _problem(folder: Path, expert: Stage, stage: Stage, student: KPlanesModelConfig) -> str | None:
+    """Why a run cannot teach another, or None."""
+    if MethodName.parse(expert.method).stage != "expert" or expert.group is None:
+        return f"{folder} holds a {expert.method}, not an expert."
+    name = f"The expert of group {expert.group} in {folder}"
+    if not expert.complete:
+        return f"{name} stopped at step {expert.steps} of {expert.total_steps}."
+    if expert.partition != stage.partition:
+        return f"{name} was trained for partition {expert.partition}; the current one is {stage.partition}."
+    if not stage.has_data_of(expert):
+        return f"{name} has seen other photos than those that the student is to learn."
+    has, wanted = expert.settings.get("model", {}), model_settings(student)
+    for setting in GEOMETRY:
+        if has.get(setting) != wanted[setting]:
+            return (
+                f"{name} has {setting} {has.get(setting)}, the student {wanted[setting]}: they would not see the same "
+                "rays."
+            )
     return None
 
 
@@ -192,7 +191,7 @@ def baseline_of(run_dir: Path, stage: Stage) -> Tuple[Path, Stage] | None:
     runs = runs_of(run_dir.absolute().parents[1], MethodName.parse(stage.method).beside("baseline"))
     usable = [
         (folder, run) for folder, run in runs
-        if run.complete and run.settings.get("data") == stage.settings.get("data") and run.has_photos_of(stage)
+        if run.complete and run.has_data_of(stage)
     ]  # fmt: skip
     return min(usable, key=lambda found: found[0].name != run_dir.name, default=None)
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
@@ -355,7 +356,7 @@ class ExpertInputs(Inputs):
                 raise StageError(
                     f"{config.trunk} holds a {trunk.method}; experts start from a dac-trunk or a baseline."
                 )
-            if trunk.settings.get("data") != stage.settings["data"] or not stage.has_photos_of(trunk):
+            if not stage.has_data_of(trunk):
                 raise StageError(f"The trunk in {config.trunk} has seen other photos than those in {self.data}.")
             self.go_on_from(config.trunk, trunk, stage)
             stage.inputs["trunk"] = trunk.fingerprint
@@ -379,9 +380,7 @@ class DistillInputs(Inputs):
             StageError: an expert is missing or unusable.
         """
         config = self.config
-        found = find_experts(
-            config.scene_dir, partition.fingerprint, partition.num_groups, config.experts, config.pipeline.model
-        )
+        found = find_experts(config.scene_dir, stage, partition.num_groups, config.experts, config.pipeline.model)
         config.experts = config.pipeline.experts = tuple(folder for folder, _ in found)
         records = [record for _, record in found]
         for number, record in enumerate(records):
@@ -411,8 +410,11 @@ class EnsembleInputs(DistillInputs):
         # The experts are what they are: near, far and background are theirs, which all have to share.
         named = [run_folder(path) for path in config.experts]
         method = MethodName.parse(str(config.method_name)).beside("expert")
-        runs = runs_of(config.scene_dir, method, group=1)
-        for folder in named[:1] or [folder for folder, _ in runs[:1]]:
+        usable = [
+            folder for folder, run in runs_of(config.scene_dir, method, group=1)
+            if run.complete and run.partition == partition.fingerprint and stage.has_data_of(run)
+        ]  # fmt: skip
+        for folder in (named or usable)[:1]:
             settings = Stage.load(folder).settings.get("model", {})
             expert = rebuild_config(settings, folder)
             for name in settings:
@@ -445,6 +447,8 @@ class FinetuneInputs(DistillInputs):
                 f"The student in {folder} was distilled for partition {record.partition}; the current one is "
                 f"{partition.fingerprint}."
             )
+        if not stage.has_data_of(record):
+            raise StageError(f"The student in {folder} has seen other photos than those in {self.data}.")
         self.go_on_from(folder, record, stage)
         self.config.student = folder
         stage.inputs = {"student": record.fingerprint}
@@ -491,11 +495,16 @@ def in_words(stage: Stage) -> str:
 
 
 def digest_of(outputs: DataparserOutputs) -> str:
-    """Tells views apart: by poses, intrinsics, and names and sizes of the photos' files."""
+    """Tells views apart: by poses, intrinsics, lenses, and names and sizes of the photos' files."""
     cameras = outputs.cameras
     digest = hashlib.sha256()
     for tensor in (cameras.camera_to_worlds, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
         digest.update(tensor.float().numpy().tobytes())
+    # Only what is no plain pinhole: records of plain ones are older than this.
+    if cameras.distortion_params is not None and cameras.distortion_params.any():
+        digest.update(cameras.distortion_params.float().numpy().tobytes())
+    if (cameras.camera_type != CameraType.PERSPECTIVE.value).any():
+        digest.update(cameras.camera_type.int().numpy().tobytes())
     for path in outputs.image_filenames:
         size = path.stat().st_size if path.exists() else 0
         digest.update(f"{path.name} {size}\n".encode())

@@ -74,7 +74,10 @@ def save_run(tmp_path: Path) -> Callable[..., tuple[Path, Stage]]:
         record: dict[str, Any] = {
             "method": "dac-expert",
             "scene": "scene",
-            "settings": {"model": json.loads(json.dumps(model_settings(model.config)))},
+            "settings": {
+                "model": json.loads(json.dumps(model_settings(model.config))),
+                "data": {"scale_factor": 1.0, "data": "views"},
+            },
             "seed": 42,
             "total_steps": 10,
             "steps": 10,

@@ -32,7 +32,7 @@ TinyModel = Callable[..., KPlanesModel]
 SaveRun = Callable[..., tuple[Path, Stage]]
 Rays = Callable[..., RayBundle]
 
-PARTITION = "0123456789abcdef"
+PARTITION, DATA = "0123456789abcdef", {"scale_factor": 1.0, "data": "views"}
 
 
 # Settings
@@ -89,7 +89,8 @@ def scene(tmp_path: Path) -> Path:
 
 
 def found(scene: Path, model: KPlanesModel, groups: int, named: list[Path] | None = None) -> list[tuple[Path, Stage]]:
-    return find_experts(scene, PARTITION, groups, named or [], model.config)
+    stage = Stage("dac-distill", "scene", {"data": DATA}, 42, 10, PARTITION, photos="these")
+    return find_experts(scene, stage, groups, named or [], model.config)
 
 
 def test_experts_come_in_the_order_of_the_groups(tiny_model: TinyModel, save_run: SaveRun, scene: Path) -> None:
@@ -144,6 +145,9 @@ def test_a_named_list_that_lacks_a_group_says_so(tiny_model: TinyModel, save_run
         found(scene, model, 2, [first])
 
 
+OTHER_PHOTOS = "The expert of group 1 in {folder} has seen other photos than those that the student is to learn."
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -154,8 +158,10 @@ def test_a_named_list_that_lacks_a_group_says_so(tiny_model: TinyModel, save_run
             "0123456789abcdef.",
         ),
         ({"method": "dac-baseline"}, "{folder} holds a dac-baseline, not an expert."),
+        ({"photos": "others"}, OTHER_PHOTOS),
+        ({"settings": {"data": {**DATA, "data": "others"}}}, OTHER_PHOTOS),
     ],
-    ids=["unfinished", "partition", "method"],
+    ids=["unfinished", "partition", "method", "photos", "data"],
 )
 def test_a_named_run_that_cannot_teach_is_refused(
     tiny_model: TinyModel, save_run: SaveRun, scene: Path, changes: dict[str, Any], message: str
