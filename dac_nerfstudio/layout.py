@@ -1,7 +1,7 @@
 """The layout of a scene's folder of results. What lies where is known here and nowhere else.
 
 outputs/<scene>/
-    partition.json                      the current partition
+    partition.json                      the current partition; all of them in partitions/<fingerprint>.json
     partition.png, partition.html       to look at, and to turn and click
     <method>/<run>/                     a run, such as dac-baseline/quick-seed42
     <method>/group-<k>/<run>/           a run of an expert
@@ -10,6 +10,7 @@ outputs/<scene>/
         nerfstudio_models/              checkpoints; nerfstudio parses every file name in it
         partition.json                  a copy of the partition that it was trained for
         evaluation.json, test/          scores of the test views; photo and rendering of each, side by side
+    slurm-jobs.json                     jobs that are on a cluster
     photos.json                         digests of the photos, so that these are read once
     report/                             report.html, results.json, results.md, video.mp4
     pictures/                           animations, strips and the experts' mosaic of dac render
@@ -24,9 +25,11 @@ from typing import List, Optional
 from dac_nerfstudio.errors import StageError
 
 PARTITION = "partition.json"
+PARTITIONS = "partitions"
 PARTITION_PICTURE = "partition.png"
 PARTITION_PAGE = "partition.html"
 PHOTOS = "photos.json"
+SLURM_JOBS = "slurm-jobs.json"
 RECORD = "stage.json"
 CONFIG = "config.yml"
 CHECKPOINTS = "nerfstudio_models"

@@ -6,18 +6,20 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+from dac_nerfstudio.naming import UNBOUNDED
+
 Flags = Mapping[str, Any]
 """Flags of ``ns-train``: names without the dashes in front; values are text, numbers, true or false, or several."""
 
 METHOD_STEPS: Mapping[str, Mapping[str, int]] = {
     "": {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
-    "-360": {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 30000, "finetune": 30000},
+    UNBOUNDED: {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 30000, "finetune": 30000},
 }
 """The reference's steps of each stage, for bounded scenes and for real ones, by the ends of the methods' names."""
 
 METHOD_TV: Mapping[str, Flags] = {
     "": {"plane-tv": 3.6e-3, "proposal-tv": 2.4e-3},
-    "-360": {"plane-tv": 9.6e-3, "proposal-tv": 4.8e-3},
+    UNBOUNDED: {"plane-tv": 9.6e-3, "proposal-tv": 4.8e-3},
 }
 """The reference's weights of total variation, by the same."""
 
@@ -101,7 +103,7 @@ class Recipe:
         """Weights of the total variation, where they are not the method's."""
         if self.student_tv == 1 or stage not in ("distill", "finetune"):
             return {}
-        weights = METHOD_TV["-360" if real else ""]
+        weights = METHOD_TV[UNBOUNDED if real else ""]
         return {
             f"pipeline.model.regularizers.{name}": float(f"{self.student_tv * weight:.6g}")
             for name, weight in weights.items()

@@ -18,8 +18,8 @@ LAYERS = (
     ("conquer", "division"),
     ("kplanes", "stage", "scenes"),
     ("partition", "image_scores", "device", "media"),
-    ("photos",),
-    ("layout", "naming", "files", "presets", "scores", "style", "units", "signals"),
+    ("photos", "presets"),
+    ("layout", "naming", "files", "scores", "style", "units", "signals"),
     ("errors",),
 )
 """Rooms (modules and packages at the top), from the highest layer to the lowest. A room imports itself and rooms of

@@ -10,6 +10,7 @@ from typing import Any
 
 from dac_nerfstudio.errors import UnreadablePartition
 from dac_nerfstudio.files import temporary_beside
+from dac_nerfstudio.layout import PARTITION, PARTITIONS
 from dac_nerfstudio.partition.divide import divide
 from dac_nerfstudio.partition.frames import difference
 from dac_nerfstudio.partition.partition import Partition
@@ -22,7 +23,7 @@ def current_partition(scene_dir: Path) -> Partition | None:
     Raises:
         PartitionError: it was edited, and the edit has a mistake.
     """
-    path = Path(scene_dir) / "partition.json"
+    path = Path(scene_dir) / PARTITION
     try:
         return Partition.load(path) if path.exists() else None
     except UnreadablePartition:
@@ -38,7 +39,7 @@ def publish(partition: Partition, scene_dir: Path) -> Path:
     Returns:
         The path of the former.
     """
-    path, current = _published_path(partition, scene_dir), Path(scene_dir) / "partition.json"
+    path, current = _published_path(partition, scene_dir), Path(scene_dir) / PARTITION
     if current.exists():
         try:
             # One that was edited by hand may have no copy yet.
@@ -70,7 +71,7 @@ def find_or_divide(scene_dir: Path, views: Views, **divide_settings: Any) -> tup
     Raises:
         PartitionError: the views cannot be divided, or the current partition was made from others.
     """
-    current = Path(scene_dir) / "partition.json"
+    current = Path(scene_dir) / PARTITION
     if not current.exists():
         _create(divide(views, **divide_settings), current)
     partition = Partition.load(current)
@@ -110,4 +111,4 @@ def _create(partition: Partition, path: Path) -> None:
 
 
 def _published_path(partition: Partition, scene_dir: Path) -> Path:
-    return Path(scene_dir) / "partitions" / f"{partition.fingerprint}.json"
+    return Path(scene_dir) / PARTITIONS / f"{partition.fingerprint}.json"

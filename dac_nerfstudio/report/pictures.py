@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from dac_nerfstudio.layout import PAIRS
 from dac_nerfstudio.report.runs import Run
 
 VIEWS = 3
@@ -75,7 +76,7 @@ def _pair(run: Run, name: str) -> Optional[Tuple[np.ndarray, np.ndarray]]:
     if not isinstance(pair, str):
         return None
     # A name alone: a record that came from elsewhere reaches nothing but its own folder.
-    path = run.folder / "test" / Path(pair).name
+    path = run.folder / PAIRS / Path(pair).name
     try:
         with Image.open(path) as file:
             both = np.asarray(file.convert("RGB"))

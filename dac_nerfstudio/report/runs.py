@@ -10,13 +10,14 @@ from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.layout import EVALUATION, PARTITION, RECORD, run_dirs
+from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.presets import TOTAL
 from dac_nerfstudio.report.methods import LONG, METHODS
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.stage import Stage
 
-SUFFIXES = ("", "-360")
+SUFFIXES = ("", UNBOUNDED)
 """Ends of methods' names, one for each kind of scene."""
 TRUNK = "dac-trunk"
 """What experts may have started from. It is not compared."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.partition import find_model
 from dac_nerfstudio.partition.reading import IMAGE_SUFFIXES
 
@@ -21,7 +22,7 @@ def scene_suffix(data: Path) -> str:
     if (data / "transforms_train.json").exists():
         return ""
     if data.name == "transforms.json" or (data / "transforms.json").exists() or find_model(data):
-        return "-360"
+        return UNBOUNDED
     if data.name == "transforms_train.json":
         raise StageError(f"Name the scene's folder instead of the file: --data {data.parent}")
     found = ", ".join(sorted(path.name for path in data.iterdir())[:6]) if data.is_dir() else "a file"

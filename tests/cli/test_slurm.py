@@ -22,6 +22,7 @@ from tiny_flags import TINY_FLAGS
 
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import SLURM_JOBS
 from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.run.messages import Report
 from dac_nerfstudio.run.plan import Plan, Request, make_plan
@@ -29,7 +30,7 @@ from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
 from dac_nerfstudio.run.slurm.follow import follow
 from dac_nerfstudio.run.slurm.job import StageJob, Status, _end_or_requeue, _interrupting
 from dac_nerfstudio.run.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
-from dac_nerfstudio.run.slurm.queue import RECORD, refuse_queued
+from dac_nerfstudio.run.slurm.queue import refuse_queued
 from dac_nerfstudio.run.slurm.submit import submit
 from dac_nerfstudio.scenes import make_demo_scene
 from dac_nerfstudio.stage import Stage
@@ -206,7 +207,7 @@ def test_all_or_nothing_is_submitted(fake: FakeSlurm, planned: Callable[..., Pla
     )
     assert "--slurm.partition" in str(refused.value)
     assert fake.cancelled == "1 2"
-    assert not (plan.scene_dir / RECORD).exists()
+    assert not (plan.scene_dir / SLURM_JOBS).exists()
 
 
 def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
@@ -224,20 +225,20 @@ def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable
 
     fake.queue(_2_0="COMPLETED", _2_1="CANCELLED", _4="CANCELLED", _8="FAILED")
     submit([plan], DEFAULTS)
-    assert json.loads((plan.scene_dir / RECORD).read_text())["jobs"]["report"] == "16"
+    assert json.loads((plan.scene_dir / SLURM_JOBS).read_text())["jobs"]["report"] == "16"
     (fake.folder / "bin" / "squeue").write_text("#!/bin/bash\necho 'squeue: error: timed out' >&2\nexit 1\n")
     with pytest.raises(StageError) as unknown:
         refuse_queued(plan.scene_dir)
     assert str(unknown.value) == (
         "squeue does not answer: squeue: error: timed out\n"
-        f"If no job of this scene is queued any more, delete {plan.scene_dir / RECORD}."
+        f"If no job of this scene is queued any more, delete {plan.scene_dir / SLURM_JOBS}."
     )
 
 
 def test_scene_whose_jobs_slurm_has_forgotten_is_free(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
     plan = planned()
     submit([plan], DEFAULTS)
-    assert (plan.scene_dir / RECORD).exists()
+    assert (plan.scene_dir / SLURM_JOBS).exists()
     refuse_queued(plan.scene_dir)
 
 
@@ -432,8 +433,8 @@ def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: Cluster
     scene_dir = login.folder / "outputs" / "demo"
     command = (*ON_SLURM, "--config", "tiny.toml")
     with login.start(*command, "--wait") as process:
-        login.until((scene_dir / RECORD).exists, "jobs to be submitted")
-        jobs = json.loads((scene_dir / RECORD).read_text())["jobs"]
+        login.until((scene_dir / SLURM_JOBS).exists, "jobs to be submitted")
+        jobs = json.loads((scene_dir / SLURM_JOBS).read_text())["jobs"]
         assert list(jobs) == ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline", "report"]
 
         def trained(name: str, steps: int) -> bool:
@@ -485,7 +486,7 @@ def test_failed_stage_is_named_and_what_needs_it_is_not_started(
     told = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
     assert told["distill"].startswith("--groups 9, but")
     assert told["finetune"] == "left out, because distill failed"
-    jobs = json.loads((scene_dir / RECORD).read_text())["jobs"]
+    jobs = json.loads((scene_dir / SLURM_JOBS).read_text())["jobs"]
     assert list(jobs) == ["ensemble", "distill", "finetune", "report"]
     states = dict(
         line.split() for line in login.slurm("squeue", "-h", "-r", "-t", "all", "--format", "%i %T").splitlines()

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Dict, Iterable, Tuple
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import SLURM_JOBS
 from dac_nerfstudio.run.plan import Plan
 
-RECORD = "slurm-jobs.json"
-"""File in the scene's folder: the jobs that were submitted last."""
 ENDED = {
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"),
     *("DEADLINE", "REVOKED"),
@@ -48,7 +47,7 @@ def refuse_queued(scene_dir: Path) -> None:
     Raises:
         StageError: jobs that were submitted for the scene are queued or running.
     """
-    path = scene_dir / RECORD
+    path = scene_dir / SLURM_JOBS
     if not path.exists() or shutil.which("squeue") is None:
         return
     try:

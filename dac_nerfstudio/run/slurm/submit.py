@@ -11,12 +11,12 @@ from typing import Any, List, Optional, Sequence
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
-from dac_nerfstudio.layout import slurm_folder
+from dac_nerfstudio.layout import SLURM_JOBS, slurm_folder
 from dac_nerfstudio.run.lock import scene_lock
 from dac_nerfstudio.run.plan import Plan
 from dac_nerfstudio.run.slurm.job import ReportJob, StageJob
 from dac_nerfstudio.run.slurm.options import MOST_TIMES, SlurmOptions, parameters
-from dac_nerfstudio.run.slurm.queue import RECORD, Submitted, refuse_queued, whole_id
+from dac_nerfstudio.run.slurm.queue import Submitted, refuse_queued, whole_id
 
 
 def submit(plans: Sequence[Plan], options: SlurmOptions) -> List[Submitted]:
@@ -34,7 +34,7 @@ def submit(plans: Sequence[Plan], options: SlurmOptions) -> List[Submitted]:
                 _submit(done[-1], options)
                 if done[-1].jobs:
                     since = time.strftime("%Y-%m-%d %H:%M:%S")
-                    write_json(plan.scene_dir / RECORD, {"submitted": since, "jobs": done[-1].jobs})
+                    write_json(plan.scene_dir / SLURM_JOBS, {"submitted": since, "jobs": done[-1].jobs})
     except BaseException as error:
         numbers = [number for one in done for number in one.ids]
         if numbers:
