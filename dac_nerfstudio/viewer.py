@@ -10,9 +10,11 @@ from typing import Optional
 
 from rich.console import Console
 
+from dac_nerfstudio.conquer.experts import runs_of
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import RECORD, run_dirs
+from dac_nerfstudio.layout import RECORD
+from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.run.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.stage import Stage
 
@@ -71,8 +73,8 @@ def latest_student(scene_dir: Path, run: Optional[str]) -> Path:
     Raises:
         StageError: there is none.
     """
-    folders = [folder for method in STUDENTS for folder in run_dirs(scene_dir, method) if run in (None, folder.name)]
-    finished = [folder for folder in folders if Stage.load(folder).complete]
+    students = [student for method in STUDENTS for student in runs_of(scene_dir, MethodName.parse(method))]
+    finished = [folder for folder, stage in students if stage.complete and run in (None, folder.name)]
     if not finished:
         named = f" named {run}" if run else ""
         raise StageError(

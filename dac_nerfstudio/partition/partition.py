@@ -59,7 +59,7 @@ class Partition:
         # Single precision, as in the poses: the last digits of an estimate differ between machines.
         origin, up = (np.asarray(part).astype(np.float32).astype(np.float64) + 0.0 for part in self.axis)
         object.__setattr__(self, "axis", Axis(origin, up))
-        if origin.shape != (3,) or up.shape != (3,) or not np.isfinite(origin).all() or abs(up @ up - 1) > 1e-4:
+        if origin.shape != (3,) or up.shape != (3,) or not np.isfinite(origin).all() or not abs(up @ up - 1) <= 1e-4:
             raise PartitionError(f"The axis must be a point and a direction of length 1, not {origin} and {up}.")
         views, groups = len(self.views), self.settings["groups"]
         if self.homes.shape != (views,) or not np.issubdtype(self.homes.dtype, np.integer):
@@ -233,13 +233,15 @@ class Partition:
 
         Raises:
             UnreadablePartition: it is not JSON, or `from_json` cannot read it.
-            PartitionError: there is no such file, or `from_json` rejects it.
+            PartitionError: there is no such file, or none that may be read, or `from_json` rejects it.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise PartitionError(f"There is no partition {path}. Make one: dac split --data <folder>.") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise PartitionError(f"The partition {path} cannot be read: {error.strerror}.") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UnreadablePartition(
                 f"{path} is not valid JSON ({error}). Divide the views again: dac split"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from pathlib import Path
 from typing import Sequence
 
@@ -65,7 +66,7 @@ def save_mp4(frames: Sequence[np.ndarray], path: Path, rate: float) -> None:
     """Write frames, bytes [height, width, 3] each and of one size, as a video (H.264).
 
     Raises:
-        StageError: there is no ffmpeg for this machine.
+        StageError: there is no ffmpeg for this machine, or it fails.
     """
     import imageio_ffmpeg
 
@@ -81,6 +82,10 @@ def save_mp4(frames: Sequence[np.ndarray], path: Path, rate: float) -> None:
             raise StageError(
                 f"There is no ffmpeg to write {path} with: {error} Install one: apt-get install ffmpeg"
             ) from None
-        for frame in frames:
-            writer.send(np.ascontiguousarray(np.pad(frame, padding, mode="edge")))
-        writer.close()
+        with closing(writer):
+            try:
+                for frame in frames:
+                    writer.send(np.ascontiguousarray(np.pad(frame, padding, mode="edge")))
+            except OSError as error:  # in whose text a command follows
+                reason = str(error).splitlines()[0]
+                raise StageError(f"ffmpeg has ended before {path} was written ({reason}). Is the disk full?") from None

@@ -99,4 +99,6 @@ def _flags(table: Mapping[str, Any], prefix: str, source: Path) -> Iterator[Tupl
             raise StageError(
                 f"{source}: {prefix}{name} is {value!r}; expected text, a number, true or false, or a list."
             )
+        if flag == "max-num-iterations" and not str(value).isdecimal():  # planning adds them up
+            raise StageError(f"{source}: {prefix}{name} is {value!r}; expected a whole number.")
         yield flag, value

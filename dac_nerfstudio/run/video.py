@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Dict
 
 from dac_nerfstudio.files import atomic_write, read_json, write_json
 from dac_nerfstudio.layout import report_folder, video_path
@@ -37,7 +38,7 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     flight = get_interpolated_camera_path(cameras=cameras, steps=STEPS, order_poses=False)
     with atomic_write(path) as temporary:
         render(pipeline, flight, temporary, ["rgb"], seconds=STEPS * len(cameras) / FRAME_RATE)
-    write_json(_made_from(plan), {"stage": Stage.load(job.run_dir).fingerprint})
+    write_json(_record(plan), _made_from(job))
     tell(Report("done", text=str(path)))
 
 
@@ -45,9 +46,15 @@ def has_video(job: Job, plan: Plan) -> bool:
     """Whether there is a video, made from the run as it is now."""
     path = video_path(plan.scene_dir)
     there = path.exists() and path.stat().st_size > 0
-    return there and read_json(_made_from(plan)) == {"stage": Stage.load(job.run_dir).fingerprint}
+    return there and read_json(_record(plan)) == _made_from(job)
 
 
-def _made_from(plan: Plan) -> Path:
-    """Record of what the video shows."""
+def _made_from(job: Job) -> Dict[str, Any]:
+    """What tells the run that a video shows from one of the same settings."""
+    stage = Stage.load(job.run_dir)
+    return {"stage": stage.fingerprint, "photos": stage.photos, "checkpoint": stage.checkpoint}
+
+
+def _record(plan: Plan) -> Path:
+    """Where it is kept."""
     return report_folder(plan.scene_dir) / "video.json"

@@ -751,6 +751,11 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
                 lost.write_bytes(content)
             examine(plan.jobs[0], plan, told.append)
             assert told[-1].state == state
+    # A run made anew with the same settings, from other photos or to other weights.
+    stage = Stage.load(job.run_dir)
+    for change in ({"photos": "others"}, {"checkpoint": {**stage.checkpoint, "crc32": "0"}}, {}):
+        dataclasses.replace(stage, **change).save(job.run_dir)
+        assert room.has_video(plan.jobs[0], plan) == (not change)
 
 
 @pytest.mark.parametrize("views", [None, ["one"]])

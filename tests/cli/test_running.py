@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -62,6 +63,8 @@ def test_flags_of_a_file_are_those_of_the_command_line(tmp_path: Path) -> None:
         ("[dac-experts]\na = 1\n", r"unknown entry 'dac-experts'; expected tables \[all\], \[dac-baseline\]"),
         ("seed = 1\n", "unknown entry 'seed'"),
         ("[all]\nwhen = 2020-01-01\n", "when is datetime.date"),
+        ("[all]\nmax-num-iterations = 'abc'\n", "max-num-iterations is 'abc'; expected a whole number"),
+        ("[dac-expert]\nmax_num_iterations = [5]\n", r"max_num_iterations is \[5\]; expected a whole number"),
     ],
 )
 def test_files_that_are_no_flags(text: str | None, message: str, tmp_path: Path) -> None:
@@ -423,3 +426,28 @@ def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
     arguments = ("--data", "demo", "--preset", "demo", "--only", "baseline", "--output-dir", "dry", "--dry-run")
     assert "baseline: runs" in shell.dac("run", *arguments).output
     assert not (shell.folder / "dry").exists()
+
+
+def look(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, lock: Any) -> None:
+    """A dry run that fails, or ends without a word."""
+    if plan.partition is not None:
+        messages.send(Report("failed", text=str(plan.partition).format(log=log)))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("no such flag", False), ("It fell over. The whole story: {log}", True), (None, True)]
+)
+def test_the_log_of_a_dry_run_that_fails_stays_where_the_message_names_it(
+    text: str | None, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(local, "_context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(local, "start", look)
+    request, job = Request(tmp_path, tmp_path, "scene"), Job("split", "split", tmp_path)
+    plan = Plan(request, PRESETS["demo"], (job,), None if text is None else Path(text))
+    message = "The plan could not be looked at. The whole story: {log}" if text is None else text
+    with pytest.raises(StageError) as error:
+        local.explain_plan(plan, Console(quiet=True))
+    logs = list(tmp_path.glob("dac-dry-run-*.log"))
+    assert len(logs) == kept and str(error.value) == message.format(log=logs[0] if logs else "")
+    assert not multiprocessing.active_children()

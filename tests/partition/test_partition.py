@@ -265,6 +265,7 @@ def test_views_moved_by_hand_need_another_strategy_than_azimuth(ring) -> None:
         (("axis",), [0, 0, 1], '"axis" must be a JSON object with origin, up'),
         (("axis", "origin"), [0, 0], '"origin" of the axis must be 3 numbers'),
         (("axis", "origin"), [0, 0, float("nan")], "The axis must be a point and a direction of length 1"),
+        (("axis", "up"), [0, 0, float("nan")], "The axis must be a point and a direction of length 1"),
         (("axis", "up"), [0, 0, 2], "The axis must be a point and a direction of length 1"),
         (("views",), {}, '"views" must be a list'),
         (("views",), [], '"views" is empty'),
@@ -321,9 +322,12 @@ def test_arrays_of_a_wrong_shape_are_named(ring) -> None:
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(PartitionError, match=r"There is no partition .*a.json. Make one: dac split"):
         Partition.load(tmp_path / "a.json")
-    (tmp_path / "b.json").write_text("{")
-    with pytest.raises(PartitionError, match=r"b.json is not valid JSON .* Divide the views again: dac split"):
-        Partition.load(tmp_path / "b.json")
+    for content in ("{", "[" * 100_000):
+        (tmp_path / "b.json").write_text(content)
+        with pytest.raises(PartitionError, match=r"b.json is not valid JSON .* Divide the views again: dac split"):
+            Partition.load(tmp_path / "b.json")
+    with pytest.raises(PartitionError, match=f"The partition {tmp_path} cannot be read: Is a directory."):
+        Partition.load(tmp_path)
 
 
 def test_a_failed_save_keeps_the_earlier_file(ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +85,39 @@ def test_a_video_of_odd_size_has_all_frames(tmp_path: Path) -> None:
     assert len(colours) == 3
     assert [bool(colour[0] > colour[2]) for colour in colours] == [True, False, True]
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"], "no temporary file is left"
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "message"),
+    [
+        (
+            plain(BLUE),
+            StageError,
+            r"ffmpeg has ended before .*mp4 was written \(Broken pipe\). Is the disk full\?",
+        ),
+        (None, ValueError, ""),
+    ],
+)
+def test_a_video_that_fails_leaves_neither_file_nor_ffmpeg(
+    frame: Any, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import imageio_ffmpeg
+
+    ended = []
+
+    def write_frames(path: str, *_: Any, **__: Any) -> Iterator[None]:
+        Path(path).touch()
+        try:
+            yield
+            yield
+            raise OSError("Broken pipe\n\nFFMPEG COMMAND:\nffmpeg -y")
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(imageio_ffmpeg, "write_frames", write_frames)
+    with pytest.raises(error, match=message + "$") as caught:
+        save_mp4([plain(RED), frame], tmp_path / "video.mp4", 5)
+    assert caught.traceback and ended and not list(tmp_path.iterdir())
 
 
 def test_a_picture_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from dac_nerfstudio.viewer import view_scene
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.viewer import latest_student, view_scene
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 benchmark = importlib.import_module("viewer")
@@ -39,6 +40,17 @@ def test_moving_and_standing_pictures_are_timed_all_models_loaded_and_ctrl_c_end
     assert stands["size"] == "512 x 341" and int(moves["size"].split()[0]) < 512
     assert 0 < moves["processor, s"] < stands["processor, s"].median
     assert "with expert 1, expert 2, baseline, MB" in stands
+
+
+def test_a_broken_record_among_students_is_passed_over(results: Callable[..., Path]) -> None:
+    scene_dir = results()
+    (whole,) = (scene_dir / "dac-finetune").iterdir()
+    broken = whole.with_name("broken")
+    broken.mkdir()
+    (broken / "stage.json").write_text("{")
+    assert latest_student(scene_dir, None) == whole
+    with pytest.raises(StageError, match="holds no finished student named broken"):
+        latest_student(scene_dir, "broken")
 
 
 def test_it_listens_where_it_is_asked_to(results: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
