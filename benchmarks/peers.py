@@ -548,7 +548,7 @@ def verdict(scene: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Curves of all peers, a panel for each scene."""
+    """Curves of all peers, a panel for each scene, one below another."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -558,9 +558,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
     scenes = results["scenes"]
     figure, axes = pyplot.subplots(
-        1, len(scenes), figsize=(7.5 * len(scenes), 4.2), squeeze=False, layout="constrained"
+        len(scenes), 1, figsize=(7.5, 4.2 * len(scenes)), squeeze=False, layout="constrained"
     )
-    for panel, (title, scene) in zip(axes[0], scenes.items()):
+    for panel, (title, scene) in zip(axes[:, 0], scenes.items()):
         for number, name in enumerate(PEERS):
             points = scene["peers"].get(name, {}).get("points", [])
             if points:
