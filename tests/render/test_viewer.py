@@ -62,7 +62,8 @@ def test_it_listens_where_it_is_asked_to(results: Callable[..., Path], monkeypat
         def __init__(self, config: Any, **_: Any) -> None:
             hosts.append((config.websocket_host, config.websocket_port))
             self.pause_train, self.render_statemachines = SimpleNamespace(), {}
-            self.viser_server = SimpleNamespace(stop=lambda: None)
+            # The next free port, as viser does where the wanted one is taken.
+            self.viser_server = SimpleNamespace(stop=lambda: None, get_port=lambda: config.websocket_port + 1)
             self.init_scene = self.update_step = lambda *_: None
 
     def interrupted(_: float) -> None:
@@ -72,4 +73,4 @@ def test_it_listens_where_it_is_asked_to(results: Callable[..., Path], monkeypat
     monkeypatch.setattr(time, "sleep", interrupted)
     view_scene(results(), None, None, 7011, "0.0.0.0", Console(file=output, width=200))
     assert hosts == [("0.0.0.0", 7011)]
-    assert ":7011" in output.getvalue() and "//0.0.0.0" not in output.getvalue()
+    assert ":7012" in output.getvalue() and "//0.0.0.0" not in output.getvalue()
