@@ -100,5 +100,5 @@ def _flags(table: Mapping[str, Any], prefix: str, source: Path) -> Iterator[Tupl
                 f"{source}: {prefix}{name} is {value!r}; expected text, a number, true or false, or a list."
             )
         if flag == "max-num-iterations" and not str(value).isdecimal():  # planning adds them up
-            raise StageError(f"{source}: {prefix}{name} is {value!r}; expected a whole number.")
+            raise StageError(f"{source}: {prefix}{name} is {value!r}; expected a whole number, 1 or more.")
         yield flag, value

@@ -32,7 +32,7 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     pipeline = reopen(recorded_config(job.run_dir, request.data, request.device), job.run_dir)
     views = pipeline.datamanager.eval_dataset
     if views is None or len(views) < 2:
-        tell(Report("done", text="no video: it would be a flight along the test views, of which there are not two"))
+        tell(Report("done", text="none, as it would be a flight along the test views, of which there are not two"))
         return
     cameras = views.cameras
     flight = get_interpolated_camera_path(cameras=cameras, steps=STEPS, order_poses=False)

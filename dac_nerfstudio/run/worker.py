@@ -21,7 +21,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from dac_nerfstudio.conquer.trainer import DaCTrainer
 from dac_nerfstudio.division import plot_partition
 from dac_nerfstudio.division import split as divide_scene
-from dac_nerfstudio.errors import UserError
+from dac_nerfstudio.errors import UserError, in_a_line
 from dac_nerfstudio.layout import PARTITION_PICTURE
 from dac_nerfstudio.partition import (
     Partition,
@@ -152,7 +152,7 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         try:
             evaluate(job, plan, tell)
         except FileNotFoundError as error:
-            text = f"trained, but not scored: there are no test views ({error})"
+            text = f"trained, but not scored: there are no test views ({in_a_line(error)})"
     tell(Report("kept" if state == "kept" else "done", text=text))
 
 

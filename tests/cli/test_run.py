@@ -771,7 +771,7 @@ def test_a_flight_wants_two_test_views(
     monkeypatch.setattr(room, "has_video", lambda job, plan: False)
     told = list[Report]()
     room.video(job, plan, told.append)
-    assert told[-1].state == "done" and told[-1].text.startswith("no video")
+    assert told[-1].state == "done" and told[-1].text.startswith("none, as it would be a flight")
     assert not (plan.scene_dir / "report").exists()
 
 
