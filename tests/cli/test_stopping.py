@@ -163,21 +163,22 @@ def test_a_finished_training_in_the_viewer_ends_when_asked(early: bool, monkeypa
 
     waiting = []
 
+    # Not Ctrl-C's signal: a shell has what it starts in the background ignore that one.
     def train(self: Any) -> None:
         if early:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
         self._train_complete_viewer()
 
     def wait_for_ever(self: Any) -> None:
         waiting.append("asked")
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
         waiting.append("deaf")
 
     monkeypatch.setattr(Trainer, "train", train)
     monkeypatch.setattr(Trainer, "_train_complete_viewer", wait_for_ever)
     with pytest.raises(Interrupted) as stop:
         trainer_in("completed").train()
-    assert (waiting, stop.value.code) == ([] if early else ["asked"], 128 + signal.SIGINT)
+    assert (waiting, stop.value.code) == ([] if early else ["asked"], 128 + signal.SIGTERM)
 
 
 def test_ns_train_asked_to_stop_saves_as_well(shell: Shell, undisturbed: dict[str, Any]) -> None:
