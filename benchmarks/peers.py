@@ -534,11 +534,13 @@ def verdict(scene: dict[str, Any]) -> str:
     if OURS not in curves:
         return ""
     done = curves.pop(OURS)[-1]
-    others = {name: psnr for name, points in curves.items() if (psnr := psnr_at(points, done["seconds"])) is not None}
-    apart = {
-        f"{PEERS[name].title} ({signed(psnr - done['psnr'])})": psnr > done["psnr"] for name, psnr in others.items()
-    }
-    ahead, behind = ([text for text, wins in apart.items() if wins is which] for which in (True, False))
+    ahead: list[str] = []
+    behind: list[str] = []
+    for name, points in curves.items():
+        psnr = psnr_at(points, done["seconds"])
+        if psnr is not None:
+            side = ahead if psnr > done["psnr"] else behind
+            side.append(f"{PEERS[name].title} ({signed(psnr - done['psnr'])})")
     said = []
     if ahead:
         said.append(f"**After {clock(done['seconds'])} ahead of the student, in dB: {', '.join(ahead)}.**")
