@@ -39,6 +39,7 @@ from timing import machine
 from torch import Tensor
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.layout import PARTITION
 from dac_nerfstudio.presets import METHOD_STEPS, PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import table, write_text
 from dac_nerfstudio.report.tables import Grid
@@ -394,7 +395,7 @@ def stages(options: Options, steps: int, scene: str) -> dict[str, Job]:
         options.data, folder, scene, baseline="total", video=False, device=options.device, seed=options.seed,
         downscale=options.downscale, flags={"all": QUIET},
     )  # fmt: skip
-    if not (request.scene_dir / "partition.json").exists():
+    if not (request.scene_dir / PARTITION).exists():
         views, test = read_views(options.data), read_test_views(options.data)
         division.split(views, request.scene_dir, test, softness=recipe.softness)
     return {job.name: job for job in make_plan(request, recipe).jobs}

@@ -119,8 +119,9 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
             return _in_single_precision(self.dataset_type(outputs, self.config.camera_res_scale_factor))
         except NO_VIEWS as error:
             # Many copies of NeRF-synthetic come without their validation views; training can do without.
-            which = {"val": "validation views ({}): training without evaluation", "test": "test views ({})"}
-            CONSOLE.print(f"[yellow]No {which[self.test_split].format(error)}.")
+            training = self.test_split == "val"
+            lacking = f"validation views ({error}): training without evaluation" if training else f"test views ({error})"
+            CONSOLE.print(f"[yellow]No {lacking}.")
             return None
 
     def setup_train(self) -> None:

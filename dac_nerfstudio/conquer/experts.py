@@ -105,7 +105,7 @@ def find_experts(
     experts: Dict[int, List[Tuple[Path, Stage]]] = {}
     strangers: Dict[int, str] = {}
     for folder, expert in candidates:
-        problem = _problem(folder, expert, stage, student)
+        problem = stranger(folder, expert, stage) or _other_rays(folder, expert, student)
         if problem is None:
             of_group = experts.setdefault(int(expert.group or 0), [])
             if named and folder in [other for other, _ in of_group]:
@@ -129,8 +129,8 @@ def find_experts(
     return [expert for group in range(1, groups + 1) for expert in experts[group]]
 
 
-def _problem(folder: Path, expert: Stage, stage: Stage, student: KPlanesModelConfig) -> str | None:
-    """Why a run cannot teach another, or None."""
+def stranger(folder: Path, expert: Stage, stage: Stage) -> str | None:
+    """Why a run is no finished expert of the partition and the photos of another run, or None."""
     if MethodName.parse(expert.method).stage != "expert" or expert.group is None:
         return f"{folder} holds a {expert.method}, not an expert."
     name = f"The expert of group {expert.group} in {folder}"
@@ -140,12 +140,17 @@ def _problem(folder: Path, expert: Stage, stage: Stage, student: KPlanesModelCon
         return f"{name} was trained for partition {expert.partition}; the current one is {stage.partition}."
     if not stage.has_data_of(expert):
         return f"{name} has seen other photos than those that the student is to learn."
+    return None
+
+
+def _other_rays(folder: Path, expert: Stage, student: KPlanesModelConfig) -> str | None:
+    """Why an expert cannot answer the rays of a student, or None."""
     has, wanted = expert.settings.get("model", {}), model_settings(student)
     for setting in GEOMETRY:
         if has.get(setting) != wanted[setting]:
             return (
-                f"{name} has {setting} {has.get(setting)}, the student {wanted[setting]}: they would not see the same "
-                "rays."
+                f"The expert of group {expert.group} in {folder} has {setting} {has.get(setting)}, the student "
+                f"{wanted[setting]}: they would not see the same rays."
             )
     return None
 

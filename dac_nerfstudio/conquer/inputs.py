@@ -22,7 +22,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.conquer.bounds import scene_radius
 from dac_nerfstudio.conquer.contents import contents_digest
 from dac_nerfstudio.conquer.datamanager import DaCDataManager, name_of, views_of, without_missing
-from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape
+from dac_nerfstudio.conquer.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape, stranger
 from dac_nerfstudio.conquer.limits import check_numbers
 from dac_nerfstudio.conquer.settings import (
     DistillSettings,
@@ -412,7 +412,7 @@ class EnsembleInputs(DistillInputs):
         method = MethodName.parse(str(config.method_name)).beside("expert")
         usable = [
             folder for folder, run in runs_of(config.scene_dir, method, group=1)
-            if run.complete and run.partition == partition.fingerprint and stage.has_data_of(run)
+            if stranger(folder, run, stage) is None
         ]  # fmt: skip
         for folder in (named or usable)[:1]:
             settings = Stage.load(folder).settings.get("model", {})

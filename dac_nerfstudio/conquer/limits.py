@@ -10,22 +10,23 @@ from dac_nerfstudio.conquer.settings import RunSettings
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.presets import SEEDS
 
-COUNTS = (
-    "max_num_iterations",
-    "pipeline.datamanager.train_num_rays_per_batch",
-    "pipeline.model.grid_feature_dim",
-    "pipeline.model.linear_decoder_layers",
-    "pipeline.model.multiscale_res",
-    "pipeline.model.proposal_feature_dim",
-    "pipeline.model.num_proposal_samples",
-    "pipeline.model.num_samples",
-    "pipeline.model.proposal_update_every",
-    "pipeline.model.eval_num_rays_per_chunk",
-)
-"""Settings of which there has to be one at least."""
-SIDES = ("pipeline.model.grid_base_resolution", "pipeline.model.proposal_resolutions")
-"""Grids, which have two points along each side at least."""
-NOT_NEGATIVE = ("pipeline.sharpness", "pipeline.model.proposal_warmup")
+LEAST = {
+    "max_num_iterations": 1,
+    "pipeline.datamanager.train_num_rays_per_batch": 1,
+    "pipeline.sharpness": 0,
+    "pipeline.model.grid_base_resolution": 2,  # points along each side of a grid
+    "pipeline.model.grid_feature_dim": 1,
+    "pipeline.model.linear_decoder_layers": 1,
+    "pipeline.model.multiscale_res": 1,
+    "pipeline.model.proposal_resolutions": 2,
+    "pipeline.model.proposal_feature_dim": 1,
+    "pipeline.model.num_proposal_samples": 1,
+    "pipeline.model.num_samples": 1,
+    "pipeline.model.proposal_update_every": 1,
+    "pipeline.model.proposal_warmup": 0,
+    "pipeline.model.eval_num_rays_per_chunk": 1,
+}
+"""The least that a setting may be, or each of its numbers, of which there has to be one."""
 POSITIVE = ("pipeline.model.far_plane", "pipeline.model.scene_radius", "pipeline.datamanager.camera_res_scale_factor")
 
 
@@ -44,17 +45,13 @@ def check_numbers(config: RunSettings) -> None:
             values.update(_numbers(settings[part], f"optimizers.{group}.{part}."))
         values[f"optimizers.{group}.optimizer.lr"] = settings["optimizer"].lr
     for name, value in values.items():
-        if name in COUNTS + SIDES and value == ():
+        if name in LEAST and value == ():
             raise _refusal(name, "empty", "one number at least")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and math.isnan(number):
                 raise _refusal(name, value, "a number")
-            if name in COUNTS and number < 1:
-                raise _refusal(name, value, "1 or more")
-            if name in SIDES and number < 2:
-                raise _refusal(name, value, "2 or more")
-            if name in NOT_NEGATIVE and number < 0:
-                raise _refusal(name, value, "0 or more")
+            if name in LEAST and number < LEAST[name]:
+                raise _refusal(name, value, f"{LEAST[name]} or more")
             if name in POSITIVE and not 0 < number < math.inf:
                 raise _refusal(name, value, "a number above 0")
             if name.endswith("optimizer.lr") and not 0 <= number < math.inf:
