@@ -119,9 +119,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
             return _in_single_precision(self.dataset_type(outputs, self.config.camera_res_scale_factor))
         except NO_VIEWS as error:
             # Many copies of NeRF-synthetic come without their validation views; training can do without.
-            training = self.test_split == "val"
-            lacking = f"validation views ({error}): training without evaluation" if training else f"test views ({error})"
-            CONSOLE.print(f"[yellow]No {lacking}.")
+            if self.test_split == "val":
+                CONSOLE.print(f"[yellow]No validation views ({error}): training without evaluation.")
+            else:
+                CONSOLE.print(f"[yellow]No test views ({error}).")
             return None
 
     def setup_train(self) -> None:
