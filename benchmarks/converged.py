@@ -10,7 +10,8 @@ beyond it counts here.
 
 Cases, arms, seeds and the queue of what is trained first are those of converged.toml. Every model has a file of its
 own, named by all that it was made from, and written once it is whole: the same command goes on after any mishap, and
-arms that share a model train it once.
+arms that share a model train it once. What the file of figures has is not done again, though its models are gone: a
+choice among the same values stands, and so does a seed.
 
 An arm is one model, or several *members* whose pictures are blended: at each camera by a softmax over members of
 sharpness x nearness of the camera to the member's group (see dac_nerfstudio.partition.blending). Sharpness 0 is the
@@ -26,7 +27,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -222,6 +223,12 @@ class Bench:
     """Where the scenes' data lie; nothing is trained where this is None."""
     until: float = math.inf
     """Time, by time.time, from which on nothing is begun."""
+    earlier: Mapping[str, Any] = field(default_factory=dict)
+    """Cases of earlier results, whose models need not be here."""
+
+    def known(self, case: str, arm: str) -> dict[str, Any]:
+        """What earlier results have of an arm; nothing, if they have none."""
+        return self.earlier.get(case, {}).get("arms", {}).get(arm, {})
 
     def content(self, model: Model) -> dict[str, Any]:
         study = self.study
@@ -262,7 +269,29 @@ class Bench:
         return self.chosen(case, arm)[0]
 
     def chosen(self, case: str, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
-        """The recipe, and what was tried on the way, each with its PSNR on validation views."""
+        """The recipe, and what was tried on the way, each with its PSNR on validation views; from earlier
+        results, where their figures lead to the recipe that they have."""
+        if known := self.known(case, name):
+            found = {
+                (setting, spelled(value)): entry["val"]
+                for entry in known["tried"]
+                for setting, value in entry.items()
+                if setting != "val"
+            }
+            with suppress(KeyError):
+                recipe, tried = self.choose(
+                    case, name, lambda setting, tried, _: found[setting, spelled(getattr(tried, setting))]
+                )
+                if spelled(asdict(recipe)) == spelled(known["recipe"]):
+                    return recipe, tried
+        return self.choose(
+            case, name, lambda _, tried, seeds: fmean(self.measure(case, tried, seed)["val"] for seed in seeds)
+        )
+
+    def choose(
+        self, case: str, name: str, score: Callable[[str, Recipe, Sequence[int]], float]
+    ) -> tuple[Recipe, list[dict[str, Any]]]:
+        """As `chosen`, by what a setting's candidate scores over seeds."""
         arm = self.study.arms[name]
         more = arm.more.get(case, {})
         given = {**arm.recipe, **more.get("recipe", {})}
@@ -279,14 +308,17 @@ class Bench:
             found = []
             for value in values:
                 candidate = replace(recipe, **{setting: value})
-                found.append(round(fmean(self.measure(case, candidate, seed)["val"] for seed in seeds), 3))
+                found.append(round(score(setting, candidate, seeds), 3))
                 tried.append({setting: value, "val": found[-1]})
             recipe = replace(recipe, **{setting: values[found.index(max(found))]})
         return recipe, tried
 
     def outcome(self, case: str, arm: str, seed: int) -> dict[str, Any]:
         """What an arm scores."""
-        return self.measure(case, self.recipe(case, arm), seed)
+        recipe, known = self.recipe(case, arm), self.known(case, arm)
+        if str(seed) in known.get("seeds", {}) and spelled(asdict(recipe)) == spelled(known["recipe"]):
+            return known["seeds"][str(seed)]
+        return self.measure(case, recipe, seed)
 
     def measure(self, case: str, recipe: Recipe, seed: int) -> dict[str, Any]:
         """PSNR on validation and test views of a recipe's model, or of its members' blend, and what that took.
@@ -515,6 +547,11 @@ def halving(number: int) -> float:
     return sum(int(bit) / 2 ** (place + 1) for place, bit in enumerate(reversed(f"{number:b}")))
 
 
+def spelled(value: Any) -> str:
+    """As JSON has it: equal for what is equal there, such as lists and tuples."""
+    return json.dumps(value, sort_keys=True)
+
+
 def save(path: Path, content: Mapping[str, Any]) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", "utf8")
@@ -523,12 +560,18 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 # Figures
 
 
-def gather(study: Study, folder: Path) -> dict[str, Any]:
-    """Figures of all that is finished, and what is claimed by them."""
-    bench, cases = Bench(study, folder), {}
+def gather(bench: Bench, asked: Container[tuple[str, str]]) -> dict[str, Any]:
+    """Figures of what is finished, and what is claimed by them.
+
+    Args:
+        asked: Cases and arms that are reported beside those of earlier results.
+    """
+    study, cases, bench = bench.study, {}, replace(bench, data_root=None)
     for case, about in study.cases.items():
         arms = {}
         for arm, entry in study.arms.items():
+            if (case, arm) not in asked and not bench.known(case, arm):
+                continue
             try:
                 recipe, tried = bench.chosen(case, arm)
             except Pending:
@@ -543,11 +586,7 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
                 arms[arm] = {"about": entry.about, "recipe": asdict(recipe), "tried": tried, "seeds": seeds}
         if BASELINE in arms:
             cases[case] = {"about": about.about, "scene": case.rpartition("-")[0], "photos": about.photos, "arms": arms}
-    return {"cases": cases, "headline": headlines(cases)}
-
-
-def headlines(cases: dict[str, Any]) -> list[dict[str, Any]]:
-    return [line for case in cases.values() if (line := headline(case))]
+    return {"cases": cases, "headline": [line for case in cases.values() if (line := headline(case))]}
 
 
 def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
@@ -793,26 +832,21 @@ def run(
         settings: The study.
         data_root: Where the scenes' data lie.
         output_dir: Where models go.
-        json: Where figures go. Those of cases of which --output-dir has nothing stay.
+        json: Where figures go. What it has by these settings is not done again.
     """
     study = Study.load(settings)
-    bench = Bench(study, output_dir, data_root, time.time() + 60 * minutes)
-    for case, arm, seed in list((replace(study, queue=list(tasks)) if tasks else study).tasks()):
+    earlier = read_results(json, PROGRAM)["cases"] if json.exists() else {}
+    bench = Bench(study, output_dir, data_root, time.time() + 60 * minutes, earlier)
+    queue = list((replace(study, queue=list(tasks)) if tasks else study).tasks())
+    asked = {(case, arm) for case, arm, _ in queue}
+    for case, arm, seed in queue:
         try:
             found = bench.outcome(case, arm, seed)
         except Pending:
             print("The time is over. The same command goes on from here.")
             break
         print(f"== {case} {arm} {seed}: val {found['val']}, test {found['test']}", flush=True)
-        save(json, with_earlier(gather(study, output_dir), json))
-
-
-def with_earlier(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Figures, and those that a file has of other cases."""
-    if not path.exists():
-        return found
-    cases = {**read_results(path, PROGRAM)["cases"], **found["cases"]}
-    return {"cases": cases, "headline": headlines(cases)}
+        save(json, gather(bench, asked))
 
 
 def main() -> None:

@@ -160,7 +160,9 @@ def test_finished_models_are_kept_and_shared(study: Any, tmp_path: Path) -> None
     times = [path.stat().st_mtime_ns for path in records]
     assert converged.Bench(study, tmp_path / "out").outcome("castle-4", "student", 1) == first
     assert [path.stat().st_mtime_ns for path in records] == times
-    results = converged.gather(study, tmp_path / "out")
+    asked = {("castle-4", arm) for arm in study.arms}
+    results = converged.gather(bench, asked)
+    assert not converged.gather(bench, {("castle-4", "student")})["cases"]  # without the baseline
     assert results["headline"][0]["student"] == round(first["test"], 3)
     json.dumps(results, allow_nan=False)
 
@@ -198,13 +200,23 @@ def test_a_case_may_choose_otherwise_and_among_fields_of_the_model(
     assert asked == [({}, 1), ({}, 2), ({"near_plane": 2.0}, 1), ({"near_plane": 2.0}, 2)]
 
 
-def test_cases_of_other_folders_keep_their_figures(tmp_path: Path) -> None:
-    path, one = tmp_path / "results.json", invented()
-    assert converged.with_earlier(one, path) == one
-    other = {"cases": {"castle-8": one["cases"]["castle-4"]}, "headline": one["headline"]}
-    converged.save(path, other)
-    both = converged.with_earlier(one, path)
-    assert list(both["cases"]) == ["castle-8", "castle-4"] and len(both["headline"]) == 2
+def test_figures_stand_though_their_models_are_gone(study: Any, tmp_path: Path) -> None:
+    make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
+    bench = converged.Bench(study, tmp_path / "out", tmp_path)
+    bench.outcome("castle-4", "experts", 1)
+    results = converged.gather(bench, {("castle-4", "baseline"), ("castle-4", "experts")})
+    cases = json.loads(json.dumps(results))["cases"]
+    elsewhere = converged.Bench(study, tmp_path / "elsewhere", earlier=cases)
+    assert converged.gather(elsewhere, set()) == results
+    assert (
+        elsewhere.outcome("castle-4", "experts", 1)["val"]
+        == results["cases"]["castle-4"]["arms"]["experts"]["seeds"]["1"]["val"]
+    )
+    with pytest.raises(converged.Pending):  # another seed's models are to be trained
+        elsewhere.outcome("castle-4", "experts", 2)
+    study.arms["baseline"] = replace(study.arms["baseline"], choose={"steps": [1, 3]})
+    with pytest.raises(converged.Pending):  # another choice is to be made
+        elsewhere.outcome("castle-4", "experts", 1)
 
 
 def invented() -> dict[str, Any]:
