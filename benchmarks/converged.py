@@ -101,6 +101,8 @@ class Recipe:
     """Share of the rays at novel poses, in the beginning and at the end."""
     poses: int = 200
     """How many."""
+    reach: float = 1.0
+    """How far novel poses that are placed between neighbours go beyond them (see NovelCameras)."""
     doubt: float = 0.0
     """Novel rays weigh exp(-doubt x the members' disagreement there, in units of its mean)."""
 
@@ -282,7 +284,7 @@ class Bench:
                 recipe, tried = self.choose(
                     case, name, lambda setting, tried, _: found[setting, spelled(getattr(tried, setting))]
                 )
-                if spelled(asdict(recipe)) == spelled(known["recipe"]):
+                if same(recipe, known):
                     return recipe, tried
         return self.choose(
             case, name, lambda _, tried, seeds: fmean(self.measure(case, tried, seed)["val"] for seed in seeds)
@@ -316,7 +318,7 @@ class Bench:
     def outcome(self, case: str, arm: str, seed: int) -> dict[str, Any]:
         """What an arm scores."""
         recipe, known = self.recipe(case, arm), self.known(case, arm)
-        if str(seed) in known.get("seeds", {}) and spelled(asdict(recipe)) == spelled(known["recipe"]):
+        if str(seed) in known.get("seeds", {}) and same(recipe, known):
             return known["seeds"][str(seed)]
         return self.measure(case, recipe, seed)
 
@@ -490,11 +492,14 @@ class Bench:
         from lean import Photos, between_neighbours, on_white, orbit
 
         known = self.photos(model.case, "train").cameras
-        place = {"orbit": orbit, "between": between_neighbours}[self.study.cases[model.case].novel]
-        cameras = place(known, model.recipe.poses, model.seed)
+        recipe = model.recipe
+        if self.study.cases[model.case].novel == "between":
+            cameras = between_neighbours(known, recipe.poses, model.seed, recipe.reach)
+        else:
+            cameras = orbit(known, recipe.poses, model.seed)
         views, seconds = [], 0.0
         for teacher in model.teachers:
-            path = self.folder / f"{self.name(teacher)}-novel-{model.recipe.poses}-{model.seed}.pt"
+            path = self.folder / f"{self.name(teacher)}-novel-{recipe.poses}-{recipe.reach:g}-{model.seed}.pt"
             if not path.exists():
                 member, began = self.trained(teacher), time.process_time()
                 pictures = member.pictures(cameras).half()
@@ -550,6 +555,11 @@ def halving(number: int) -> float:
 def spelled(value: Any) -> str:
     """As JSON has it: equal for what is equal there, such as lists and tuples."""
     return json.dumps(value, sort_keys=True)
+
+
+def same(recipe: Recipe, known: Mapping[str, Any]) -> bool:
+    """Whether an arm of earlier results has this recipe; what recipes had no field for then was as it is by default."""
+    return spelled(asdict(recipe)) == spelled(asdict(Recipe(**known["recipe"])))
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:

@@ -140,9 +140,11 @@ def on_sphere(cameras: Cameras, azimuth: np.ndarray, sine: np.ndarray) -> Camera
     return replace(cameras, poses=torch.tensor(poses, dtype=torch.float32))
 
 
-def between_neighbours(cameras: Cameras, count: int, seed: int) -> Cameras:
-    """Random cameras between neighbouring ones."""
-    poses = NovelCameras(cameras.poses.double().numpy()).draw(count, np.random.default_rng(seed)).camera_to_worlds
+def between_neighbours(cameras: Cameras, count: int, seed: int, reach: float) -> Cameras:
+    """Random cameras between neighbouring ones, and beyond them as far as `reach` says."""
+    poses = (
+        NovelCameras(cameras.poses.double().numpy(), reach).draw(count, np.random.default_rng(seed)).camera_to_worlds
+    )
     return replace(cameras, poses=torch.tensor(poses, dtype=torch.float32))
 
 

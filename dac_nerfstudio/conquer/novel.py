@@ -31,9 +31,12 @@ class NovelCameras:
 
     Args:
         camera_to_worlds: poses [views, 3, 4] of the training cameras.
+        reach: how much larger the triangle is that a new camera stands in than that of its three neighbours, about
+            their centre.
     """
 
-    def __init__(self, camera_to_worlds: Float[np.ndarray, "views 3 4"]) -> None:
+    def __init__(self, camera_to_worlds: Float[np.ndarray, "views 3 4"], reach: float = 1.0) -> None:
+        self.reach = reach
         self.poses = np.asarray(camera_to_worlds, dtype=np.float64)
         distances = view_distances(self.poses, self.poses, spread(self.poses[:, :, 3]))
         np.fill_diagonal(distances, np.inf)
@@ -47,7 +50,8 @@ class NovelCameras:
             return Novel(self.poses[centre], centre)
         picks = generator.random((count, self.neighbours.shape[1])).argsort(axis=1)[:, :2]
         corners = np.concatenate((centre[:, None], np.take_along_axis(self.neighbours[centre], picks, axis=1)), axis=1)
-        shares = generator.dirichlet(np.ones(corners.shape[1]), size=count)
+        even = 1 / corners.shape[1]
+        shares = even + self.reach * (generator.dirichlet(np.ones(corners.shape[1]), size=count) - even)
         return Novel(between(self.poses[corners], shares), centre)
 
 

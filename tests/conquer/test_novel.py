@@ -46,6 +46,21 @@ def test_new_cameras_fill_the_gaps() -> None:
     assert np.diff(angles).max() < 7.5
 
 
+def test_reach_goes_beyond_the_others_by_so_much() -> None:
+    poses = orbit(24)
+    near, far = (NovelCameras(poses, reach).draw(500, np.random.default_rng(0)) for reach in (1.0, 2.0))
+    turns = far.camera_to_worlds[:, :, :3]
+    assert turns @ turns.transpose(0, 2, 1) == pytest.approx(np.tile(np.eye(3), (500, 1, 1)), abs=1e-9)
+    heights = [placed.camera_to_worlds[:, 2, 3] for placed in (near, far)]
+    lowest, highest = poses[:, 2, 3].min(), poses[:, 2, 3].max()
+    assert lowest <= heights[0].min() and heights[0].max() <= highest
+    assert heights[1].min() < lowest - 0.5 and heights[1].max() > highest + 0.5
+    # Twice as far from the centre of the same three photos.
+    middle = NovelCameras(poses, 0.0).draw(500, np.random.default_rng(0)).camera_to_worlds[:, :, 3]
+    steps = [placed.camera_to_worlds[:, :, 3] - middle for placed in (near, far)]
+    assert steps[1] == pytest.approx(2 * steps[0])
+
+
 def test_halfway_is_halfway() -> None:
     turns = Rotation.from_euler("z", [[10], [50]], degrees=True).as_matrix()
     poses = np.concatenate((turns, np.array([[[0.0], [0], [0]], [[2], [4], [6]]])), axis=2)
