@@ -61,7 +61,7 @@ def enough(drawn: int, cameras: Cameras) -> int:
 def render_lessons(
     experts: Sequence[ExpertModel], blend: Blend, cameras: Cameras, count: int, generator: np.random.Generator
 ) -> Lessons:
-    """Place new cameras between the training cameras, and render what the experts, blended, see from there.
+    """Place new cameras between and around the training cameras, and render what the experts, blended, see from there.
 
     Args:
         experts: on the device where they answer.

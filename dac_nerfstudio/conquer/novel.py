@@ -1,8 +1,8 @@
-"""Cameras where no photo was taken, between the training cameras: there teachers are the only ones to ask.
+"""Cameras where no photo was taken, between and around the training cameras: there teachers are the only ones to ask.
 
-A new camera stands between a training camera and two of its neighbours, and looks between their directions. So it stays
-within the hull of the cameras' positions and directions, whatever the capture, an orbit or a walk; and since the
-neighbours are near in both, it seldom stands in anything that they do not stand in themselves.
+A new camera stands in the triangle of a training camera and two of its neighbours, or beyond it, made larger about its
+centre, and so it looks: whatever the capture, an orbit or a walk. Where photos are few, much of what is asked of a
+student lies beyond their hull, and between photos alone it does not learn what its teachers know of that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from dac_nerfstudio.partition.frames import spread, view_distances
 
 NEIGHBOURS = 4
-"""Nearest training cameras of which a new one stands between two and their centre."""
+"""Nearest training cameras, of which two and their centre make a triangle."""
+REACH = 3.0
+"""How much larger it is made: what validation views of docs/convergence.md prefer."""
 
 
 class Novel(NamedTuple):
@@ -31,11 +33,10 @@ class NovelCameras:
 
     Args:
         camera_to_worlds: poses [views, 3, 4] of the training cameras.
-        reach: how much larger the triangle is that a new camera stands in than that of its three neighbours, about
-            their centre.
+        reach: how much larger the triangle is made; 1 is between the cameras.
     """
 
-    def __init__(self, camera_to_worlds: Float[np.ndarray, "views 3 4"], reach: float = 1.0) -> None:
+    def __init__(self, camera_to_worlds: Float[np.ndarray, "views 3 4"], reach: float = REACH) -> None:
         self.reach = reach
         self.poses = np.asarray(camera_to_worlds, dtype=np.float64)
         distances = view_distances(self.poses, self.poses, spread(self.poses[:, :, 3]))

@@ -262,8 +262,8 @@ class FinetunePipelineConfig(DistillPipelineConfig):
     _target: Type = field(default_factory=lambda: FinetunePipeline)
     """Target class to instantiate."""
     novel_share: float = 0.0
-    """Share of each batch's rays that start from new cameras, between the training cameras. There the student learns
-    from pictures that the experts, blended, have rendered before training."""
+    """Share of each batch's rays that start from new cameras, between and around the training cameras. There the
+    student learns from pictures that the experts, blended, have rendered before training."""
     sharpness: Optional[float] = None
     """How sharply experts are told apart at new cameras: 0 averages all of them, inf asks each camera's own alone. By
     default what is best on validation views."""

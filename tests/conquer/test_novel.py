@@ -24,7 +24,7 @@ def orbit(count: int) -> np.ndarray:
 
 def test_new_cameras_are_rigid_and_stay_between_the_others() -> None:
     poses = orbit(24)
-    placed = NovelCameras(poses).draw(500, np.random.default_rng(0))
+    placed = NovelCameras(poses, reach=1.0).draw(500, np.random.default_rng(0))
     turns = placed.camera_to_worlds[:, :, :3]
     assert turns @ turns.transpose(0, 2, 1) == pytest.approx(np.tile(np.eye(3), (500, 1, 1)), abs=1e-9)
     assert np.linalg.det(turns) == pytest.approx(np.ones(500))
