@@ -58,6 +58,8 @@ class Recipe:
     render, so that it does not forget what they know."""
     student_tv: float = 1.0
     """Total variation of the student's planes, as a multiple of the baseline's: new views smooth it too."""
+    student_flags: Flags = field(default_factory=dict)
+    """Flags of distillation and fine-tuning, which win over those above."""
     score_most: int = 1000000
     """Score no more test views than this, evenly spread."""
 
@@ -72,7 +74,9 @@ class Recipe:
             stage: such as distill.
             real: whether the method is one for real scenes.
         """
-        return {**self.flags, **(self.real_flags if real else {}), **self._schedule(stage), **self._tv(stage, real)}
+        return {
+            **self.flags, **(self.real_flags if real else {}), **self._schedule(stage), **self._student(stage, real),
+        }  # fmt: skip
 
     def expert_flags(self, group: int, seed: int) -> Flags:
         """What sets the expert of a group apart from the others besides its views.
@@ -99,15 +103,16 @@ class Recipe:
             flags.update(_of_optimizers("scheduler.end", share))
         return flags
 
-    def _tv(self, stage: str, real: bool) -> Flags:
-        """Weights of the total variation, where they are not the method's."""
-        if self.student_tv == 1 or stage not in ("distill", "finetune"):
+    def _student(self, stage: str, real: bool) -> Flags:
+        """What sets the student apart."""
+        if stage not in ("distill", "finetune"):
             return {}
-        weights = METHOD_TV[UNBOUNDED if real else ""]
-        return {
+        weights = METHOD_TV[UNBOUNDED if real else ""] if self.student_tv != 1 else {}
+        smoothness = {
             f"pipeline.model.regularizers.{name}": float(f"{self.student_tv * weight:.6g}")
             for name, weight in weights.items()
         }
+        return {**smoothness, **self.student_flags}
 
 
 def recipe_of(run: str) -> Optional[Tuple[str, int]]:
@@ -165,6 +170,8 @@ RECIPES = (
         independent=True,
         novel_share=0.5,
         student_tv=0.1,
+        # New views tell it what may depend on the direction, which a hybrid model of few photos makes up.
+        student_flags={DECODER: False},
     ),
     Recipe(
         "quick",
