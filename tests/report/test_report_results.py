@@ -50,6 +50,17 @@ def test_costs_of_experts_and_student_are_those_of_all_that_they_took(maker: Cal
     assert costs["dac-baseline"]["seconds_per_view"] == 0.25
 
 
+@pytest.mark.parametrize("parameters, one_size", [(990, True), (1040, True), (1060, False), (900, False)])
+def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size: bool) -> None:
+    made = maker().everything()
+    run_dir = made.train("dac-finetune", parameters=parameters)
+    made.score(run_dir)
+    results = gather(made.folder, RUN)
+    note = f"The student has {parameters:,} parameters, the baseline 1,000."
+    assert (note in results["notes"]) != one_size
+    assert ("are of one size" in str(table(results).caption)) == one_size
+
+
 def test_two_runs_that_took_different_time_differ_in_costs_alone(maker: Callable) -> None:
     one, other = maker().everything(), maker("other/lego").everything()
     run_dir = other.train("dac-baseline", seconds=99.0)
