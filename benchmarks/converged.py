@@ -10,8 +10,8 @@ beyond it counts here.
 
 Cases, arms, seeds and the queue of what is trained first are those of converged.toml. Every model has a file of its
 own, named by all that it was made from, and written once it is whole: the same command goes on after any mishap, and
-arms that share a model train it once. What the file of figures has is not done again, though its models are gone: a
-choice among the same values stands, and so does a seed.
+arms that share a model train it once. What the file of figures has is not done again, though its models are gone, where
+the settings would make the same ones: a choice among the same values stands, and so does a seed.
 
 An arm is one model, or several *members* whose pictures are blended: at each camera by a softmax over members of
 sharpness x nearness of the camera to the member's group (see dac_nerfstudio.partition.blending). Sharpness 0 is the
@@ -38,6 +38,7 @@ import numpy as np
 import tyro
 from studies import carry_out, check_page, over_seeds, read_results, settings_of, write_results
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition import Partition, Views, blending_weights, divide
 from dac_nerfstudio.report.markdown import table, write_text
@@ -51,14 +52,14 @@ BASELINE = "baseline"
 DEVICES = (1, 2, 4)
 FIGURES = (
     "val", "test", "train", "seconds", "lesson_seconds",
-    "each", "best_val", "best_test", "sharpness", "by_sharpness", "pearson", "error_share", "largest_step",
+    "models", "each", "best_val", "best_test", "sharpness", "by_sharpness", "pearson", "error_share", "largest_step",
 )  # fmt: skip
 """What results keep of an arm and seed."""
 INTRODUCTION = """Made by `python benchmarks/converged.py page` from convergence.json and benchmarks/converged.toml: do
 not edit.
 
 Pictures are small, so that one model comes to its best, or near it, within minutes of one core: what is gained beyond
-it is gained by the several experts. The baseline is chosen first: its total variation, then its number of steps. All
+it, longer training does not give. The baseline is chosen first: its total variation, then its number of steps. All
 choices are made on validation views; test views are reported for what is claimed, in this table, as means over seeds; a
 gain is the student's over the baseline's, paired by seed, with its standard deviation after ±. *Best of the experts*:
 the one that validation views prefer, which is what as many trainings give without blending.
@@ -102,7 +103,7 @@ class Recipe:
     poses: int = 200
     """How many."""
     reach: float = 1.0
-    """How far novel poses that are placed between neighbours go beyond them (see NovelCameras)."""
+    """How much larger triangles of neighbours are made for novel poses; 1 is between them (see NovelCameras)."""
     doubt: float = 0.0
     """Novel rays weigh exp(-doubt x the members' disagreement there, in units of its mean)."""
 
@@ -119,7 +120,8 @@ class Case:
     model: dict[str, Any] = field(default_factory=dict)
     """Fields of the model's config that differ from the study's."""
     novel: Literal["orbit", "between"] = "orbit"
-    """Where novel poses are: on the sphere of the cameras, looking at its centre, or between neighbouring cameras."""
+    """Where novel poses are: on the sphere of the cameras, looking at its centre, or between neighbouring cameras and
+    as far beyond them as `reach` says."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,9 @@ class Bench:
         text = json.dumps(self.content(model), sort_keys=True)
         return f"{model.case}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
+    def names(self, models: Sequence[Model]) -> list[str]:
+        return [self.name(model) for model in models]
+
     # Recipes
 
     def recipe(self, case: str, arm: str) -> Recipe:
@@ -284,7 +289,7 @@ class Bench:
                 recipe, tried = self.choose(
                     case, name, lambda setting, tried, _: found[setting, spelled(getattr(tried, setting))]
                 )
-                if same(recipe, known):
+                if all(self.stands(case, recipe, known, seed) for seed in known["seeds"]):
                     return recipe, tried
         return self.choose(
             case, name, lambda _, tried, seeds: fmean(self.measure(case, tried, seed)["val"] for seed in seeds)
@@ -318,9 +323,16 @@ class Bench:
     def outcome(self, case: str, arm: str, seed: int) -> dict[str, Any]:
         """What an arm scores."""
         recipe, known = self.recipe(case, arm), self.known(case, arm)
-        if str(seed) in known.get("seeds", {}) and same(recipe, known):
+        if known and self.stands(case, recipe, known, str(seed)):
             return known["seeds"][str(seed)]
         return self.measure(case, recipe, seed)
+
+    def stands(self, case: str, recipe: Recipe, known: Mapping[str, Any], seed: str) -> bool:
+        """Whether earlier figures of a seed are those of the models that a recipe makes."""
+        figures = known["seeds"].get(seed, {})
+        with suppress(Pending):
+            return figures.get("models") == self.names(self.models(case, recipe, int(seed)))
+        return False
 
     def measure(self, case: str, recipe: Recipe, seed: int) -> dict[str, Any]:
         """PSNR on validation and test views of a recipe's model, or of its members' blend, and what that took.
@@ -329,11 +341,12 @@ class Bench:
             Pending: a model is missing and not to be trained now.
         """
         models = self.models(case, recipe, seed)
+        names = self.names(models)
         records = [self.record(model) for model in models]
         seconds = [record["seconds"] for record in records]
         if len(models) == 1:
-            return {**records[0], "seconds": seconds}
-        key = hashlib.sha256(" ".join(self.name(model) for model in models).encode()).hexdigest()[:12]
+            return {**records[0], "models": names, "seconds": seconds}
+        key = hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
         path = self.folder / f"{case}-blend-{key}.json"
         if not path.exists():
             if self.data_root is None:
@@ -341,7 +354,7 @@ class Bench:
             save(path, self.blend(case, models, recipe.groups))
         best = max(records, key=lambda record: record["val"])
         one = {"best_val": best["val"], "best_test": best["test"]}
-        return {**json.loads(path.read_text("utf8")), **one, "seconds": seconds}
+        return {**json.loads(path.read_text("utf8")), **one, "models": names, "seconds": seconds}
 
     def models(self, case: str, recipe: Recipe, seed: int) -> list[Model]:
         """Those that a recipe is made of."""
@@ -350,7 +363,7 @@ class Bench:
         if recipe.teacher:
             of = self.recipe(case, recipe.teacher)
             teachers, groups = tuple(self.models(case, of, seed)), of.groups
-            sharpness = float(self.measure(case, of, seed).get("sharpness", 0.0))
+            sharpness = float(self.outcome(case, recipe.teacher, seed).get("sharpness", 0.0))
         found = []
         for number in range(recipe.members):
             single = replace(recipe, turned=recipe.turned if number else "no")
@@ -557,11 +570,6 @@ def spelled(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def same(recipe: Recipe, known: Mapping[str, Any]) -> bool:
-    """Whether an arm of earlier results has this recipe; what recipes had no field for then was as it is by default."""
-    return spelled(asdict(recipe)) == spelled(asdict(Recipe(**known["recipe"])))
-
-
 def save(path: Path, content: Mapping[str, Any]) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", "utf8")
@@ -727,8 +735,8 @@ def attempts(arm: dict[str, Any]) -> list[str]:
 def shown(value: Any) -> str:
     """A setting that was tried: a number, several, or fields of the model's config."""
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {shown(entry)}" for name, entry in value.items())
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+        return ", ".join(f"{name.replace('_', ' ')} {shown(entry)}" for name, entry in value.items()) or "as it is"
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
 def blend_row(name: str, figures: dict[str, Any]) -> list[str]:
@@ -849,6 +857,17 @@ def run(
     bench = Bench(study, output_dir, data_root, time.time() + 60 * minutes, earlier)
     queue = list((replace(study, queue=list(tasks)) if tasks else study).tasks())
     asked = {(case, arm) for case, arm, _ in queue}
+    kept = gather(bench, set())["cases"]
+    if stale := [
+        f"{case} {arm}"
+        for case in earlier
+        for arm in earlier[case]["arms"]
+        if arm not in kept.get(case, {"arms": {}})["arms"]
+    ]:
+        raise StageError(
+            f"{json} has figures of other settings than those of {settings}: {', '.join(stale)}. Name another file "
+            "with --json, or take them out."
+        )
     for case, arm, seed in queue:
         try:
             found = bench.outcome(case, arm, seed)

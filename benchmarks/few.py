@@ -5,7 +5,7 @@ model (that of converged.toml) and few steps. Experts and baseline have the tota
 there, the student a tenth of it, as the preset has it. The baseline has the steps that are best for one, the student
 twice as many, as in converged.toml.
 
-    python benchmarks/few.py --data data/lego_200 --photos 25 --size 50 --seeds 1 2 3 --json docs/few.json
+    python benchmarks/few.py --data data/lego_200 --photos 25 --size 50 --seeds 1 --json docs/few.json
     python benchmarks/few.py --data data/bonsai --photos 25 --size 100 --tv 1e-1 --seeds 1 --json docs/few.json
 
 Runs are kept below --output-dir and go on after any mishap; the file gets each seed's figures as they come.

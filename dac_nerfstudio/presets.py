@@ -170,7 +170,7 @@ RECIPES = (
         independent=True,
         novel_share=0.5,
         student_tv=0.1,
-        # New views tell it what may depend on the direction, which a hybrid model of few photos makes up.
+        # New views tell a hybrid model how colour depends on the direction, which few photos leave open.
         student_flags={DECODER: False},
     ),
     Recipe(

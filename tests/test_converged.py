@@ -219,6 +219,38 @@ def test_figures_stand_though_their_models_are_gone(study: Any, tmp_path: Path) 
         elsewhere.outcome("castle-4", "experts", 1)
 
 
+@pytest.mark.parametrize("change", ["teacher", "rays"])
+def test_figures_of_other_settings_are_not_taken(study: Any, tmp_path: Path, change: str) -> None:
+    make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
+    bench = converged.Bench(study, tmp_path / "out", tmp_path)
+    bench.outcome("castle-4", "student", 1)
+    cases = converged.gather(bench, {("castle-4", arm) for arm in study.arms})["cases"]
+    elsewhere = converged.Bench(study, tmp_path / "elsewhere", earlier=json.loads(json.dumps(cases)))
+    elsewhere.outcome("castle-4", "student", 1)
+    if change == "teacher":
+        experts = study.arms["experts"]
+        study.arms["experts"] = replace(experts, recipe={**experts.recipe, "steps": 2})
+    else:
+        elsewhere.study = replace(study, rays=9)
+    with pytest.raises(converged.Pending):
+        elsewhere.outcome("castle-4", "student", 1)
+
+
+def test_a_run_does_not_write_over_figures_of_other_settings(study: Any, tmp_path: Path) -> None:
+    make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
+    where = {"data_root": tmp_path, "output_dir": tmp_path / "out", "json": tmp_path / "results.json"}
+    converged.run(("castle-4 baseline 1",), settings=tmp_path / "converged.toml", **where)
+    before = (tmp_path / "results.json").read_text()
+    (tmp_path / "converged.toml").write_text(SETTINGS.replace("rays = 8", "rays = 9"))
+    with pytest.raises(StageError, match="other settings than .*: castle-4 baseline"):
+        converged.run(("castle-4 baseline 1",), settings=tmp_path / "converged.toml", **where)
+    assert (tmp_path / "results.json").read_text() == before
+    (tmp_path / "converged.toml").write_text(SETTINGS)
+    converged.run(("castle-4 baseline 2",), settings=tmp_path / "converged.toml", **where)
+    seeds = json.loads((tmp_path / "results.json").read_text())["cases"]["castle-4"]["arms"]["baseline"]["seeds"]
+    assert list(seeds) == ["1", "2"]
+
+
 def invented() -> dict[str, Any]:
     """A student ahead of its baseline by 1 and by 2 dB on test views, and another that only test views favour."""
 

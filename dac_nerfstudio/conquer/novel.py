@@ -17,7 +17,7 @@ from dac_nerfstudio.partition.frames import spread, view_distances
 NEIGHBOURS = 4
 """Nearest training cameras, of which two and their centre make a triangle."""
 REACH = 3.0
-"""How much larger it is made: what validation views of docs/convergence.md prefer."""
+"""How much larger it is made: what bonsai's validation views prefer, narrowly (docs/convergence.md)."""
 
 
 class Novel(NamedTuple):
@@ -29,7 +29,7 @@ class Novel(NamedTuple):
 
 
 class NovelCameras:
-    """Places new cameras between given ones.
+    """Places new cameras between given ones and around them.
 
     Args:
         camera_to_worlds: poses [views, 3, 4] of the training cameras.
@@ -59,11 +59,11 @@ class NovelCameras:
 def between(
     camera_to_worlds: Float[np.ndarray, "n corners 3 4"], shares: Float[np.ndarray, "n corners"]
 ) -> Float[np.ndarray, "n 3 4"]:
-    """Poses between others: the mean of their positions, and the rotation nearest to the mean of theirs.
+    """Poses between others or beyond: the mean of their positions, and the rotation nearest to the mean of theirs.
 
     Args:
         camera_to_worlds: the poses that each result lies between.
-        shares: how near it is to each; non-negative, of sum 1.
+        shares: how near it is to each, of sum 1; below 0 it is beyond the others.
     """
     mean = np.einsum("nc,ncij->nij", shares, camera_to_worlds)
     u, _, vt = np.linalg.svd(mean[:, :, :3])

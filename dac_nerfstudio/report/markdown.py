@@ -24,7 +24,7 @@ def markdown(results: Dict[str, Any]) -> str:
     parts = [f"# {plain(results['scene'])}: {plain(results['run'])}", headline(results), table(score_grid(results))]
     parts.append(
         "Steps and time of the fine-tuned student include its distillation. "
-        "Best of the models of one size in bold; experts are several models."
+        "The best single model in bold; experts are several."
     )
     if remarks(results):
         parts.append(bullets(remarks(results)))

@@ -163,7 +163,7 @@ def _time(results: Dict[str, Any], method: str) -> str:
 
 
 def _best(score: str, values: List[Optional[float]], methods: List[str]) -> List[bool]:
-    """Which value is the best of those models that are of one size: experts are several."""
+    """Which value is the best of the single models: experts are several."""
     rivals = [v for v, m in zip(values, methods) if v is not None and m not in ("dac-expert", "dac-ensemble")]
     if len(rivals) < 2:
         return [False] * len(values)
