@@ -514,6 +514,7 @@ class Bench:
         for teacher in model.teachers:
             path = self.folder / f"{self.name(teacher)}-novel-{recipe.poses}-{recipe.reach:g}-{model.seed}.pt"
             if not path.exists():
+                self.record(teacher)  # Its figures may be known and the model gone.
                 member, began = self.trained(teacher), time.process_time()
                 pictures = member.pictures(cameras).half()
                 with atomic_write(path) as temporary:

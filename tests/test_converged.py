@@ -219,6 +219,18 @@ def test_figures_stand_though_their_models_are_gone(study: Any, tmp_path: Path) 
         elsewhere.outcome("castle-4", "experts", 1)
 
 
+def test_teachers_that_are_gone_are_trained_again(study: Any, tmp_path: Path) -> None:
+    make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
+    bench = converged.Bench(study, tmp_path / "out", tmp_path)
+    bench.outcome("castle-4", "experts", 1)
+    cases = converged.gather(bench, {("castle-4", "baseline"), ("castle-4", "experts")})["cases"]
+    elsewhere = converged.Bench(study, tmp_path / "elsewhere", tmp_path, earlier=json.loads(json.dumps(cases)))
+    found = elsewhere.outcome("castle-4", "student", 1)
+    assert {path.stem for path in elsewhere.folder.glob("castle-4-????????????.pt")} == {
+        *found["models"], *cases["castle-4"]["arms"]["experts"]["seeds"]["1"]["models"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("change", ["teacher", "rays"])
 def test_figures_of_other_settings_are_not_taken(study: Any, tmp_path: Path, change: str) -> None:
     make_demo_scene(tmp_path / "scene", size=8, train=6, val=2, test=2)
