@@ -202,16 +202,16 @@ def _notes(methods: Dict[str, Any], scene: SceneRuns) -> List[str]:
         steps, others = methods[STUDENT]["steps"], methods[BASELINE]["steps"]
         if steps != others:
             notes.append(f"The student was trained for {steps} steps in all, the baseline for {others}.")
-        if of_one_size(methods) is False:
+        if not of_one_size(methods):
             student, baseline = (methods[method]["parameters"] for method in (STUDENT, BASELINE))
             notes.append(f"The student has {student:,} parameters, the baseline {baseline:,}.")
     return notes
 
 
-def of_one_size(methods: Dict[str, Any]) -> Optional[bool]:
-    """Whether student and baseline have about as many parameters: decoders differ a little. None if one is missing."""
+def of_one_size(methods: Dict[str, Any]) -> bool:
+    """Whether student and baseline are both there, with about as many parameters: decoders differ a little."""
     counts = [methods[method]["parameters"] for method in (STUDENT, BASELINE) if method in methods]
-    return max(counts) <= ALIKE * min(counts) if len(counts) == 2 else None
+    return len(counts) == 2 and max(counts) <= ALIKE * min(counts)
 
 
 def _digests(runs: List[Run]) -> List[str]:
