@@ -68,10 +68,13 @@ the one that validation views prefer, which is what as many trainings give witho
 expert) or *blended*: weighted by nearness to the groups, as sharply as validation views prefer; *sharpness* 0 is the
 average, infinity is routing. *Soft* experts draw 30 % of their rays from other groups' photos. *novel [a, b]* is the
 share of a student's rays at novel poses, in the beginning and at the end."""
+PLOT = "![The baseline's PSNR by its steps, the experts blended, the student](convergence.png)"
 TEST_VIEWS = 40
 """So many of the scene's, at even distances."""
 PATH = 180
 """Frames of a camera path once around the scene, which crosses the borders of all groups."""
+PANELS = 4
+"""Of the plot, side by side."""
 WORST = 0.05
 """Share of pixels, of those where members disagree most, whose part in the squared error is reported."""
 
@@ -93,6 +96,8 @@ class Recipe:
     """Azimuth sectors; member m, from 0, belongs to group m mod groups."""
     softness: Optional[float] = None
     """Share of a member's rays that are drawn from other groups' photos; without it, all photos are drawn alike."""
+    overlap: float = 0.0
+    """With `softness` 0: a member also draws from so many of other groups' nearest photos, as a share of its own."""
     turned: Literal["no", "upright", "any"] = "no"
     """How members' planes stand: as the world's axes, turned about the up axis, or any way. Member 0's always stand as
     the world's."""
@@ -403,7 +408,7 @@ class Bench:
         recipe, photos = model.recipe, self.photos(model.case, "train")
         weights = torch.full((len(photos.cameras),), 1 / len(photos.cameras))
         if recipe.softness is not None:
-            membership = sectors(photos.cameras, recipe.groups, recipe.softness).membership
+            membership = sectors(photos.cameras, recipe.groups, recipe.softness, recipe.overlap).membership
             weights = torch.tensor(membership[model.member % recipe.groups]).float()
         lessons, extra = None, {}
         if model.teachers:
@@ -532,12 +537,13 @@ class Bench:
         return Photos(cameras, mean), disagreement, round(seconds, 1)
 
 
-def sectors(cameras: Any, groups: int, softness: float = 0.0) -> Partition:
+def sectors(cameras: Any, groups: int, softness: float = 0.0, overlap: float = 0.0) -> Partition:
     """Training cameras divided into azimuth sectors."""
     count, pixels = len(cameras), [cameras.focal, cameras.focal, cameras.width / 2, cameras.height / 2]
     intrinsics = np.tile([*pixels, cameras.width, cameras.height], (count, 1))
     names = tuple(f"{number}" for number in range(count))
-    return divide(Views(names, cameras.poses.double().numpy(), intrinsics), groups, "azimuth", softness=softness)
+    views = Views(names, cameras.poses.double().numpy(), intrinsics)
+    return divide(views, groups, "azimuth", softness=softness, overlap=overlap)
 
 
 def blend_weights(cameras: Any, models: Sequence[Model], partition: Optional[Partition], sharpness: float) -> Any:
@@ -656,7 +662,7 @@ def page(results: dict[str, Any], study: Study) -> str:
     """All figures, and what converged.toml has to say of them, as Markdown."""
     parts = ["# What experts know that longer training does not", INTRODUCTION]
     if results["headline"]:
-        parts.append(headline_table(results["headline"]))
+        parts += [headline_table(results["headline"]), PLOT]
     for section in study.notes:
         parts += [f"## {section['title']}", section["text"].strip()]
     for case in results["cases"].values():
@@ -799,15 +805,70 @@ def decibels(value: float) -> str:
     return f"{value:.2f}"
 
 
+def plot(results: dict[str, Any], path: Path) -> None:
+    """For every claim a panel: the baseline's course as far as it was followed, the experts blended, the student."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    from dac_nerfstudio.style import COLOURS
+
+    claims = [(line, results["cases"][f"{line['scene']}-{line['photos']}"]["arms"]) for line in results["headline"]]
+    rows = math.ceil(len(claims) / PANELS)
+    size = (2.8 * PANELS, 2.5 * rows)
+    figure, axes = pyplot.subplots(rows, PANELS, figsize=size, squeeze=False, layout="constrained")
+    for panel in axes.flat[len(claims) :]:
+        panel.axis("off")
+    for panel, (line, arms) in zip(axes.flat, claims):
+        steps, psnr = zip(*course(arms))
+        student = arms[line["student_arm"]]
+        panel.plot(steps, psnr, color=COLOURS[0], marker="o", markersize=4, label="baseline, by its steps")
+        blended = mean(arms[line["ensemble_arm"]], "val")
+        panel.axhline(blended, color=COLOURS[1], linestyle="--", label="experts, blended")
+        panel.plot(
+            student["recipe"]["steps"], mean(student, "val"), color=COLOURS[2], marker="*", markersize=12,
+            linestyle="none", label="student",
+        )  # fmt: skip
+        panel.set_xscale("log", base=2)
+        ticks = sorted({*steps, student["recipe"]["steps"]})
+        panel.set_xticks(ticks, [f"{count // 1000}k" for count in ticks])
+        panel.minorticks_off()
+        panel.set_title(f"{line['scene']}, {line['photos']} photos", fontsize="medium")
+        panel.margins(y=0.15)
+        panel.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", ncols=3, loc="outside upper center")
+    figure.supxlabel("training steps of one model", fontsize="medium")
+    figure.supylabel("PSNR on validation views, dB", fontsize="medium")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def course(arms: dict[str, Any]) -> list[tuple[int, float]]:
+    """Steps and PSNR on validation views of the baseline, as far as it was followed. Other numbers of steps than the
+    best, which fewer seeds have tried, are placed by what these seeds gain or lose by them."""
+    baseline = arms[BASELINE]
+    best, level = baseline["recipe"]["steps"], mean(baseline, "val")
+    tried = {attempt["steps"]: attempt["val"] for attempt in baseline["tried"] if "steps" in attempt}
+    gains = {steps: psnr - tried[best] for steps, psnr in tried.items()} | {best: 0.0}
+    if "longer" in arms:
+        longer = arms["longer"]
+        gain = fmean(entry["val"] - baseline["seeds"][seed]["val"] for seed, entry in longer["seeds"].items())
+        gains.setdefault(longer["recipe"]["steps"], gain)
+    return sorted((steps, level + gain) for steps, gain in gains.items())
+
+
 def write_page(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Path], settings: Path = SETTINGS) -> None:
-    """Write the page of results.
+    """Write the page of results, and the plot beside it.
 
     Args:
         results: What `run` has written.
         to: The page.
         settings: Its free text.
     """
-    write_text(to, page(read_results(results, PROGRAM), Study.load(settings)))
+    content = read_results(results, PROGRAM)
+    write_text(to, page(content, Study.load(settings)))
+    plot(content, to.with_suffix(".png"))
 
 
 def publish(results: tyro.conf.Positional[Path], to: tyro.conf.Positional[Path]) -> None:

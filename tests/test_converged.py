@@ -314,9 +314,27 @@ def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
     converged.save(results, invented())
     converged.write_page(results, page, tmp_path / "converged.toml")
     converged.check(results, page, tmp_path / "converged.toml")
+    assert (tmp_path / "results.png").stat().st_size > 1000
     page.write_text(page.read_text().replace("23.00", "33.00"))
     with pytest.raises(StageError, match="is stale. Make it again: python benchmarks/converged.py page"):
         converged.check(results, page, tmp_path / "converged.toml")
+
+
+def test_the_baselines_course_goes_through_the_mean_of_all_seeds() -> None:
+    arms = invented()["cases"]["castle-4"]["arms"]  # two seeds, with a mean of 20 dB at 10 steps
+    assert converged.course(arms) == [(10, 20.0)]
+    arms["baseline"]["tried"] += [{"steps": 5, "val": 20.5}, {"steps": 10, "val": 21.0}]  # one seed alone
+    longer = {"recipe": {"steps": 20}, "seeds": {"1": {"val": 19.75}}}  # which had 20 dB with the best
+    assert converged.course({**arms, "longer": longer}) == [(5, 19.5), (10, 20.0), (20, 19.75)]
+
+
+def test_an_overlap_adds_the_nearest_of_other_sectors(cameras: Any) -> None:
+    ring = lean.ring(cameras, 16)
+    own, widened = (converged.sectors(ring, 4, 0.0, overlap).membership for overlap in (0.0, 0.5))
+    assert (widened >= own).all()
+    assert [row.sum() for row in widened] == [row.sum() + round(0.5 * row.sum()) for row in own]
+    # Cameras stand in a ring: what is added is next to the sector, on both sides of it.
+    assert all(np.abs(np.diff(row, append=row[0])).sum() == 2 for row in widened)
 
 
 def test_claims_are_published_with_the_study(tmp_path: Path) -> None:
