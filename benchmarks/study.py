@@ -38,7 +38,7 @@ from statistics import fmean
 from typing import Any, Literal, Optional, get_args
 
 import tyro
-from converged import headline_table
+from converged_page import headline_table
 from rich.console import Console
 from rich.markup import escape
 from studies import carry_out, check_page, over_seeds, read_results, settings_of, write_results

@@ -21,6 +21,7 @@ from dac_nerfstudio.scenes import make_demo_scene
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 converged = importlib.import_module("converged")
+converged_page = importlib.import_module("converged_page")
 lean = importlib.import_module("lean")
 
 SETTINGS = """
@@ -300,13 +301,13 @@ def test_headline_is_chosen_on_validation_views_and_paired_by_seed() -> None:
 
 def test_experts_run_side_by_side_and_a_student_after_them() -> None:
     arms = invented()["cases"]["castle-4"]["arms"]
-    assert [converged.wall_time(arms, "experts", devices) for devices in (1, 2, 4)] == [32, 16, 8]
+    assert [converged_page.wall_time(arms, "experts", devices) for devices in (1, 2, 4)] == [32, 16, 8]
     # Members, rendering for the student by all devices, the student on one of them.
-    assert [converged.wall_time(arms, "student", devices) for devices in (1, 4)] == [32 + 4 + 8, 8 + 1 + 8]
+    assert [converged_page.wall_time(arms, "student", devices) for devices in (1, 4)] == [32 + 4 + 8, 8 + 1 + 8]
 
 
 def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
-    lines = converged.page(invented(), study).splitlines()
+    lines = converged_page.page(invented(), study.notes).splitlines()
     assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
     assert "| student | 10 | 0.01 | 2 | 22.00 ± 0.00 | +2.00 ± 0.00 | 0:08 |" in lines
     assert "| experts | 24.00 to 24.00 | 21.00 | 22.00 | 23.00 | 23.00 | inf | 0.50 | 25% | 4.2, 4.2 |" in lines
@@ -322,10 +323,10 @@ def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
 
 def test_the_baselines_course_goes_through_the_mean_of_all_seeds() -> None:
     arms = invented()["cases"]["castle-4"]["arms"]  # two seeds, with a mean of 20 dB at 10 steps
-    assert converged.course(arms) == [(10, 20.0)]
+    assert converged_page.course(arms) == [(10, 20.0)]
     arms["baseline"]["tried"] += [{"steps": 5, "val": 20.5}, {"steps": 10, "val": 21.0}]  # one seed alone
     longer = {"recipe": {"steps": 20}, "seeds": {"1": {"val": 19.75}}}  # which had 20 dB with the best
-    assert converged.course({**arms, "longer": longer}) == [(5, 19.5), (10, 20.0), (20, 19.75)]
+    assert converged_page.course({**arms, "longer": longer}) == [(5, 19.5), (10, 20.0), (20, 19.75)]
 
 
 def test_an_overlap_adds_the_nearest_of_other_sectors(cameras: Any) -> None:
