@@ -165,10 +165,10 @@ RECIPES = (
             "pipeline.model.background-color": "random",
         },
         one_cosine=True,
-        # Of four groups: every expert draws from all photos alike.
-        softness=0.75,
+        # No photo weighs more than a group's own do: every expert draws from all of them alike.
+        softness=0.99,
         independent=True,
-        novel_share=0.5,
+        novel_share=0.25,
         student_tv=0.1,
         # New views tell a hybrid model how colour depends on the direction, which few photos leave open.
         student_flags={DECODER: False},
