@@ -36,7 +36,7 @@ from typing import Any, Literal, Optional
 
 import numpy as np
 import tyro
-from converged_page import BASELINE, WORST, mean, page, plot
+from converged_page import BASELINE, WORST, mean, page, plot, wall_time
 from studies import carry_out, check_page, read_results, settings_of, write_results
 
 from dac_nerfstudio.errors import StageError
@@ -172,6 +172,11 @@ class Study:
             case, arm, *seeds = line.split()
             yield from ((case, arm, int(seed)) for seed in seeds)
 
+    def tried_by(self, case: str, arm: str) -> list[int]:
+        """Seeds by whose mean an arm's settings are chosen."""
+        entry = self.arms[arm]
+        return self.seeds[: entry.more.get(case, {}).get("choose_by", entry.choose_by)]
+
 
 OF_ARMS = ("members", "sizes", "teacher")
 """What concerns an arm as a whole, and no model of it."""
@@ -294,7 +299,7 @@ class Bench:
             if len(values) == 1:
                 recipe = replace(recipe, **{setting: values[0]})
                 continue
-            seeds = self.study.seeds[: more.get("choose_by", arm.choose_by)]
+            seeds = self.study.tried_by(case, name)
             found = []
             for value in values:
                 candidate = replace(recipe, **{setting: value})
@@ -586,15 +591,21 @@ def gather(bench: Bench, asked: Container[tuple[str, str]]) -> dict[str, Any]:
                         name: value for name, value in bench.outcome(case, arm, seed).items() if name in FIGURES
                     }
             if seeds:
-                arms[arm] = {"about": entry.about, "recipe": asdict(recipe), "tried": tried, "seeds": seeds}
+                arms[arm] = {
+                    "about": entry.about,
+                    "recipe": asdict(recipe),
+                    "tried": tried,
+                    "tried_by": study.tried_by(case, arm),
+                    "seeds": seeds,
+                }
         if BASELINE in arms:
             cases[case] = {"about": about.about, "scene": case.rpartition("-")[0], "photos": about.photos, "arms": arms}
     return {"cases": cases, "headline": [line for case in cases.values() if (line := headline(case))]}
 
 
 def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
-    """What is claimed of a case, on test views: the best ensemble and the best student, as validation views have it, of
-    those that have as many seeds as any. None if there is no student."""
+    """What is claimed of a case, on test views: the best ensemble of experts (which had no teachers themselves) and the
+    best student, as validation views have it, of those that have as many seeds as any. None if one is missing."""
     arms = case["arms"]
     baseline = arms[BASELINE]
     chosen = {}
@@ -602,7 +613,7 @@ def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
         of_kind = {
             name: arm
             for name, arm in arms.items()
-            if (arm["recipe"]["members"] > 1) == several and (several or arm["recipe"]["teacher"])
+            if (arm["recipe"]["members"] > 1) == several and bool(arm["recipe"]["teacher"]) != several
         }
         if not of_kind:
             return None
@@ -626,6 +637,8 @@ def headline(case: dict[str, Any]) -> Optional[dict[str, Any]]:
         "best_member": round(mean(arms[chosen["ensemble"]], "best_test"), 3),
         "student": round(mean(student, "test"), 3),
         "student_arm": chosen["student"],
+        # Times are kept in tenths of a second: a model of one step may have taken none.
+        "cost": round(wall_time(arms, chosen["student"], 1) / max(wall_time(arms, BASELINE, 1), 0.1), 1),
         "gain": round(fmean(gains), 3),
         "gain_sd": round(stdev(gains), 3) if len(gains) > 1 else None,
     }

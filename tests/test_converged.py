@@ -279,13 +279,15 @@ def invented() -> dict[str, Any]:
             }
             for seed, (val, test) in enumerate(scores, 1)
         }  # fmt: skip
-        return {"about": "a way.", "recipe": recipe, "tried": [{"tv": 0.01, "val": 20.0}], "seeds": seeds}
+        tried = {"tried": [{"tv": 0.01, "val": 20.0}], "tried_by": [1]}
+        return {"about": "a way.", "recipe": recipe, **tried, "seeds": seeds}
 
     arms = {
         "baseline": arm(1, "", (20, 21), (20, 22)),
         "experts": arm(4, "", (23, 24)),
         "student": arm(1, "experts", (22, 22), (22, 24)),
         "other": arm(1, "experts", (19, 30), (19, 30)),
+        "students": arm(2, "experts", (25, 25)),  # together the best, and no experts
     }
     case = {"about": "A castle, 4 photos.", "scene": "castle", "photos": 4, "arms": arms}
     return {"cases": {"castle-4": case}, "headline": [converged.headline(case)]}
@@ -308,7 +310,7 @@ def test_experts_run_side_by_side_and_a_student_after_them() -> None:
 
 def test_page_says_what_the_results_say(study: Any, tmp_path: Path) -> None:
     lines = converged_page.page(invented(), study.notes).splitlines()
-    assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
+    assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 | 5.5 times |" in lines
     assert "| student | 10 | 0.01 | 2 | 22.00 ± 0.00 | +2.00 ± 0.00 | 0:08 |" in lines
     assert "| experts | 24.00 to 24.00 | 21.00 | 22.00 | 23.00 | 23.00 | inf | 0.50 | 25% | 4.2, 4.2 |" in lines
     results, page = tmp_path / "results.json", tmp_path / "results.md"
@@ -346,7 +348,7 @@ def test_claims_are_published_with_the_study(tmp_path: Path) -> None:
     converged.publish(results, to)
     assert json.loads(to.read_text())["headline"] == invented()["headline"]
     lines = study_module.page(json.loads(to.read_text()), study_module.Study(seeds=[], scenes={}, arms={})).splitlines()
-    assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 |" in lines
+    assert "| castle | 4 | 2 | 21.50 | 10 | 22.00 | 24.00 | 23.00 | +1.50 ± 0.71 | 5.5 times |" in lines
 
 
 def test_the_page_in_docs_is_what_its_results_give() -> None:
