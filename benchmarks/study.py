@@ -580,8 +580,8 @@ Where there is no ±, there was one seed: compare gains, which are paired, and n
 
 
 CONVERGENCE = """PSNR on test views at small sizes, where longer training has stopped helping (not yet with 50 and 100
-photos, where the last doubling gave 0.2 dB): means over seeds, the gain paired by seed. Lego's pictures are 50x50, those
-of *lego-fine* 100x100. How it was measured, and what was tried: [convergence.md](convergence.md)."""
+photos, where the last doubling gave 0.2 dB): means over seeds, the gain paired by seed. Lego's pictures are 50x50,
+those of *lego-fine* 100x100. How it was measured, and what was tried: [convergence.md](convergence.md)."""
 
 
 def page(results: dict[str, Any], study: Study) -> str:
