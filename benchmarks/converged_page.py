@@ -12,6 +12,7 @@ from studies import over_seeds
 
 from dac_nerfstudio.report.markdown import table
 from dac_nerfstudio.report.tables import Grid
+from dac_nerfstudio.style import COLOURS, counted
 from dac_nerfstudio.units import clock, signed
 
 BASELINE = "baseline"
@@ -173,7 +174,7 @@ def device_section(arms: dict[str, Any]) -> Iterator[str]:
         [name, *(f"{times[devices]:.0f}" for devices in DEVICES)]
         for name, times in sorted(reached.items(), key=lambda item: item[1][DEVICES[-1]])
     ]
-    yield table(Grid(["", *(counted(devices) for devices in DEVICES)], rows))
+    yield table(Grid(["", *(counted(devices, "device") for devices in DEVICES)], rows))
 
 
 def wall_time(arms: dict[str, Any], name: str, devices: int) -> float:
@@ -189,10 +190,6 @@ def wall_time(arms: dict[str, Any], name: str, devices: int) -> float:
     return before + max(busy)
 
 
-def counted(devices: int) -> str:
-    return f"{devices} device{'s' if devices > 1 else ''}"
-
-
 def decibels(value: float) -> str:
     return f"{value:.2f}"
 
@@ -203,8 +200,6 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("agg")
     from matplotlib import pyplot
-
-    from dac_nerfstudio.style import COLOURS
 
     claims = [(line, results["cases"][f"{line['scene']}-{line['photos']}"]["arms"]) for line in results["headline"]]
     rows = math.ceil(len(claims) / PANELS)
