@@ -50,7 +50,7 @@ release-check:
 	.release/fresh/bin/pip install --quiet $(PINS) dist/*.whl
 	printf '[all]\nmax-num-iterations = 60\n' > .release/short.toml
 	cd .release && fresh/bin/dac check
-	cd .release && fresh/bin/python -c 'from dac_nerfstudio.scenes import make_demo_scene as make; make($(SMALL))'
+	cd .release && fresh/bin/python -c 'from dac_nerfstudio.demo import make_demo_scene as make; make($(SMALL))'
 	cd .release && fresh/bin/dac run --data scene --preset demo --config short.toml
 
 .venv/installed: pyproject.toml constraints.txt

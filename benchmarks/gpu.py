@@ -42,12 +42,12 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from rich.console import Console
 from torch import Tensor
 
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.kplanes.lookup import lookup as look_up
 from dac_nerfstudio.kplanes.regularizers import squared_differences
 from dac_nerfstudio.methods import BOUNDED, methods
-from dac_nerfstudio.scenes import make_demo_scene
 
 DECODERS = ("explicit", "hybrid")
 STAGES = ("baseline", "distill", "expert")

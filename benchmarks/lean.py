@@ -23,8 +23,8 @@ from PIL import Image
 from small import averaged, camera_to_world, is_real, read_real, spaced
 from torch import Tensor
 
-from dac_nerfstudio.conquer.novel import NovelCameras
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, RegularizerWeights
+from dac_nerfstudio.teachers.new_cameras import NovelCameras
 
 WARM_UP = 50
 """Steps in which the rate rises."""

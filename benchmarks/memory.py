@@ -25,7 +25,7 @@ import timing
 import torch
 import tyro
 
-from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.demo import make_demo_scene
 
 
 @dataclass

@@ -34,15 +34,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import dac_nerfstudio
-from dac_nerfstudio.conquer.datamanager import DaCDataManager
-from dac_nerfstudio.conquer.models import ExpertModel
-from dac_nerfstudio.conquer.pixels import PixelSchedule
-from dac_nerfstudio.conquer.teachers import ExpertBank
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.methods import BOUNDED, methods
 from dac_nerfstudio.partition import find_or_divide
-from dac_nerfstudio.partition.reading import read_views
-from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.sampling.pixels import PixelSchedule
+from dac_nerfstudio.scene.reading import read_views
+from dac_nerfstudio.teachers.ensemble import ExpertBank
+from dac_nerfstudio.teachers.models import ExpertModel
+from dac_nerfstudio.training.datamanager import DaCDataManager
 
 PARTS = ("draw", "rays", "batch", "forward", "teachers", "losses", "backward", "update", "loop")
 """The parts of a step; "batch" is the rest of what the data manager does, "loop" is nerfstudio's, with metrics."""
@@ -150,13 +150,13 @@ def marks(count: Count) -> Iterator[None]:
         (Tensor, "backward", "backward"),
         (Optimizers, "optimizer_scaler_step_some", "update"),
     ]
-    if "dac_nerfstudio.conquer.rays" in sys.modules:
-        parts.append((sys.modules["dac_nerfstudio.conquer.rays"].PixelRays, "__call__", "rays"))
+    if "dac_nerfstudio.sampling.rays" in sys.modules:
+        parts.append((sys.modules["dac_nerfstudio.sampling.rays"].PixelRays, "__call__", "rays"))
     with ExitStack() as stack:
-        if "dac_nerfstudio.conquer.ahead" in sys.modules:
+        if "dac_nerfstudio.sampling.prefetch" in sys.modules:
             at_once = lambda ahead, number, size: count.marked(ahead.function, "draw")(number)  # noqa: E731
             stack.enter_context(
-                mock.patch.object(sys.modules["dac_nerfstudio.conquer.ahead"].Ahead, "__call__", at_once)
+                mock.patch.object(sys.modules["dac_nerfstudio.sampling.prefetch"].Ahead, "__call__", at_once)
             )
         for owner, name, part in parts:
             if hasattr(owner, name):

@@ -39,13 +39,13 @@ from timing import machine
 from torch import Tensor
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import PARTITION
+from dac_nerfstudio.launch.data import data_parser, scene_suffix
+from dac_nerfstudio.launch.flags import words
+from dac_nerfstudio.launch.plan import Job, Request, make_plan
 from dac_nerfstudio.presets import METHOD_STEPS, PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import table, write_text
 from dac_nerfstudio.report.tables import Grid
-from dac_nerfstudio.run.data import data_parser, scene_suffix
-from dac_nerfstudio.run.flags import words
-from dac_nerfstudio.run.plan import Job, Request, make_plan
+from dac_nerfstudio.runs.layout import PARTITION
 from dac_nerfstudio.units import clock, signed
 
 PROGRAM = "benchmarks/peers.py"
@@ -223,7 +223,7 @@ def follow(training: Training) -> list[Point]:
     """Train, and score at the marks."""
     from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
-    from dac_nerfstudio.run.commands import parse, with_data
+    from dac_nerfstudio.launch.commands import parse, with_data
 
     training.log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -386,8 +386,8 @@ def steps_in(options: Options, one: Training) -> int:
 
 def stages(options: Options, steps: int, scene: str) -> dict[str, Job]:
     """Jobs of `dac run` for so many steps in all stages together, with the baseline of as many; views are divided."""
-    from dac_nerfstudio import division
     from dac_nerfstudio.partition import read_test_views, read_views
+    from dac_nerfstudio.partition.split import split
 
     recipe = scaled(PRESETS[options.preset], steps)
     folder = options.output_dir / options.data.name
@@ -397,7 +397,7 @@ def stages(options: Options, steps: int, scene: str) -> dict[str, Job]:
     )  # fmt: skip
     if not (request.scene_dir / PARTITION).exists():
         views, test = read_views(options.data), read_test_views(options.data)
-        division.split(views, request.scene_dir, test, softness=recipe.softness)
+        split(views, request.scene_dir, test, softness=recipe.softness)
     return {job.name: job for job in make_plan(request, recipe).jobs}
 
 

@@ -22,9 +22,9 @@ from typing import Literal, Optional
 import timing
 import tyro
 
+from dac_nerfstudio.demo import make_demo_scene
+from dac_nerfstudio.launch.plan import Request, make_plan
 from dac_nerfstudio.presets import PRESETS
-from dac_nerfstudio.run.plan import Request, make_plan
-from dac_nerfstudio.scenes import make_demo_scene
 
 BESIDE = Path(__file__).parent
 SLOW_ADAM = {"optimizers.fields.optimizer.fused": False, "optimizers.proposal-networks.optimizer.fused": False}

@@ -23,8 +23,8 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 from step import SIZES
 
+from dac_nerfstudio.demo.scene import CAMERA_ANGLE_X, camera_to_world
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
-from dac_nerfstudio.scenes.demo import CAMERA_ANGLE_X, camera_to_world
 
 
 @dataclass

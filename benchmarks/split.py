@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dac_nerfstudio.division import split
-from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE
 from dac_nerfstudio.partition import STRATEGIES, Views
+from dac_nerfstudio.partition.split import split
+from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE
 
 VIEWS = (300, 2000, 5000, 10000)
 RINGS = 5

@@ -24,13 +24,13 @@ from lookup import Size, moved_bytes
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
-from dac_nerfstudio.conquer.models import ExpertModel, StudentModel
-from dac_nerfstudio.conquer.teachers import ExpertBank
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.methods import BOUNDED, methods
 from dac_nerfstudio.partition import find_or_divide
-from dac_nerfstudio.partition.reading import read_views
-from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.scene.reading import read_views
+from dac_nerfstudio.teachers.ensemble import ExpertBank
+from dac_nerfstudio.teachers.models import ExpertModel, StudentModel
 
 SIZES = {
     "quick": {

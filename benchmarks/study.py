@@ -43,20 +43,20 @@ from rich.console import Console
 from rich.markup import escape
 from studies import carry_out, check_page, over_seeds, read_results, settings_of, write_results
 
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.launch.devices import find_devices
+from dac_nerfstudio.launch.division import count_groups
+from dac_nerfstudio.launch.flags import TABLES, flags_of
+from dac_nerfstudio.launch.local import run_plans
+from dac_nerfstudio.launch.plan import Job, Plan, Request, make_plan
 from dac_nerfstudio.partition import find_model
-from dac_nerfstudio.partition.colmap import read_model
 from dac_nerfstudio.presets import PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import plain, table, write_text
 from dac_nerfstudio.report.tables import Grid
-from dac_nerfstudio.run.devices import find_devices
-from dac_nerfstudio.run.division import count_groups
-from dac_nerfstudio.run.flags import TABLES, flags_of
-from dac_nerfstudio.run.local import run_plans
-from dac_nerfstudio.run.plan import Job, Plan, Request, make_plan
-from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.scene.colmap import read_model
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.stage import Stage
 from dac_nerfstudio.units import clock, signed
 
 PROGRAM = "benchmarks/study.py"

@@ -23,7 +23,7 @@ class Finding:
 
 def findings() -> List[Finding]:
     """Look everything up. Imports nerfstudio, which takes seconds."""
-    from dac_nerfstudio.stage import versions
+    from dac_nerfstudio.runs.record import versions
 
     found = [Finding("good", ", ".join(f"{name} {version}" for name, version in versions().items()))]
     found.append(_methods())
@@ -91,7 +91,7 @@ def scene_findings(data: Path, thorough: bool = False, skip_missing: bool = Fals
         thorough: decode its photos.
         skip_missing: photos that are not there are to be left out.
     """
-    from dac_nerfstudio.partition.examination import examine
+    from dac_nerfstudio.scene.examination import examine
 
     start = time.perf_counter()
     found = examine(data, thorough)

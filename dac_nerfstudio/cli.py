@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError, UserError, in_a_line
-from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
+from dac_nerfstudio.launch.plan import Baseline, Only, Plan, Request, make_plan
+from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.presets import PRESETS, SEEDS
-from dac_nerfstudio.run.plan import Baseline, Only, Plan, Request, make_plan
-from dac_nerfstudio.run.slurm.options import DEFAULTS, SlurmOptions
+from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
 from dac_nerfstudio.units import size
 
 if TYPE_CHECKING:
-    from dac_nerfstudio.partition.examination import Findings
+    from dac_nerfstudio.scene.examination import Findings
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def _showing_warnings(console: Console) -> Iterator[None]:
 
 def _examined(data: Path, console: Console) -> Findings:
     """What there is to say of a scene's files; remarks are printed."""
-    from dac_nerfstudio.partition.examination import examine
+    from dac_nerfstudio.scene.examination import examine
 
     with console.status(f"Looking at {data} …"):
         found = examine(data)
@@ -78,11 +78,12 @@ def split(
         scene: Folder of the scene below it; by default the data folder's name.
         skip_missing: Leave out photos that the data list and that are not there.
     """
-    from dac_nerfstudio import division
+    from dac_nerfstudio.launch.lock import scene_lock
+    from dac_nerfstudio.launch.slurm.queue import refuse_queued
     from dac_nerfstudio.partition import left_out, read_test_views, read_views
-    from dac_nerfstudio.partition.examination import refuse
-    from dac_nerfstudio.run.lock import scene_lock
-    from dac_nerfstudio.run.slurm.queue import refuse_queued
+    from dac_nerfstudio.partition.split import split as split_scene
+    from dac_nerfstudio.partition.table import division_table
+    from dac_nerfstudio.scene.examination import refuse
 
     console, scene_dir = Console(), output_dir / (scene or scene_name(data))
     refuse(_examined(data, console).problems, data)
@@ -93,11 +94,11 @@ def split(
     with scene_lock(scene_dir, console.print):
         refuse_queued(scene_dir)
         with _showing_warnings(console), console.status(f"Dividing {len(views)} views …"):
-            partition, path = division.split(
+            partition, path = split_scene(
                 views, scene_dir, test, similarity=similarity, groups=groups, strategy=strategy, overlap=overlap,
                 softness=softness, remarks=remarks,
             )  # fmt: skip
-    for part in division.division_table(partition):
+    for part in division_table(partition):
         console.print(part)
     console.print(
         f"Partition: {path}\nPictures:  {scene_dir / PARTITION_PICTURE}, {scene_dir / PARTITION_PAGE}",
@@ -170,13 +171,13 @@ def run(
             of running it.
         verbose: With --dry-run: print the whole command of each stage.
     """
-    from dac_nerfstudio.partition.examination import refuse
-    from dac_nerfstudio.run.data import scene_suffix
-    from dac_nerfstudio.run.devices import find_devices
-    from dac_nerfstudio.run.flags import read_flags
-    from dac_nerfstudio.run.local import explain_plan, run_plans
-    from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
-    from dac_nerfstudio.run.slurm.queue import refuse_queued
+    from dac_nerfstudio.launch.data import scene_suffix
+    from dac_nerfstudio.launch.devices import find_devices
+    from dac_nerfstudio.launch.flags import read_flags
+    from dac_nerfstudio.launch.local import explain_plan, run_plans
+    from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
+    from dac_nerfstudio.launch.slurm.queue import refuse_queued
+    from dac_nerfstudio.scene.examination import refuse
 
     check_executor(executor, slurm, devices)
     if verbose and not dry_run:
@@ -354,7 +355,7 @@ def view(
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="nerfstudio|torch|websockets")
-        from dac_nerfstudio.viewer import view_scene
+        from dac_nerfstudio.render.view import view_scene
 
         view_scene(scene_dir, run, data, port, host, Console())
 
@@ -401,7 +402,7 @@ def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"),
     """
     from rich.progress import Progress
 
-    from dac_nerfstudio.scenes import make_demo_scene
+    from dac_nerfstudio.demo import make_demo_scene
 
     with Progress() as progress:
         task = progress.add_task("Making the scene")

@@ -1,6 +1,6 @@
 """What training takes of a GPU's memory, by arithmetic: what `dac check` says and the table in docs/install.md has.
 
-Compared with what training allocates on the CPU (tests/conquer/test_memory.py), where the estimate of a step is never
+Compared with what training allocates on the CPU (tests/training/test_memory.py), where the estimate of a step is never
 less and at most two and a half times as much.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from nerfstudio.data.scene_box import SceneBox
 
-from dac_nerfstudio.conquer.datamanager import ROOM
 from dac_nerfstudio.kplanes.model import SHARE_FOR_RENDERING, KPlanesModelConfig, numbers_per_ray
+from dac_nerfstudio.training.datamanager import ROOM
 
 PROCESS = 600_000_000
 """Bytes that CUDA, its libraries and PyTorch's workspaces take in each process. An assumption."""

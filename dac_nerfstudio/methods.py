@@ -15,22 +15,22 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.plugins.types import MethodSpecification
 
 from dac_nerfstudio import naming
-from dac_nerfstudio.conquer.datamanager import DaCDataManagerConfig
-from dac_nerfstudio.conquer.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
-from dac_nerfstudio.conquer.models import StudentModelConfig
-from dac_nerfstudio.conquer.optimizers import FusedAdamConfig
-from dac_nerfstudio.conquer.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
-from dac_nerfstudio.conquer.schedules import CosineScheduleConfig
-from dac_nerfstudio.conquer.trainer import (
+from dac_nerfstudio.device import default_device
+from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
+from dac_nerfstudio.presets import METHOD_STEPS, METHOD_TV
+from dac_nerfstudio.teachers.models import StudentModelConfig
+from dac_nerfstudio.training.datamanager import DaCDataManagerConfig
+from dac_nerfstudio.training.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
+from dac_nerfstudio.training.optimizers import FusedAdamConfig
+from dac_nerfstudio.training.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
+from dac_nerfstudio.training.schedules import CosineScheduleConfig
+from dac_nerfstudio.training.trainer import (
     DaCTrainerConfig,
     DistillTrainerConfig,
     EnsembleTrainerConfig,
     ExpertTrainerConfig,
     FinetuneTrainerConfig,
 )
-from dac_nerfstudio.device import default_device
-from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.presets import METHOD_STEPS, METHOD_TV
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Callable, Optional
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
 """What asks a process to stop; Windows lacks the last two. HUP comes when a terminal is closed, USR2 is what Slurm is
-asked to send before a job's time is up, see `dac_nerfstudio.run.slurm.options`."""
+asked to send before a job's time is up, see `dac_nerfstudio.launch.slurm.options`."""
 
 
 class Interrupted(SystemExit):

@@ -15,8 +15,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.scenes import make_demo_scene
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))

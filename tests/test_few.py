@@ -13,9 +13,9 @@ from colmap_files import Camera, Photo, write_binary
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition.reading import read_views
-from dac_nerfstudio.run.flags import read_flags
-from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.demo import make_demo_scene
+from dac_nerfstudio.launch.flags import read_flags
+from dac_nerfstudio.scene.reading import read_views
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 few = importlib.import_module("few")

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from dac_nerfstudio import methods
-from dac_nerfstudio.layout import latest_checkpoint
-from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.demo import make_demo_scene
+from dac_nerfstudio.runs.layout import latest_checkpoint
 
 INTEGRATIONS = Path(__file__).parent.parent / "integrations"
 FOLDER = INTEGRATIONS / "nerfstudio"

@@ -12,14 +12,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "dac_nerfstudio"
 LAYERS = (
     ("cli",),
-    ("render", "viewer"),
-    ("check", "run"),
+    ("render",),
+    ("check", "launch"),
     ("report", "methods", "memory"),
-    ("conquer", "division"),
-    ("kplanes", "stage", "scenes"),
+    ("training",),
+    ("teachers", "sampling"),
+    ("kplanes", "demo"),
     ("partition", "image_scores", "device", "media"),
-    ("photos", "presets"),
-    ("layout", "naming", "files", "scores", "style", "units", "signals"),
+    ("runs", "scene", "presets"),
+    ("naming", "files", "scores", "style", "units", "signals"),
     ("errors",),
 )
 """Rooms (modules and packages at the top), from the highest layer to the lowest. A room imports itself and rooms of
@@ -76,7 +77,7 @@ def test_no_module_comes_back_to_itself() -> None:
     known = modules()
     # A package's own module stands for what it offers, and is no way round.
     graph = {name: imported(path, known) for name, path in known.items()}
-    assert len(graph) > 50 and "partition" in graph["run.plan"], "the files were read"
+    assert len(graph) > 50 and "partition" in graph["launch.plan"], "the files were read"
     list(TopologicalSorter(graph).static_order())  # raises CycleError, with the circle in its message
 
 
@@ -103,8 +104,8 @@ def test_links_to_the_repositorys_files_lead_somewhere(name: str) -> None:
 
 def test_an_import_within_a_function_counts(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text("def late():\n    from dac_nerfstudio.run import plan\n    import dac_nerfstudio.cli\n")
-    assert imported(path, modules()) == {"run.plan", "cli"}
+    path.write_text("def late():\n    from dac_nerfstudio.launch import plan\n    import dac_nerfstudio.cli\n")
+    assert imported(path, modules()) == {"launch.plan", "cli"}
 
 
 def test_what_is_needed_for_help_is_light() -> None:
@@ -122,4 +123,4 @@ def test_what_is_needed_for_help_is_light() -> None:
                 if inner in known and inner not in seen:
                     seen.add(inner)
                     waiting.append(inner)
-    assert "run.plan" in seen and "partition" in seen
+    assert "launch.plan" in seen and "partition" in seen

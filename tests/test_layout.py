@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import RECORD, checkpoints, latest_checkpoint, run_dir, run_dirs, run_folder, scene_name
+from dac_nerfstudio.runs.layout import RECORD, checkpoints, latest_checkpoint, run_dir, run_dirs, run_folder, scene_name
 
 
 def recorded(folder: Path) -> Path:

@@ -19,9 +19,9 @@ import torch
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from PIL import Image
 
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.presets import PRESETS
-from dac_nerfstudio.scenes import make_demo_scene
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -90,7 +90,7 @@ def options(request: Any, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("name", ["nerfacto", "nerfacto-tcnn", "instant-ngp", "splatfacto"])
 def test_a_method_reads_the_scene_and_is_set_for_its_kind(name: str, options: Any) -> None:
-    from dac_nerfstudio.run.commands import parse
+    from dac_nerfstudio.launch.commands import parse
 
     config: Any = parse(peers.command(options, peers.PEERS[name], options.data))
     parser = config.pipeline.datamanager.dataparser

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dac_nerfstudio.errors import PhotoError
-from dac_nerfstudio.photos import photo_shape, read_photo
+from dac_nerfstudio.scene.photos import photo_shape, read_photo
 
 
 @pytest.fixture

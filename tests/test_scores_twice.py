@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageFilter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.image_scores import image_scores
-from dac_nerfstudio.scenes import make_demo_scene
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import pytest
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_json, write_json
-from dac_nerfstudio.layout import RECORD, latest_checkpoint, run_folder
-from dac_nerfstudio.stage import Stage, differences, versions
+from dac_nerfstudio.runs.layout import RECORD, latest_checkpoint, run_folder
+from dac_nerfstudio.runs.record import Stage, differences, versions
 
 
 @pytest.fixture

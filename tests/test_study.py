@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from colmap_files import Camera, Photo, write_binary
 
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import divide, read_test_views, read_views
-from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.record import Stage
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))

@@ -6,14 +6,14 @@ they are used.
 
 from dac_nerfstudio.partition.blending import blending_weights, nearness
 from dac_nerfstudio.partition.divide import divide
-from dac_nerfstudio.partition.frames import Axis, Transform, align, find_axis, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish
 from dac_nerfstudio.partition.quality import assess, verdict
-from dac_nerfstudio.partition.reading import as_recorded, find_model, left_out, read_test_views, read_views
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
-from dac_nerfstudio.partition.views import PartitionError, Views, listing, view_name
+from dac_nerfstudio.scene.frames import Axis, Transform, align, find_axis, view_distances
+from dac_nerfstudio.scene.reading import as_recorded, find_model, left_out, read_test_views, read_views
+from dac_nerfstudio.scene.views import PartitionError, Views, listing, view_name
 
 __all__ = [
     "SIMILARITIES",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dac_nerfstudio.partition.frames import spread, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.strategies import sector_centres
+from dac_nerfstudio.scene.frames import spread, view_distances
 
 
 def nearness(partition: Partition, camera_to_worlds: np.ndarray) -> np.ndarray:

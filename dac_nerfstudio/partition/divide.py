@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dac_nerfstudio.partition.frames import Axis, find_axis, spread, view_distances
 from dac_nerfstudio.partition.partition import Partition, checked_settings, empty_groups, numbered
 from dac_nerfstudio.partition.sampling import followed, sample_of
 from dac_nerfstudio.partition.similarity import Similarity, featureless, measure
 from dac_nerfstudio.partition.strategies import BY_SIMILARITY, STRATEGIES, Grouper, grouper, modularity, smallest_group
-from dac_nerfstudio.partition.views import PartitionError, Views
+from dac_nerfstudio.scene.frames import Axis, find_axis, spread, view_distances
+from dac_nerfstudio.scene.views import PartitionError, Views
 
 DEFAULT_GROUPS = 4
 """The number of groups of the paper."""

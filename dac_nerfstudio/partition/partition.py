@@ -17,9 +17,9 @@ import numpy as np
 
 from dac_nerfstudio.errors import UnreadablePartition
 from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.partition.frames import Axis, spread, view_distances
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth
-from dac_nerfstudio.partition.views import PartitionError, Views, listing
+from dac_nerfstudio.scene.frames import Axis, spread, view_distances
+from dac_nerfstudio.scene.views import PartitionError, Views, listing
 
 FORMAT = "dac-partition"
 VERSION = 2

@@ -10,11 +10,11 @@ from typing import Any
 
 from dac_nerfstudio.errors import UnreadablePartition
 from dac_nerfstudio.files import temporary_beside
-from dac_nerfstudio.layout import PARTITION, PARTITIONS
 from dac_nerfstudio.partition.divide import divide
-from dac_nerfstudio.partition.frames import difference
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.views import PartitionError, Views
+from dac_nerfstudio.runs.layout import PARTITION, PARTITIONS
+from dac_nerfstudio.scene.frames import difference
+from dac_nerfstudio.scene.views import PartitionError, Views
 
 
 def current_partition(scene_dir: Path) -> Partition | None:

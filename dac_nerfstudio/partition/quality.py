@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from dac_nerfstudio.partition.divide import LEAST_EXCESS
-from dac_nerfstudio.partition.frames import spread, view_distances
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.similarity import Similarity, featureless
 from dac_nerfstudio.partition.strategies import BY_SIMILARITY, grouper, modularity
-from dac_nerfstudio.partition.views import Views
+from dac_nerfstudio.scene.frames import spread, view_distances
+from dac_nerfstudio.scene.views import Views
 
 BORDER_NEIGHBOURS = 4
 """A view is on the border of its group if one of so many views most similar to it belongs to another."""

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dac_nerfstudio.partition.frames import spread, view_distances
 from dac_nerfstudio.partition.strategies import Grouper, renumbered
-from dac_nerfstudio.partition.views import Views
+from dac_nerfstudio.scene.frames import spread, view_distances
+from dac_nerfstudio.scene.views import Views
 
 MOST_VIEWS = 500
 """No scene of more views is looked at whole."""

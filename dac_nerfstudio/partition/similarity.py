@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dac_nerfstudio.partition.frames import find_middle, spread, view_distances
 from dac_nerfstudio.partition.sampling import representatives, sample_of
-from dac_nerfstudio.partition.views import PartitionError, Views, listing
+from dac_nerfstudio.scene.frames import find_middle, spread, view_distances
+from dac_nerfstudio.scene.views import PartitionError, Views, listing
 
 SIMILARITIES = ("covisibility", "frustum", "appearance")
 """The names that `measure` understands."""
@@ -185,7 +185,7 @@ def _readable(views: Views) -> list[np.ndarray]:
     """Thumbnails [pixels, pixels, 3] in [0, 1]."""
     from PIL import Image
 
-    from dac_nerfstudio.photos import BROKEN, in_colour
+    from dac_nerfstudio.scene.photos import BROKEN, in_colour
 
     if views.photos is None:
         raise PartitionError("Appearance wants the photos, and where they lie is not known of these views.")

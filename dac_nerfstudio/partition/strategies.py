@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from dac_nerfstudio.partition.frames import Axis, spread, view_distances
-from dac_nerfstudio.partition.views import PartitionError, Views, viewing_directions
+from dac_nerfstudio.scene.frames import Axis, spread, view_distances
+from dac_nerfstudio.scene.views import PartitionError, Views, viewing_directions
 
 STRATEGIES = ("azimuth", "kmeans", "spectral", "louvain")
 """The names that `divide` understands, besides `auto`."""

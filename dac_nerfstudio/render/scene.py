@@ -9,14 +9,14 @@ from typing import Dict, List, Optional
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
-from dac_nerfstudio.conquer.experts import load_expert
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.launch.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.report.pictures import Comparison, compare, extremes
 from dac_nerfstudio.report.results import figures
 from dac_nerfstudio.report.runs import NAMES, Run, SceneRuns, latest_run, read_scene
-from dac_nerfstudio.run.reopen import photos_of, recorded_config, reopen
+from dac_nerfstudio.teachers.experts import load_expert
 
 
 @dataclass(frozen=True)

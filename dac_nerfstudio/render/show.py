@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import pictures_folder
 from dac_nerfstudio.render.pictures import ALL, What, default_scale, make, why_not, work
 from dac_nerfstudio.render.scene import Scene, open_scene
+from dac_nerfstudio.runs.layout import pictures_folder
 
 
 def show(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from dac_nerfstudio.conquer.novel import between
-from dac_nerfstudio.partition.frames import spread, view_distances
+from dac_nerfstudio.scene.frames import spread, view_distances
+from dac_nerfstudio.teachers.new_cameras import between
 
 KEYS = 24
 """Most poses that a path is drawn through: more would make it shake with every photographer's step."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from dac_nerfstudio.files import read_config
-from dac_nerfstudio.layout import CONFIG
 from dac_nerfstudio.presets import recipe_of
 from dac_nerfstudio.report.methods import LONG, METHODS
 from dac_nerfstudio.report.runs import Run, SceneRuns
+from dac_nerfstudio.runs.layout import CONFIG
 
 
 def commands(scene: SceneRuns) -> List[str]:

@@ -9,9 +9,9 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write, read_config
-from dac_nerfstudio.layout import CONFIG, EVALUATION, PARTITION, RECORD, latest_checkpoint, report_folder
 from dac_nerfstudio.report.runs import latest_run, read_scene
 from dac_nerfstudio.report.writing import write_report
+from dac_nerfstudio.runs.layout import CONFIG, EVALUATION, PARTITION, RECORD, latest_checkpoint, report_folder
 
 README = "README.txt"
 STUDENT = "dac-finetune"

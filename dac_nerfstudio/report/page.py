@@ -10,9 +10,8 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from dac_nerfstudio.division.contacts import heading
-from dac_nerfstudio.layout import PARTITION_PAGE, PARTITION_PICTURE
 from dac_nerfstudio.partition import verdict
+from dac_nerfstudio.partition.contacts import heading
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
 from dac_nerfstudio.report.methods import TITLES
@@ -38,6 +37,7 @@ from dac_nerfstudio.report.tables import (
     score_grid,
     view_grid,
 )
+from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.style import counted, render
 from dac_nerfstudio.units import signed

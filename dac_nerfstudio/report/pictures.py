@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from dac_nerfstudio.layout import PAIRS
 from dac_nerfstudio.report.runs import Run
+from dac_nerfstudio.runs.layout import PAIRS
 
 VIEWS = 3
 """So many of the largest gains, and as many of the largest losses."""

@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import latest_checkpoint
+from dac_nerfstudio.runs.layout import latest_checkpoint
 
 PLANES = ("x–y", "x–z", "y–z")
 """Column and row axis of each plane, as ``kplanes.planes`` has them."""

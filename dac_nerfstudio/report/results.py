@@ -11,11 +11,11 @@ from rich import box
 from rich.table import Table
 
 from dac_nerfstudio.files import write_json
-from dac_nerfstudio.layout import report_folder
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
 from dac_nerfstudio.report.methods import METHODS, TITLES
 from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
+from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.units import clock
 

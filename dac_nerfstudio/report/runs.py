@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import EVALUATION, PARTITION, RECORD, run_dirs
 from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.presets import TOTAL
 from dac_nerfstudio.report.methods import LONG, METHODS
+from dac_nerfstudio.runs.layout import EVALUATION, PARTITION, RECORD, run_dirs
+from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.stage import Stage
 
 SUFFIXES = ("", UNBOUNDED)
 """Ends of methods' names, one for each kind of scene."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from dac_nerfstudio.files import write_json
-from dac_nerfstudio.layout import report_folder
 from dac_nerfstudio.report.markdown import markdown, write_text
 from dac_nerfstudio.report.page import page
 from dac_nerfstudio.report.results import figures, save
 from dac_nerfstudio.report.runs import latest_run, read_scene
 from dac_nerfstudio.report.scenes import combine, common_folder, markdown_of, page_of
+from dac_nerfstudio.runs.layout import report_folder
 
 REPORT, TEXT = "report.html", "results.md"
 

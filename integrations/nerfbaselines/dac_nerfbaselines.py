@@ -25,12 +25,12 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.scene_box import SceneBox
 
 from dac_nerfstudio import methods
-from dac_nerfstudio.conquer.datamanager import DaCDataManager
-from dac_nerfstudio.conquer.experts import read_weights, rebuild_config
-from dac_nerfstudio.conquer.trainer import DaCTrainer, DaCTrainerConfig
-from dac_nerfstudio.layout import RECORD, latest_checkpoint
 from dac_nerfstudio.naming import UNBOUNDED
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.layout import RECORD, latest_checkpoint
+from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.teachers.experts import read_weights, rebuild_config
+from dac_nerfstudio.training.datamanager import DaCDataManager
+from dac_nerfstudio.training.trainer import DaCTrainer, DaCTrainerConfig
 
 GROUPS = 4
 STAGES = ("baseline", "expert", "distill", "finetune")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from commands import TEST_VIEWS, Shell, Trainings, make_real_scene
 
-from dac_nerfstudio.scenes import make_demo_scene
+from dac_nerfstudio.demo import make_demo_scene
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from dac_nerfstudio.run.process import PRELOAD
+from dac_nerfstudio.launch.process import PRELOAD
 from dac_nerfstudio.signals import SIGNALS
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from commands import STEPS, TINY, Finished, Shell
 
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.record import Stage
 
 COMMON = ("--data", "demo", "--groups", "2", "--max-num-iterations", str(STEPS), *TINY)
 SCENE_DIR = Path("outputs", "demo")
@@ -124,7 +124,7 @@ def rewrite(run_dir: Path, **changes: Any) -> None:
 
 def refused(method: str, *flags: str, setup: bool = False) -> str:
     """The message with which ns-train ends for these flags, before training or (``setup``) on loading."""
-    from dac_nerfstudio.run.commands import parse, with_data
+    from dac_nerfstudio.launch.commands import parse, with_data
 
     config = with_data(parse((method, *COMMON, *flags)))
     config.machine.device_type = "cpu"

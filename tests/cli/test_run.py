@@ -21,18 +21,18 @@ from PIL import Image
 from rich.console import Console
 
 from dac_nerfstudio import cli, methods
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.launch.flags import read_flags, words
+from dac_nerfstudio.launch.local import run_plans
+from dac_nerfstudio.launch.lock import scene_lock
+from dac_nerfstudio.launch.messages import Report
+from dac_nerfstudio.launch.plan import Job, Plan, Request, make_plan
 from dac_nerfstudio.partition import Partition, divide, publish, read_views
 from dac_nerfstudio.presets import PRESETS, Recipe
 from dac_nerfstudio.report.results import gather
-from dac_nerfstudio.run.flags import read_flags, words
-from dac_nerfstudio.run.local import run_plans
-from dac_nerfstudio.run.lock import scene_lock
-from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan, Request, make_plan
-from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.record import Stage
 
 RUN = "demo-seed7"
 TRAINED = ["trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
@@ -189,8 +189,8 @@ def test_every_preset_can_be_asked_for() -> None:
 
 def test_stages_share_cosines(shell: Shell) -> None:
     """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
-    from dac_nerfstudio.conquer.schedules import rate_factor
-    from dac_nerfstudio.run.commands import parse
+    from dac_nerfstudio.launch.commands import parse
+    from dac_nerfstudio.training.schedules import rate_factor
 
     jobs = {job.name: job for job in planned(shell).jobs}
 
@@ -240,7 +240,7 @@ def expert_of(partition: Partition, run_dir: Path) -> Path:
 
 
 def test_ready_experts_bring_the_division_of_a_new_folder(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.run.worker import split
+    from dac_nerfstudio.launch.worker import split
 
     views = read_views(shell.folder / "demo")
     made, other = divide(views, 3, "kmeans"), divide(views, 4, "kmeans")
@@ -263,7 +263,7 @@ def test_experts_of_several_scenes_are_refused(shell: Shell) -> None:
 
 
 def test_a_division_that_cannot_be_read_is_made_again(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.run.worker import examine, split
+    from dac_nerfstudio.launch.worker import examine, split
 
     current = tmp_path / "demo" / "partition.json"
     current.parent.mkdir()
@@ -286,7 +286,7 @@ def test_dividing_waits_for_nobody_who_works_on_the_scene(
     def queued(scene_dir: Path) -> None:
         raise StageError(f"jobs of {scene_dir.name} are queued")
 
-    monkeypatch.setattr("dac_nerfstudio.run.slurm.queue.refuse_queued", queued)
+    monkeypatch.setattr("dac_nerfstudio.launch.slurm.queue.refuse_queued", queued)
     with pytest.raises(StageError, match="jobs of demo are queued"):
         cli.split(shell.folder / "demo", output_dir=tmp_path)
     assert not (tmp_path / "demo" / "partition.json").exists()
@@ -407,7 +407,7 @@ def test_dry_run_prints_what_departs_from_the_methods_own_settings(
 
 
 def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
-    from dac_nerfstudio.run.commands import parse
+    from dac_nerfstudio.launch.commands import parse
 
     for preset in PRESETS:
         for job in planned(shell, preset=preset).jobs:
@@ -449,7 +449,7 @@ def config_of(stage: Stage) -> Any:
 
 
 def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
     assert take_up(tmp_path / "run", config) == ("new", "")
@@ -457,7 +457,7 @@ def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
 
 
 def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
     assert take_up(earlier(STAGE, 20, (19,)), config) == ("kept", "")
@@ -465,7 +465,7 @@ def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
 
 
 def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     state, text = take_up(run_dir, config)
@@ -474,7 +474,7 @@ def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
 
 
 def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
     assert take_up(earlier(STAGE, 11, ()), config) == ("new", "")
@@ -504,7 +504,7 @@ def alter(path: Path) -> None:
 def test_a_result_whose_checkpoint_is_lost_is_made_again(
     earlier: Callable[..., Path], damage: Callable[[Path], Any], told: tuple[str, str | None], marks: bool
 ) -> None:
-    from dac_nerfstudio.run.resume import decide, take_up
+    from dac_nerfstudio.launch.resume import decide, take_up
 
     run_dir, config = earlier(STAGE, 20, (19,), marks), config_of(STAGE)
     damage(checkpoint_of(run_dir, 19))
@@ -517,7 +517,7 @@ def test_a_result_whose_checkpoint_is_lost_is_made_again(
 
 
 def test_training_goes_on_from_the_last_checkpoint_that_is_whole(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.resume import decide, take_up
+    from dac_nerfstudio.launch.resume import decide, take_up
 
     run_dir, config = earlier(STAGE, 20, (9, 14, 19)), config_of(STAGE)
     cut(checkpoint_of(run_dir, 19))
@@ -532,7 +532,7 @@ def test_training_goes_on_from_the_last_checkpoint_that_is_whole(earlier: Callab
 
 
 def test_a_checkpoint_that_came_after_its_record_is_gone_on_from(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     torch.save({"step": 14}, checkpoint_of(run_dir, 14))
@@ -540,7 +540,7 @@ def test_a_checkpoint_that_came_after_its_record_is_gone_on_from(earlier: Callab
 
 
 def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     checkpoint_of(run_dir, 10).write_bytes(b"")
@@ -551,7 +551,7 @@ def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(e
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000])
 def test_a_run_with_a_broken_record_is_moved_aside(earlier: Callable[..., Path], content: str) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     run_dir = earlier(STAGE, 20, (19,))
     (run_dir / "stage.json").write_text(content)
@@ -572,7 +572,7 @@ def test_a_run_with_a_broken_record_is_moved_aside(earlier: Callable[..., Path],
 def test_run_with_other_settings_is_moved_aside(
     change: dict[str, Any], told: str, earlier: Callable[..., Path]
 ) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))
     state, text = take_up(run_dir, config)
@@ -587,14 +587,14 @@ def test_run_with_other_settings_is_moved_aside(
 # Runs of earlier versions know nothing of what photos held.
 @pytest.mark.parametrize("change", [{"versions": {"torch": "3"}}, {"scene": "other"}, {"seconds": 5.0}, {"photos": ""}])
 def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.run.resume import take_up
+    from dac_nerfstudio.launch.resume import take_up
 
     assert take_up(earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))) == ("kept", "")
 
 
 def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.run.commands import parse, with_data
-    from dac_nerfstudio.run.resume import move_aside
+    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.resume import move_aside
 
     for job in planned(shell, output_dir=tmp_path, preset="reference").jobs:
         if job.name in ("expert 1", "baseline"):
@@ -607,9 +607,9 @@ def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Pa
 
 
 def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dac_nerfstudio.conquer.inputs import Inputs
-    from dac_nerfstudio.conquer.trainer import DaCTrainer
-    from dac_nerfstudio.run.worker import train
+    from dac_nerfstudio.launch.worker import train
+    from dac_nerfstudio.training.inputs import Inputs
+    from dac_nerfstudio.training.trainer import DaCTrainer
 
     class Begun(Exception):
         pass
@@ -631,8 +631,8 @@ def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monk
 @pytest.fixture
 def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     """A finished baseline with scores, of a run folder that holds nothing else; its plan and job."""
-    from dac_nerfstudio.run.commands import parse, with_data
-    from dac_nerfstudio.run.evaluate import FORMAT
+    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.evaluate import FORMAT
 
     publish(divide(read_views(shell.folder / "demo"), GROUPS), tmp_path / "demo")
     plan = planned(shell, output_dir=tmp_path, only="baseline")
@@ -667,7 +667,7 @@ def load(*arguments: Any, **settings: Any) -> None:
 def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
     scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dac_nerfstudio.run import evaluate
+    from dac_nerfstudio.launch import evaluate
 
     plan, job = scored
     weights = tmp_path / "weights.pth"
@@ -683,7 +683,7 @@ def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
 def test_broken_scores_are_made_again(scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    from dac_nerfstudio.run import evaluate
+    from dac_nerfstudio.launch import evaluate
 
     monkeypatch.setattr(evaluate, "reopen", load)
     plan, job = scored
@@ -693,7 +693,7 @@ def test_broken_scores_are_made_again(scored: tuple[Plan, Job], monkeypatch: pyt
 
 
 def test_a_config_that_is_gone_or_empty_is_written_again(scored: tuple[Plan, Job]) -> None:
-    from dac_nerfstudio.run.worker import train
+    from dac_nerfstudio.launch.worker import train
 
     plan, job = scored
     path = job.run_dir / "config.yml"
@@ -711,7 +711,7 @@ def test_a_config_that_is_gone_or_empty_is_written_again(scored: tuple[Plan, Job
 
 
 def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tuple[Plan, Job]) -> None:
-    from dac_nerfstudio.run.evaluate import score
+    from dac_nerfstudio.launch.evaluate import score
 
     plan, job = scored
     stage = Stage.load(job.run_dir)
@@ -725,8 +725,8 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
 ) -> None:
     from nerfstudio.scripts import render
 
-    from dac_nerfstudio.run import video as room
-    from dac_nerfstudio.run.worker import examine, video
+    from dac_nerfstudio.launch import video as room
+    from dac_nerfstudio.launch.worker import examine, video
 
     def interrupted(pipeline: Any, flight: Any, path: Path, *more: Any, **named: Any) -> None:
         path.write_bytes(b"half")
@@ -769,7 +769,7 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
 def test_a_flight_wants_two_test_views(
     views: Any, shell: Shell, scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dac_nerfstudio.run import video as room
+    from dac_nerfstudio.launch import video as room
 
     plan, job = scored
     plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, output_dir=shell.folder / "elsewhere"))
@@ -1081,7 +1081,7 @@ def test_what_lies_in_a_folder_is_what_is_scored(whole: Ran, shell: Shell, tmp_p
 
 
 def test_a_run_is_not_scored_on_photos_that_it_was_not_trained_for(scored: tuple[Plan, Job], tmp_path: Path) -> None:
-    from dac_nerfstudio.run.evaluate import score
+    from dac_nerfstudio.launch.evaluate import score
 
     plan, job = scored
     other = make_demo_scene(tmp_path / "other", size=32, train=12, val=2, test=TEST_VIEWS)
@@ -1093,7 +1093,7 @@ def test_a_run_is_not_scored_on_photos_that_it_was_not_trained_for(scored: tuple
 def test_photos_that_were_replaced_by_others_of_the_same_name_and_size_are_noticed(
     scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dac_nerfstudio.run import evaluate
+    from dac_nerfstudio.launch import evaluate
 
     monkeypatch.setattr(evaluate, "reopen", load)
     plan, job = scored
@@ -1119,8 +1119,8 @@ def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path
     """Of the data parser and the model too: paths, tuples, and what is not the default."""
     from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 
-    from dac_nerfstudio.run.commands import parse, with_data
-    from dac_nerfstudio.run.reopen import recorded_config
+    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.reopen import recorded_config
 
     data = shell.folder / "real"
     plan = planned(shell, data=data, output_dir=tmp_path, preset="quick", only="baseline", downscale=1)

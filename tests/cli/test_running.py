@@ -24,18 +24,18 @@ from commands import Shell
 from rich.console import Console
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.launch import local
+from dac_nerfstudio.launch.devices import find_devices
+from dac_nerfstudio.launch.division import divide_settings
+from dac_nerfstudio.launch.flags import read_flags, words
+from dac_nerfstudio.launch.local import Task, Worker, _signals_interrupt, _stop
+from dac_nerfstudio.launch.lock import FILE_NAME, scene_lock
+from dac_nerfstudio.launch.messages import Report
+from dac_nerfstudio.launch.plan import Job, Plan, Request
+from dac_nerfstudio.launch.process import Place, visible_device
+from dac_nerfstudio.launch.table import Row
 from dac_nerfstudio.partition import divide, read_views
 from dac_nerfstudio.presets import PRESETS
-from dac_nerfstudio.run import local
-from dac_nerfstudio.run.devices import find_devices
-from dac_nerfstudio.run.division import divide_settings
-from dac_nerfstudio.run.flags import read_flags, words
-from dac_nerfstudio.run.local import Task, Worker, _signals_interrupt, _stop
-from dac_nerfstudio.run.lock import FILE_NAME, scene_lock
-from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Job, Plan, Request
-from dac_nerfstudio.run.process import Place, visible_device
-from dac_nerfstudio.run.table import Row
 from dac_nerfstudio.signals import SIGNALS
 
 
@@ -95,7 +95,7 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from dac_nerfstudio.run.lock import scene_lock
+from dac_nerfstudio.launch.lock import scene_lock
 with scene_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -189,8 +189,9 @@ import multiprocessing.reduction, signal, sys
 import rich.console  # looks for fcntl where there is a terminal
 del signal.SIGHUP, signal.SIGUSR2, signal.pthread_sigmask, multiprocessing.reduction.DupFd
 sys.modules["fcntl"] = None
-import dac_nerfstudio.errors, dac_nerfstudio.signals, dac_nerfstudio.run.process, dac_nerfstudio.run.slurm.executor
-from dac_nerfstudio.run.local import run_plans
+import dac_nerfstudio.errors, dac_nerfstudio.signals
+import dac_nerfstudio.launch.process, dac_nerfstudio.launch.slurm.executor
+from dac_nerfstudio.launch.local import run_plans
 print(*map(int, dac_nerfstudio.signals.SIGNALS))
 multiprocessing.get_all_start_methods = lambda: ["spawn"]
 try:
@@ -360,7 +361,7 @@ def test_a_stopped_job_is_noticed_and_left_alone(
 
 
 def test_a_worker_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dac_nerfstudio.run import worker
+    from dac_nerfstudio.launch import worker
 
     monkeypatch.setattr(worker, "BEAT", 0.02)
     monkeypatch.setattr(worker, "do", lambda job, plan, log, tell: (time.sleep(0.3), tell(Report("done"))))

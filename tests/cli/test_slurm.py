@@ -21,19 +21,19 @@ from slurm_cluster import cluster, lacking
 from tiny_flags import TINY_FLAGS
 
 from dac_nerfstudio.cli import main
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.layout import SLURM_JOBS
+from dac_nerfstudio.launch.messages import Report
+from dac_nerfstudio.launch.plan import Plan, Request, make_plan
+from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
+from dac_nerfstudio.launch.slurm.follow import follow
+from dac_nerfstudio.launch.slurm.job import StageJob, Status, _end_or_requeue, _interrupting
+from dac_nerfstudio.launch.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
+from dac_nerfstudio.launch.slurm.queue import refuse_queued
+from dac_nerfstudio.launch.slurm.submit import submit
 from dac_nerfstudio.presets import PRESETS
-from dac_nerfstudio.run.messages import Report
-from dac_nerfstudio.run.plan import Plan, Request, make_plan
-from dac_nerfstudio.run.slurm.executor import check_executor, run_on_slurm
-from dac_nerfstudio.run.slurm.follow import follow
-from dac_nerfstudio.run.slurm.job import StageJob, Status, _end_or_requeue, _interrupting
-from dac_nerfstudio.run.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
-from dac_nerfstudio.run.slurm.queue import refuse_queued
-from dac_nerfstudio.run.slurm.submit import submit
-from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.layout import SLURM_JOBS
+from dac_nerfstudio.runs.record import Stage
 
 FAKE = {
     # Keeps each script under the number it gives the job; does not take the one whose number is in the file `refuse`.
@@ -275,7 +275,7 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dac_nerfstudio.run.slurm.executor.run_plans", lambda *arguments, **named: True)
+    monkeypatch.setattr("dac_nerfstudio.launch.slurm.executor.run_plans", lambda *arguments, **named: True)
     monkeypatch.setattr(time, "sleep", interrupted)
     plan = planned(video=False)
     with (tmp_path / "told").open("w") as file:
@@ -290,7 +290,7 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
 def test_slurm_without_submitit_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dac_nerfstudio.run.slurm.executor.find_spec", lambda name: None)
+    monkeypatch.setattr("dac_nerfstudio.launch.slurm.executor.find_spec", lambda name: None)
     monkeypatch.setattr("sys.argv", ["dac", "run", "--executor", "slurm", "--data", "demo"])
     with pytest.raises(SystemExit) as ended:
         main()

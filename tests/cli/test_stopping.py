@@ -17,7 +17,7 @@ import pytest
 import torch
 from commands import TINY_MODEL, Shell
 
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.record import Stage
 
 STEPS = 600
 PATIENCE = 600
@@ -120,7 +120,7 @@ def test_the_stages_of_a_killed_run_save_and_the_next_one_waits_for_them(
 
 def trainer_in(state: str) -> Any:
     """A trainer of nothing."""
-    from dac_nerfstudio.conquer.trainer import DaCTrainer
+    from dac_nerfstudio.training.trainer import DaCTrainer
 
     trainer: Any = object.__new__(DaCTrainer)
     trainer.config = SimpleNamespace(max_num_iterations=STEPS)

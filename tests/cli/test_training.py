@@ -12,7 +12,7 @@ import torch
 from commands import METHODS, SAVED, STEPS
 
 from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.record import Stage
 
 Checkpoint = Callable[..., dict[str, Any]]
 Scalars = Callable[[Path, str], list[float]]

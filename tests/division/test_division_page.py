@@ -12,9 +12,9 @@ import pytest
 from browser import CHROMIUM, Browser
 from PIL import Image
 
-from dac_nerfstudio.division.page import matrix, space, write_page
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Similarity, assess, divide, measure
+from dac_nerfstudio.partition.page import matrix, space, write_page
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror='alert("2")'>&amp;%{x}.jpg"""
 

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 import dac_nerfstudio
-from dac_nerfstudio.division.contacts import (
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Similarity, assess, divide, measure
+from dac_nerfstudio.partition.contacts import (
     border_views,
     darkest,
     in_order,
@@ -18,9 +20,7 @@ from dac_nerfstudio.division.contacts import (
     small_photo,
     upright_cameras,
 )
-from dac_nerfstudio.division.plot import draw_partition, plot_partition
-from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition import Similarity, assess, divide, measure
+from dac_nerfstudio.partition.picture import draw_partition, plot_partition
 from dac_nerfstudio.style import COLOURS
 
 ALL_ROUND = range(5, 360, 30)
@@ -178,7 +178,7 @@ def test_a_photo_that_claims_to_be_huge_counts_as_damaged(tmp_path: Path, monkey
 
 def test_drawing_leaves_pyplot_alone_and_importing_loads_no_drawing_library(tmp_path: Path) -> None:
     program = (
-        "import sys, numpy as np; from dac_nerfstudio.division import *\n"
+        "import sys, numpy as np; from dac_nerfstudio.partition import *\n"
         "from dac_nerfstudio.partition import *\n"
         "print([name for name in ('matplotlib', 'jinja2', 'PIL') if name in sys.modules])\n"
         "views = Views(('a',), np.eye(4)[None, :3], np.ones((1, 6)))\n"

@@ -19,9 +19,9 @@ from PIL import Image
 
 from dac_nerfstudio.errors import UserError
 from dac_nerfstudio.partition import Partition, divide, read_views
-from dac_nerfstudio.partition.examination import examine
-from dac_nerfstudio.photos import PhotoError, photo_shape, read_photo
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.scene.examination import examine
+from dac_nerfstudio.scene.photos import PhotoError, photo_shape, read_photo
 
 LEAVES: list[Any] = [
     *(None, True, 0, -1, 1, 2**31, 2**70, 10**400, 0.5, -0.0, float("nan"), float("inf"), 1e308, 1e-320),

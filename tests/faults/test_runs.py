@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from tiny_flags import TINY_FLAGS
 
-from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.demo import make_demo_scene
+from dac_nerfstudio.runs.record import Stage
 
 FLAGS = f"""
 [all]
@@ -34,13 +34,13 @@ LONG = FLAGS.replace("iterations = 30", "iterations = 600").replace("save = 10",
 """Nothing is saved on the way, unless it is asked for."""
 DAC = "from dac_nerfstudio.cli import main; main()"
 IN_FRESH_INTERPRETERS = (
-    "import os; os.setpgrp(); from dac_nerfstudio.run import local, process; "
+    "import os; os.setpgrp(); from dac_nerfstudio.launch import local, process; "
     "local.Place = lambda *_: process.Place('cuda:0'); " + DAC
 )
 """As on CUDA where tiny-cuda-nn is installed; there is no device here, but stages are told so when they start. In a
 group of its own, so that it can be signalled with all its processes, as a terminal or a scheduler does."""
 TINY_CUDA_NN = Path(__file__).parents[1] / "fixtures"
-IMPATIENT = "from dac_nerfstudio.run import local; local.SILENCE = 12; " + DAC
+IMPATIENT = "from dac_nerfstudio.launch import local; local.SILENCE = 12; " + DAC
 HOOKS = Path(__file__).parent / "hooks"
 WHOLE = ["split", "trunk", "expert-1", "expert-2", "ensemble", "distill", "finetune", "baseline", "video"]
 """Logs of a run, in the order of its stages."""

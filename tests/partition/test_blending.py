@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dac_nerfstudio.partition import Partition, blending_weights, divide, nearness
-from dac_nerfstudio.partition.views import Views
+from dac_nerfstudio.scene.views import Views
 
 Ring = Callable[..., Views]
 Orbit = Callable[..., np.ndarray]

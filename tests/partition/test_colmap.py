@@ -9,8 +9,8 @@ from colmap_files import CAMERA_MODELS, Camera, Photo
 from scipy.spatial.transform import Rotation
 
 from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition.colmap import read_model
-from dac_nerfstudio.partition.reading import find_model
+from dac_nerfstudio.scene.colmap import read_model
+from dac_nerfstudio.scene.reading import find_model
 
 PINHOLE = (100.0, 101.0, 8.0, 6.0)
 CAMERAS = [Camera(3, "SIMPLE_RADIAL", 64, 48, (50.0, 32.0, 24.0, 0.1)), Camera(7, "PINHOLE", 16, 12, PINHOLE)]

@@ -20,7 +20,7 @@ from dac_nerfstudio.partition import (
     read_views,
     view_distances,
 )
-from dac_nerfstudio.partition.frames import spread
+from dac_nerfstudio.scene.frames import spread
 
 EVERY = pytest.mark.parametrize("strategy", STRATEGIES)
 

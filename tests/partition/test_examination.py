@@ -18,7 +18,7 @@ from PIL import Image
 
 from dac_nerfstudio.check import scene_findings
 from dac_nerfstudio.partition import PartitionError, Views, read_views
-from dac_nerfstudio.partition.examination import examine, refuse
+from dac_nerfstudio.scene.examination import examine, refuse
 
 Folder = Callable[..., Path]
 

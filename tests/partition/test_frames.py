@@ -7,7 +7,7 @@ import pytest
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Axis, Transform, Views, align, find_axis
-from dac_nerfstudio.partition.frames import difference, find_middle, spread
+from dac_nerfstudio.scene.frames import difference, find_middle, spread
 
 
 def random_rotations(count: int, rng: np.random.Generator) -> np.ndarray:

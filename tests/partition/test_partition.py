@@ -25,7 +25,7 @@ from dac_nerfstudio.partition import (
     publishing,
     view_distances,
 )
-from dac_nerfstudio.partition.frames import spread
+from dac_nerfstudio.scene.frames import spread
 
 EVERY_30 = range(5, 360, 30)
 

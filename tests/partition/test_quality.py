@@ -19,10 +19,10 @@ from dac_nerfstudio.partition import (
     verdict,
     view_distances,
 )
-from dac_nerfstudio.partition.frames import spread
 from dac_nerfstudio.partition.quality import BORDER_NEIGHBOURS, on_border
 from dac_nerfstudio.partition.similarity import featureless
 from dac_nerfstudio.partition.strategies import modularity
+from dac_nerfstudio.scene.frames import spread
 
 FOUR = np.array(
     [

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dac_nerfstudio.division import split
 from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.layout import PARTITION_PAGE
 from dac_nerfstudio.partition import Views, divide, measure, sampling
 from dac_nerfstudio.partition.sampling import MOST_VIEWS, SAMPLE, representatives, sample_of
+from dac_nerfstudio.partition.split import split
+from dac_nerfstudio.runs.layout import PARTITION_PAGE
 
 CLUSTERS = np.arange(90) % 3
 

@@ -18,8 +18,8 @@ from dac_nerfstudio.partition import (
     similarity,
     view_distances,
 )
-from dac_nerfstudio.partition.frames import spread
 from dac_nerfstudio.partition.similarity import featureless
+from dac_nerfstudio.scene.frames import spread
 
 KINDS = pytest.mark.parametrize("kind", SIMILARITIES)
 WIDE = [10.0, 10.0, 8.0, 6.0, 16.0, 12.0]

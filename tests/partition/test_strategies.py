@@ -10,8 +10,8 @@ import pytest
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Views, azimuth, find_axis, measure, sector_centres, view_distances
-from dac_nerfstudio.partition.frames import spread
 from dac_nerfstudio.partition.strategies import grouper, kmeans, louvain, smallest_group, spectral
+from dac_nerfstudio.scene.frames import spread
 
 CENTRES = {
     1: [180],

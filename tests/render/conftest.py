@@ -13,17 +13,17 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 
-from dac_nerfstudio.conquer.experts import model_settings
-from dac_nerfstudio.conquer.models import ExpertModel
-from dac_nerfstudio.division import split
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
-from dac_nerfstudio.layout import run_dir
 from dac_nerfstudio.partition import read_test_views, read_views
+from dac_nerfstudio.partition.split import split
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.report.pictures import Comparison
-from dac_nerfstudio.scenes import make_demo_scene
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.layout import run_dir
+from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.teachers.experts import model_settings
+from dac_nerfstudio.teachers.models import ExpertModel
 
 SIZE = 16
 """Pixels a side of the photos."""
@@ -85,7 +85,7 @@ def results(tmp_path: Path) -> Callable[..., Path]:
     def write(without: tuple[str, ...] = ()) -> Path:
         from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 
-        from dac_nerfstudio.conquer.inputs import digest_of
+        from dac_nerfstudio.training.inputs import digest_of
 
         data, scene_dir = tmp_path / "demo", tmp_path / "outputs" / "demo"
         make_demo_scene(data, size=SIZE, train=8, val=2, test=len(GAINS))

@@ -160,7 +160,7 @@ def test_the_demo_ends_in_pictures_several_times_as_large_as_its_photos(
     from dac_nerfstudio import cli
 
     scene_dir = results()
-    monkeypatch.setattr("dac_nerfstudio.scenes.make_demo_scene", lambda data, progress: None)
+    monkeypatch.setattr("dac_nerfstudio.demo.make_demo_scene", lambda data, progress: None)
     monkeypatch.setattr(cli, "run", lambda data, output_dir, **_: None)
     cli.demo(scene_dir.parent, tmp_path / "demo")
     with Image.open(scene_dir / "pictures" / "orbit.webp") as file:

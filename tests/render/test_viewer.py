@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.viewer import latest_student, view_scene
+from dac_nerfstudio.render.view import latest_student, view_scene
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 benchmark = importlib.import_module("viewer")

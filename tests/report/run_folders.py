@@ -13,7 +13,7 @@ from PIL import Image
 
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import Partition, Views, divide, publish
-from dac_nerfstudio.stage import Stage
+from dac_nerfstudio.runs.record import Stage
 
 RUN = "quick-seed7"
 SIZE = 24

@@ -18,7 +18,7 @@ from dac_nerfstudio.report.results import gather
 RUN = "quick-seed7"
 PATH = "!!python/object/apply:pathlib.PosixPath"
 CONFIG = (
-    "!!python/object:dac_nerfstudio.conquer.trainer.DaCTrainerConfig\n"
+    "!!python/object:dac_nerfstudio.training.trainer.DaCTrainerConfig\n"
     f"data: &id001 {PATH}\n- data\n- lego\n"
     f"output_dir: {PATH}\n- /\n- home\n- somebody\n- outputs\n"
     f"pipeline:\n  data: *id001\ntyped_in: {PATH}\n- /\n- home\n- somebody\nvis: tensorboard\n"

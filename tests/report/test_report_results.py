@@ -289,7 +289,7 @@ def test_a_folder_without_a_partition_is_no_folder_of_results(maker: Callable) -
 def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     made = maker().everything()
     text = (
-        "!!python/object:dac_nerfstudio.conquer.trainer.DaCTrainerConfig\n"
+        "!!python/object:dac_nerfstudio.training.trainer.DaCTrainerConfig\n"
         "_target: !!python/name:no.such.module.Thing ''\n"
         "data: &id001 !!python/object/apply:pathlib.PosixPath\n- /\n- data\n- my lego\n"
         "output_dir: !!python/object/apply:pathlib.PosixPath\n- outputs\n"

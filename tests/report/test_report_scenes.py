@@ -13,9 +13,9 @@ from run_folders import Maker
 
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.launch.plan import Job
 from dac_nerfstudio.report.results import gather
 from dac_nerfstudio.report.scenes import combine, scene_grid
-from dac_nerfstudio.run.plan import Job
 
 RUN = "quick-seed7"
 

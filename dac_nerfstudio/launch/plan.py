@@ -1,0 +1,270 @@
+"""What ``dac run`` has to do, as a list of jobs. No torch and no nerfstudio: planning is instant."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
+
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.launch.data import data_parser, scene_suffix
+from dac_nerfstudio.launch.division import count_groups, partition_of
+from dac_nerfstudio.launch.flags import OWNED, words
+from dac_nerfstudio.partition import current_partition
+from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Flags, Recipe
+from dac_nerfstudio.runs.layout import RECORD, run_dir, run_folder
+from dac_nerfstudio.runs.record import Stage
+
+StageName = Literal[
+    "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video"
+]
+Baseline = Literal["yes", "no", "total"]
+"""Whether to train the baseline, and beside it one of as many steps as all stages together."""
+Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
+NOT_SCORED = ("trunk", "ensemble")
+"""Stages whose runs no table compares."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of ``dac run`` for one scene."""
+
+    data: Path
+    output_dir: Path
+    scene: str
+    """Name of the scene's folder of results in ``output_dir``."""
+    divide: Dict[str, Any] = field(default_factory=dict)
+    """Settings of the division that were asked for, named as the flags of ``dac split``."""
+    downscale: Optional[int] = None
+    skip_missing: bool = False
+    """Whether photos that the data list and that are not there are left out."""
+    baseline: Baseline = "yes"
+    video: bool = True
+    device: str = "cpu"
+    """Kind of device: cpu, cuda or mps."""
+    seed: int = 42
+    only: Optional[Only] = None
+    experts: Tuple[Path, ...] = ()
+    flags: Mapping[str, Flags] = field(default_factory=dict)
+    """Flags of ``ns-train`` by table, see `dac_nerfstudio.launch.flags`."""
+
+    @property
+    def scene_dir(self) -> Path:
+        """The scene's folder of results."""
+        return self.output_dir / self.scene
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage's training by ``ns-train``, or what belongs around it."""
+
+    stage: StageName
+    kind: Literal["split", "train", "evaluate", "video", "examine"]
+    run_dir: Path
+    """Folder of its result."""
+    group: Optional[int] = None
+    """Group of an expert, counted from 1."""
+    method: str = ""
+    """Registered method."""
+    flags: Flags = field(default_factory=dict)
+    """Flags of ``ns-train`` and this method."""
+    parser: Tuple[str, ...] = ()
+    """Data parser and its flags, with which a command ends; empty where the method's own will do."""
+    needs: Tuple[str, ...] = ()
+    """Names of the jobs that have to succeed first."""
+    score_most: int = 0
+    """Once trained, score up to so many test views."""
+
+    @property
+    def name(self) -> str:
+        """What the job is called in tables, logs and ``needs``."""
+        stage = self.stage if self.group is None else f"{self.stage} {self.group}"
+        return f"evaluate {stage}" if self.kind == "evaluate" else stage
+
+    @property
+    def arguments(self) -> Tuple[str, ...]:
+        """Arguments of ``ns-train``."""
+        return (self.method, *words(self.flags), *self.parser)
+
+    @property
+    def settings(self) -> Flags:
+        """Flags by which the method trains otherwise than by its own settings: without those that say what on, where
+        and what the result is called."""
+        return {name: value for name, value in self.flags.items() if name not in (*OWNED, "vis")}
+
+    @property
+    def command(self) -> str:
+        """What to type to do the same by hand."""
+        return shlex.join(("ns-train", *self.arguments))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a scene in an order in which they can be done."""
+
+    request: Request
+    recipe: Recipe
+    jobs: Tuple[Job, ...]
+    partition: Optional[Path] = None
+    """Partition of ready experts: the scene's first, if it has none yet."""
+
+    @property
+    def scene_dir(self) -> Path:
+        """The scene's folder of results."""
+        return self.request.scene_dir
+
+
+def make_plan(request: Request, recipe: Recipe) -> Plan:
+    """Lay out the jobs of a scene.
+
+    Raises:
+        StageError: the data is of no known layout, its photos are not of a usable size, the experts do not belong
+            together, or the one stage asked for is none of the recipe's.
+        PartitionError: the number of groups is to be found out, and the views cannot be read.
+    """
+    draft = _Draft(request, recipe, scene_suffix(request.data))
+    # Where nothing is divided yet, ready experts say how it was.
+    undivided = request.only != "evaluate" and current_partition(request.scene_dir) is None
+    partition = partition_of(request.experts, request.divide) if request.experts and undivided else None
+    jobs = draft.jobs()
+    if request.only == "evaluate":
+        jobs = draft.evaluations(jobs)
+    elif request.only is not None:
+        jobs = draft.alone(jobs, request.only)
+    return Plan(request, recipe, tuple(jobs), partition)
+
+
+class _Draft:
+    """Writes the jobs of a plan.
+
+    Args:
+        request, recipe: as of `make_plan`.
+        suffix: of the methods for this kind of scene.
+    """
+
+    def __init__(self, request: Request, recipe: Recipe, suffix: str) -> None:
+        self.request, self.recipe, self.suffix = request, recipe, suffix
+        # Left to itself, nerfstudio opens the first photo, which need not be there, to choose a size.
+        own_size = 1 if suffix and request.skip_missing else None
+        self.parser = data_parser(request.data, suffix, own_size if request.downscale is None else request.downscale)
+
+    def jobs(self) -> List[Job]:
+        """All stages that the request and the recipe have."""
+        request, scene_dir = self.request, self.request.scene_dir
+        jobs = [Job("split", "split", scene_dir, None, self._method("baseline"), self._common(), self.parser)]
+        if not request.experts:
+            start: Dict[str, Any] = {}
+            if "trunk" in self.recipe.steps:
+                jobs.append(self._training("trunk", needs=jobs))
+                start = {"trunk": jobs[-1].run_dir}
+            groups = range(1, count_groups(request.data, scene_dir, request.divide, request.skip_missing) + 1)
+            jobs += [self._training("expert", {"group": group, **start}, jobs, group) for group in groups]
+        own = [job for job in jobs if job.stage == "expert"]
+        # This run's own experts, not whichever are the latest.
+        teachers = {"experts": request.experts or tuple(job.run_dir for job in own)}
+        ensemble, distill = (self._training(stage, teachers, [jobs[0], *own]) for stage in ("ensemble", "distill"))
+        taught = {"pipeline.novel-share": self.recipe.novel_share, **teachers}
+        taught = taught if self.recipe.novel_share else {}
+        finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
+        jobs += [ensemble, distill, finetune]
+        if request.baseline != "no" or request.only in ("baseline", "evaluate"):
+            jobs.append(self._training("baseline", needs=jobs[:1]))
+        if request.baseline == "total" or request.only == "evaluate":
+            jobs.append(self._baseline_of(self._steps(jobs), needs=jobs[:1]))
+        if request.video or request.only == "video":
+            jobs.append(Job("video", "video", finetune.run_dir, method=finetune.method, needs=(finetune.name,)))
+        return jobs
+
+    def evaluations(self, jobs: List[Job]) -> List[Job]:
+        """Scoring alone: of the experts named in the request, or else of all runs that are there.
+
+        Raises:
+            StageError: there are none.
+        """
+        scene_dir = self.request.scene_dir
+        runs = [job for job in jobs if job.score_most and (job.run_dir / RECORD).exists()]
+        if self.request.experts:
+            folders = enumerate(map(run_folder, self.request.experts), start=1)
+            runs = [replace(self._training("expert", group=number), run_dir=folder) for number, folder in folders]
+        if not runs:
+            data = self.request.data
+            raise StageError(f"There is nothing to score in {scene_dir}. Train first: dac run --data {data}")
+        return [replace(job, kind="evaluate", needs=()) for job in runs]
+
+    def alone(self, jobs: List[Job], only: Only) -> List[Job]:
+        """One stage alone, from what is already there; experts come with their trunk.
+
+        Raises:
+            StageError: it is the trunk, and there is none to train.
+        """
+        together = {"experts": ("trunk", "expert"), "baseline": ("baseline", "baseline total")}
+        stages = together.get(only, (only,))
+        if only == "trunk" and not any(job.stage == "trunk" for job in jobs):
+            why = f"with the preset {self.recipe.name} experts start from scratch"
+            if self.request.experts:
+                why = "the experts are there"
+            raise StageError(f"There is no trunk to train: {why}.")
+        kept = [job for job in jobs if job.stage in ("split", *stages)]
+        names = {job.name for job in kept}
+        return [replace(job, needs=tuple(need for need in job.needs if need in names)) for job in kept]
+
+    def _training(
+        self, stage: StageName, own: Optional[Flags] = None, needs: Sequence[Job] = (), group: Optional[int] = None
+    ) -> Job:
+        request, recipe, method = self.request, self.recipe, self._method(stage)
+        return Job(
+            stage=stage,
+            kind="train",
+            run_dir=run_dir(request.scene_dir, method, recipe.run_name(request.seed), group),
+            group=group,
+            method=method,
+            # Later ones win: what the request's file says is the user's last word.
+            flags={
+                **(own or {}),
+                **self._common(),
+                **recipe.flags_of(stage, real=bool(self.suffix)),
+                **(recipe.expert_flags(group, request.seed) if group else {}),
+                **request.flags.get("all", {}),
+                **request.flags.get(f"dac-{stage}", {}),
+            },
+            parser=self.parser,
+            needs=tuple(job.name for job in needs),
+            score_most=0 if stage in NOT_SCORED else recipe.score_most,
+        )
+
+    def _baseline_of(self, steps: int, needs: Sequence[Job]) -> Job:
+        """A baseline that trains for so many steps, whatever the request's file says of the other's."""
+        job, name = self._training("baseline", needs=needs), self.recipe.run_name(self.request.seed) + TOTAL
+        flags = {**job.flags, "timestamp": name, "max-num-iterations": steps}
+        return replace(job, stage="baseline total", run_dir=job.run_dir.with_name(name), flags=flags)
+
+    def _steps(self, jobs: Sequence[Job]) -> int:
+        """Steps of all stages together that the student comes from.
+
+        Raises:
+            StageError: a ready expert is no run folder.
+        """
+        own = METHOD_STEPS[self.suffix]
+        trained = [job for job in jobs if job.stage in ("trunk", "expert", "distill", "finetune")]
+        steps = sum(int(job.flags.get("max-num-iterations", own[job.stage])) for job in trained)
+        ready = [Stage.load(run_folder(path)) for path in self.request.experts]
+        # They may all have started from one trunk.
+        return steps + sum(one.steps for one in ready) + max((one.first_step for one in ready), default=0)
+
+    def _method(self, stage: str) -> str:
+        return f"dac-{stage}{self.suffix}"
+
+    def _common(self) -> Flags:
+        """Flags of all methods that say what is trained on, where the result goes, and with which device."""
+        request = self.request
+        return {
+            **({"pipeline.datamanager.skip-missing": True} if request.skip_missing else {}),
+            "data": request.data,
+            "output-dir": request.output_dir,
+            "experiment-name": request.scene,
+            "timestamp": self.recipe.run_name(request.seed),
+            "vis": "tensorboard",
+            "machine.device-type": request.device,
+            "machine.seed": request.seed,
+        }

@@ -1,0 +1,110 @@
+"""What becomes of an earlier run: its result is kept, it is gone on with, or it is put aside."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import List, Literal, Optional, Tuple
+
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.runs.layout import CHECKPOINTS, CONFIG, PARTITION, RECORD, checkpoints, step_of
+from dac_nerfstudio.runs.record import Stage, differences
+from dac_nerfstudio.training.trainer import DaCTrainerConfig
+
+State = Literal["kept", "resumed", "changed", "new"]
+
+
+def decide(run_dir: Path, stage: Stage) -> Tuple[State, str]:
+    """What to do about an earlier run in a folder: keep its result, go on with it, put it aside, or start; and why."""
+    if not (run_dir / RECORD).exists():
+        return "new", "not made yet"
+    try:
+        earlier = Stage.load(run_dir)
+    except StageError as error:
+        return "changed", f"its record is broken: {error}"
+    if earlier.fingerprint != stage.fingerprint or not stage.has_photos_of(earlier):
+        return "changed", "; ".join(changes(earlier, stage))
+    whole, damaged = sound_checkpoint(run_dir, earlier)
+    lost = f"; {damaged}" if damaged else ""
+    if whole is None:
+        if earlier.complete:
+            return "changed", damaged or f"it was finished, and {CHECKPOINTS}/ holds no checkpoint"
+        return "new", f"interrupted before anything was saved{lost}"
+    if earlier.complete and step_of(whole) + 1 >= earlier.steps:
+        return "kept", "finished, with the same settings and inputs"
+    return "resumed", f"interrupted at step {step_of(whole) + 1} of {earlier.total_steps}{lost}"
+
+
+def sound_checkpoint(run_dir: Path, stage: Stage) -> Tuple[Optional[Path], str]:
+    """The checkpoint that got furthest of those that are whole, and in words what is wrong with those that got further.
+
+    Args:
+        run_dir: the run's folder.
+        stage: its record.
+    """
+    found, damaged = checkpoints(run_dir), []
+    marked = stage.checkpoint.get("name")
+    if marked and marked not in [path.name for path in found]:
+        damaged.append(f"its checkpoint {marked} is gone")
+    for path in reversed(found):
+        damage = stage.damage(path)
+        if not damage:
+            return path, ", ".join(damaged)
+        damaged.append(f"its checkpoint {path.name} {damage}")
+    return None, ", ".join(damaged)
+
+
+def changes(earlier: Stage, stage: Stage, most: int = 3) -> List[str]:
+    """How a run differs from an earlier one, in words; no more than ``most`` of it."""
+    found = [f"{name} was {before}, is {now}" for name, before, now in differences(earlier, stage)]
+    if len(found) > most:
+        found[most:] = [f"and {len(found) - most} more"]
+    return found
+
+
+def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[State, str]:
+    """Prepare the folder and the configuration for what `decide` says; an earlier run is moved aside, not deleted."""
+    assert config.stage is not None
+    state, why = decide(run_dir, config.stage)
+    if state == "changed":
+        aside = move_aside(run_dir)
+        return state, f"made anew ({why}); the earlier run is now {aside.name}"
+    if state in ("resumed", "new"):
+        whole, damaged = sound_checkpoint(run_dir, Stage.load(run_dir)) if (run_dir / RECORD).exists() else (None, "")
+        for path in checkpoints(run_dir):
+            if whole is None or step_of(path) > step_of(whole):
+                # Out of the way: nerfstudio takes the one that got furthest.
+                path.rename(run_dir / f"damaged-{path.name}")
+        lost = f" ({damaged})" if damaged else ""
+        if whole is not None:
+            config.load_dir = run_dir / CHECKPOINTS
+            return state, f"resumed at step {step_of(whole) + 1}{lost}"
+        return state, f"made anew{lost}" if lost else ""
+    return state, ""
+
+
+def has_config(run_dir: Path) -> bool:
+    """Whether nerfstudio's commands find something in a run's folder to open it by."""
+    path = run_dir / CONFIG
+    return path.exists() and path.stat().st_size > 0
+
+
+def move_aside(run_dir: Path) -> Path:
+    """Keep a run under another name; its new folder.
+
+    nerfstudio's tools find weights and partition by the names in config.yml, which would be those of the run that takes
+    the place of this one.
+    """
+    aside = run_dir.with_name(f"{run_dir.name}-before-{time.strftime('%Y-%m-%d_%H%M%S')}")
+    run_dir.rename(aside)
+    path = aside / CONFIG
+    if path.exists():
+        # As text: to read it is to run what it names.
+        text = re.sub(r"^timestamp: .*$", f"timestamp: {aside.name}", path.read_text("utf8"), flags=re.MULTILINE)
+        named = rf"^( *- ){re.escape(run_dir.name)}(\n *- {re.escape(PARTITION)})$"
+        text = re.sub(named, rf"\g<1>{aside.name}\g<2>", text, flags=re.MULTILINE)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, "utf8")
+    return aside

@@ -1,0 +1,104 @@
+"""Shows how submitted jobs fare until all have ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Optional, Sequence, Tuple
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.launch.slurm.job import Status
+from dac_nerfstudio.launch.slurm.queue import ENDED, Submitted, job_states
+from dac_nerfstudio.launch.table import Row, draw
+from dac_nerfstudio.runs.layout import slurm_folder
+
+POLL = 5.0
+"""Seconds between two looks at the queue."""
+
+
+@dataclass
+class _Followed:
+    """A job as it is followed."""
+
+    submitted: Submitted
+    name: str
+    row: Row
+    succeeded: Optional[bool] = None
+    """None while it is queued or runs."""
+    problem: str = ""
+
+    @property
+    def number(self) -> str:
+        return self.submitted.jobs[self.name]
+
+    def look(self, found: Optional[Tuple[str, str, str]], failed: Sequence[str]) -> None:
+        """Take over what Slurm says of the job (nothing, once it has forgotten it) and what the job says itself.
+
+        Args:
+            found: state, reason and node.
+            failed: names of the stages that have failed.
+        """
+        report = Status(self.submitted.plan.scene_dir, self.name, self.number).read()
+        if found is not None and found[0] not in ENDED:
+            state, reason, node = found
+            if state == "RUNNING":
+                self.row.device = node
+                self.row.started = self.row.started or time.monotonic()
+                if report is None or report.state == "stopped":
+                    self.row.state = "starting"
+                else:
+                    self.row.update(report)
+            else:
+                self.row.state = "queued" if state == "PENDING" else state.lower()
+                self.row.device = "" if reason == "None" else reason
+            return
+        self.row.ended = time.monotonic()
+        self.succeeded = report.state in ("done", "kept") if report else bool(found and found[0] == "COMPLETED")
+        if self.succeeded:
+            if report:
+                self.row.update(report)
+            return
+        self.row.state = "failed"
+        lost = [name for name in self.submitted.needs[self.name] if name in failed]
+        if report is not None and report.state == "failed":
+            self.problem = report.text
+        elif lost and self.row.started is None:
+            self.row.state, self.problem = "left out", f"left out, because {lost[0]} failed"
+        else:
+            state = found[0] if found else "gone from Slurm's queue"
+            folder = slurm_folder(self.submitted.plan.scene_dir)
+            self.problem = f"job {self.number} is {state}. See {folder / f'{self.number}_0_log.out'}"
+
+
+def follow(submitted: Sequence[Submitted], console: Console, patience: float = POLL) -> bool:
+    """Show how jobs fare until all have ended; whether all succeeded."""
+    several = len(submitted) > 1
+    jobs = [
+        _Followed(one, name, Row(f"{one.plan.scene_dir.name}: {name}" if several else name, "queued"))
+        for one in submitted
+        for name in one.jobs
+    ]
+    with Live(get_renderable=lambda: draw([job.row for job in jobs]), console=console, refresh_per_second=1):
+        while True:
+            open_jobs = [job for job in jobs if job.succeeded is None]
+            if not open_jobs:
+                break
+            try:
+                states = job_states(job.number for job in open_jobs)
+            except StageError:  # too busy to answer; it will
+                time.sleep(patience)
+                continue
+            for job in open_jobs:
+                same_plan = [other for other in jobs if other.submitted is job.submitted]
+                job.look(states.get(job.number), [other.name for other in same_plan if other.succeeded is False])
+            time.sleep(patience if any(job.succeeded is None for job in jobs) else 0)
+    if not console.is_terminal:
+        console.line()  # rich ends the table's last line on terminals alone
+    for job in jobs:
+        if not job.succeeded:
+            console.print(f"[bold red]{job.row.name}[/]: {escape(job.problem)}", highlight=False, soft_wrap=True)
+    return all(job.succeeded for job in jobs)

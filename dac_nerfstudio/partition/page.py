@@ -1,0 +1,246 @@
+"""The page of a partition: one HTML file to turn the cameras in, to look up how alike views are, and to see all photos.
+
+Here is what it shows; `templates/partition.html` says where, and `partition.js` draws. It holds all that it needs and
+fetches nothing. Whatever comes from the data is text to it, never markup or program.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.partition.contacts import (
+    border_views,
+    darkest,
+    heading,
+    in_order,
+    lost_photos,
+    ordered_similarity,
+    pyramid_length,
+    reach,
+    shown_views,
+    small_photo,
+    upright_cameras,
+)
+from dac_nerfstudio.partition.partition import Partition
+from dac_nerfstudio.partition.quality import verdict
+from dac_nerfstudio.partition.similarity import Similarity
+from dac_nerfstudio.partition.strategies import STRATEGIES
+from dac_nerfstudio.scene.views import Views
+from dac_nerfstudio.style import SHADES, colour, counted, render
+
+PHOTO = (160, 96)
+"""Photos fit into so many pixels."""
+JPEG_QUALITY = 65
+STEPS = 255
+"""Similarities are written as whole numbers of so many steps from 0 to 1, a byte each."""
+
+
+def write_page(
+    partition: Partition, path: Path, similarity: Similarity | None = None, test: Views | None = None
+) -> None:
+    """Writes a partition as a self-contained HTML page, in one step: a reader finds all of it or none.
+
+    What was asked for and made, how good it is, the cameras in space, how alike the views are, and all photos. What is
+    not known is left out. Of a large scene, a sample of the views is shown.
+
+    Args:
+        partition: what to show.
+        path: where to write the page.
+        similarity: of the partition's views, in their order. Views on a border of their group are then marked.
+        test: views that are shown hollow, in the colour of the group that would answer for them.
+
+    Raises:
+        PartitionError: the similarity is not one of these views.
+    """
+    border = border_views(partition, similarity)
+    data: dict[str, Any] = {"scene": space(partition, similarity, test)}
+    if similarity is not None:
+        data["matrix"] = matrix(partition, similarity)
+    text = render(
+        "partition.html",
+        title=heading(partition),
+        facts=_facts(partition),
+        notes=list(map(str, partition.notes)),
+        groups=range(1, partition.num_groups + 1),
+        quality=_quality(partition),
+        verdict=_verdict(partition),
+        similarity=None if similarity is None else similarity.kind,
+        has_photos=partition.views.photos is not None,
+        test=test,
+        sheets=_sheets(partition, similarity, border),
+        any_border=bool(border.any()),
+        data=data,
+    )
+    with atomic_write(Path(path)) as temporary:
+        # A file name may be no valid Unicode.
+        temporary.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
+
+
+def _facts(partition: Partition) -> list[tuple[str, str]]:
+    settings = partition.settings
+    made = f"{heading(partition)}, from {counted(len(partition.views), 'view')}"
+    if settings["similarity"] is not None:
+        made += f" and their {settings['similarity']}"
+    facts = [("Made", made), ("Partition", partition.fingerprint)]
+    if partition.asked:
+        facts.insert(0, ("Asked for", ", ".join(f"{key} {value}" for key, value in partition.asked.items())))
+    return facts
+
+
+def _quality(partition: Partition) -> dict[str, Any] | None:
+    """The table of figures per group: headings, rows of cells."""
+    quality = partition.about.get("quality")
+    if not quality:
+        return None
+    home = dict(zip(partition.views.names, partition.homes.tolist(), strict=True))
+    on_border = Counter(home[name] for name in quality["border"])
+    groups = range(1, partition.num_groups + 1)
+    columns = [
+        ("views", quality["sizes"]),
+        ("similarity within", quality["within"]),
+        ("similarity to others", quality["between"]),
+        ("views on a border", [on_border[group] for group in groups]),
+    ]
+    test = quality["test"]
+    if test:
+        columns.append(("test views", test["views"]))
+        columns.append(("their mean distance", test["mean_distance"]))
+        columns.append(("largest distance", test["largest_distance"]))
+    rows = [[f"group {group}", *(_cell(values[group - 1]) for _, values in columns)] for group in groups]
+    return {"headings": ["", *(name for name, _ in columns)], "rows": rows, "best": [], "test": bool(test)}
+
+
+def _verdict(partition: Partition) -> dict[str, Any] | None:
+    """What the modularity is worth beside that of a scene without features."""
+    quality = partition.about.get("quality")
+    if not quality or partition.num_groups == 1:
+        return None
+    modularity, null = quality["modularity"], quality["featureless_modularity"]
+    return {
+        "similarity": quality["similarity"],
+        "same": "strategy" if partition.settings["strategy"] in STRATEGIES else "division",
+        "modularity": modularity,
+        "null": null,
+        # Adding 0 takes the sign from -0.
+        "excess": f"{round(modularity - null, 3) + 0.0:+.3f}".replace("-", "−"),
+        "sentence": verdict(quality),
+    }
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _sheets(partition: Partition, similarity: Similarity | None, border: np.ndarray) -> dict[str, Any] | None:
+    """Photos group by group; `remark` says how many are lost."""
+    views = partition.views
+    if views.photos is None:
+        return None
+    order, shown = in_order(partition), shown_views(partition, similarity)
+    order = order[np.isin(order, shown)]
+    groups, lost = [], 0
+    for group in range(1, partition.num_groups + 1):
+        photos = []
+        for index in order[partition.homes[order] == group].tolist():
+            address = _data_url(views.photos[index])
+            lost += address is None
+            photos.append(
+                {"index": index, "name": views.names[index], "address": address, "border": bool(border[index])}
+            )
+        groups.append({"number": group, "views": int((partition.homes == group).sum()), "photos": photos})
+    return {"groups": groups, "remark": f"{lost_photos(lost)}." if lost else ""}
+
+
+def _data_url(path: Path) -> str | None:
+    photo = small_photo(path, *PHOTO)
+    if photo is None:
+        return None
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def space(partition: Partition, similarity: Similarity | None, test: Views | None) -> dict[str, Any]:
+    """What the page's program draws of the cameras, with z up, scaled to a reach of 1.
+
+    Returns:
+        `views`: per view shown, its index, its group, its words (lines of text), and five points [x, y, z]: tip and
+        base of its pyramid. `test`: per test view, its group, its words and its centre. `floor`, `top`, `radius`: of
+        the ground under the cameras. `colours`: of the groups.
+    """
+    shown, unit = shown_views(partition, similarity), reach(partition.views.centres)
+    views = partition.views.select(shown)
+    cameras = upright_cameras(views, partition.axis, pyramid_length(views))
+    points = np.concatenate([cameras.centres[:, None], cameras.corners], axis=1) / unit  # [views, 5, 3]
+    words = _words(partition, similarity, shown)
+    found = {
+        "views": [
+            {"index": int(index), "group": int(partition.homes[index]), "words": lines, "points": _rounded(pyramid)}
+            for index, lines, pyramid in zip(shown, words, points, strict=True)
+        ],
+        "test": [],
+        "radius": _rounded(np.linalg.norm(points[..., :2], axis=-1).max()),
+        "floor": _rounded(min(0.0, points[..., 2].min())),
+        "top": _rounded(max(0.0, points[..., 2].max())),
+        "colours": [colour(group) for group in range(1, partition.num_groups + 1)],
+    }
+    if test is not None:
+        centres = _rounded(partition.axis.upright(test.centres) / unit)
+        found["test"] = [
+            {"group": int(group), "words": [name, f"test view, answered by group {group}"], "points": [centre]}
+            for name, group, centre in zip(test.names, partition.route(test.camera_to_worlds), centres, strict=True)
+        ]
+    return found
+
+
+def _rounded(values: Any) -> Any:
+    return np.round(values, 4).tolist()
+
+
+def _words(partition: Partition, similarity: Similarity | None, shown: np.ndarray) -> list[list[str]]:
+    """What is said of each view that is shown, line by line."""
+    border, homes = border_views(partition, similarity)[shown], partition.homes[shown]
+    words = [
+        [partition.views.names[index], f"group {home}{', on its border' if ringed else ''}"]
+        for index, home, ringed in zip(shown, homes, border, strict=True)
+    ]
+    if similarity is None:
+        return words
+    member = homes[:, None] == np.arange(1, partition.num_groups + 1)  # [views, groups]
+    others = similarity.values - np.eye(len(member))
+    means = others @ member / np.maximum(member.sum(axis=0) - member, 1)
+    for lines, own in zip(words, means[member], strict=True):
+        lines.append(f"similarity to its group: {own:.3f}")
+    if partition.num_groups > 1:
+        rivals = np.where(member, -1.0, means)
+        for lines, rival, value in zip(words, rivals.argmax(axis=1) + 1, rivals.max(axis=1), strict=True):
+            lines.append(f"to group {rival}, the next: {value:.3f}")
+    return words
+
+
+def matrix(partition: Partition, similarity: Similarity) -> dict[str, Any]:
+    """What the page's program draws of the similarity.
+
+    Returns:
+        `order`: indices of its rows and columns, as `ordered_similarity` has them. `values`: row by row, a byte each,
+        in base64; 255 means 1. `darkest`: the value that is drawn darkest. `names`, `groups`: of the rows. `shades`:
+        colours from 0 to the darkest.
+    """
+    order, values = ordered_similarity(partition, similarity)
+    return {
+        "order": order.tolist(),
+        "values": base64.b64encode(np.round(values * STEPS).astype(np.uint8).tobytes()).decode(),
+        "darkest": darkest(values),
+        "names": [partition.views.names[index] for index in order],
+        "groups": partition.homes[order].tolist(),
+        "shades": SHADES,
+    }

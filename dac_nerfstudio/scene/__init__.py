@@ -1,0 +1,1 @@
+"""What nerfstudio's data parser reads of a scene: views, cameras, photos."""

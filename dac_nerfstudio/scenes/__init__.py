@@ -1,5 +1,0 @@
-"""Scenes that the project generates itself."""
-
-from dac_nerfstudio.scenes.demo import CAMERA_ANGLE_X, CAMERA_DISTANCE, INTRICATE_AZIMUTH_DEG, make_demo_scene
-
-__all__ = ["CAMERA_ANGLE_X", "CAMERA_DISTANCE", "INTRICATE_AZIMUTH_DEG", "make_demo_scene"]

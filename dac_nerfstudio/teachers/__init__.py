@@ -1,0 +1,1 @@
+"""Frozen models that teach a student, and the views that they render."""

@@ -1,0 +1,463 @@
+"""The registered methods' configurations, and a trainer that records what it made and resumes exactly."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Dict, Literal, NoReturn, Optional, Tuple, Type
+
+import torch
+import tyro
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from dac_nerfstudio.errors import DivergenceError, StageError, UserError
+from dac_nerfstudio.files import move_in
+from dac_nerfstudio.partition import Partition
+from dac_nerfstudio.runs.divergence import Divergence, LossWatch, not_finite
+from dac_nerfstudio.runs.layout import CHECKPOINTS, PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
+from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.sampling.hashing import key_of
+from dac_nerfstudio.signals import Interrupted, Request, handling, stop_requests
+from dac_nerfstudio.teachers.experts import read_checkpoint, read_weights
+from dac_nerfstudio.training.ensemble import EnsembleModel, EnsemblePipelineConfig
+from dac_nerfstudio.training.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
+from dac_nerfstudio.training.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
+
+
+def found_again(path: Optional[Path], typed_in: Path) -> Optional[Path]:
+    """A path that is there from here, or else was from the folder that it was typed in; as it is if neither."""
+    if path is None or path.exists() or not (typed_in / path).exists():
+        return path
+    return typed_in / path
+
+
+@dataclass
+class DaCTrainerConfig(TrainerConfig):
+    """A baseline: one K-Planes model on all training views."""
+
+    _target: Type = field(default_factory=lambda: DaCTrainer)
+    """Target class to instantiate."""
+    pipeline: DaCPipelineConfig = field(default_factory=DaCPipelineConfig)
+    """Settings of data, model and losses."""
+    groups: Optional[int] = None
+    """Number of groups to divide the training views into: 4, if they have not been divided yet."""
+    partition: Optional[Path] = None
+    """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
+    stage: tyro.conf.Suppress[Optional[Stage]] = None
+    """What this run is made from; filled in when it starts."""
+    data_digest: tyro.conf.Suppress[str] = ""
+    """A digest of the training views' poses and photos; filled in when they are read."""
+    photos_digest: tyro.conf.Suppress[str] = ""
+    """A digest of what the training photos hold; filled in when they are read."""
+    typed_in: tyro.conf.Suppress[Optional[Path]] = None
+    """Absolute path of the folder in which the command was typed; filled in when the configuration is saved."""
+
+    def __post_init__(self) -> None:
+        self.carry_over()
+
+    def carry_over(self) -> None:
+        """Copy settings to where they are read: nerfstudio builds schedules, data manager and pipeline from settings of
+        their own, and ns-eval has no others."""
+        for group in self.optimizers.values():
+            group["scheduler"].max_steps = self.max_num_iterations
+        # A stage that follows another must not replay its pixels and jitter.
+        seed = key_of(self.machine.seed, zlib.crc32(str(self.method_name).encode()))
+        self.pipeline.seed = self.pipeline.datamanager.seed = seed
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.typed_in is not None:
+            self.find_again(self.typed_in)
+
+    def find_again(self, typed_in: Path) -> None:
+        """Let relative paths name what they did when the configuration was saved, if they name nothing here.
+
+        nerfstudio's commands load config.yml from whatever folder they are typed in. A folder that was moved or copied
+        with data and results in it is found from within.
+
+        Args:
+            typed_in: what paths were relative to.
+        """
+        manager = self.pipeline.datamanager
+        if not self.get_base_dir().exists() and (typed_in / self.get_base_dir()).exists():
+            self.output_dir = typed_in / self.output_dir
+        self.data, manager.data = found_again(self.data, typed_in), found_again(manager.data, typed_in)
+        if manager.partition is not None:
+            manager.partition = self.get_base_dir() / PARTITION
+
+    def set_experiment_name(self) -> None:
+        data = self.pipeline.datamanager.data
+        if self.experiment_name is None and data is not None:
+            # nerfstudio would cut it at a dot.
+            self.experiment_name = scene_name(data)
+        super().set_experiment_name()
+
+    @property
+    def scene_dir(self) -> Path:
+        """Output folder of the scene, which holds the partition and all runs."""
+        self.set_experiment_name()
+        return Path(self.output_dir) / str(self.experiment_name)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the run is made from."""
+        return Inputs(self)
+
+    @property
+    def start(self) -> Optional[Path]:
+        """Run folder whose weights and Adam's moments this run goes on from; from scratch without it."""
+        return None
+
+    def print_to_terminal(self) -> None:
+        # ns-train's first call, with data, folders and names settled: whatever can be found wrong is said before a
+        # hundred lines of configuration, and these say what was found right.
+        self.prepare()
+        super().print_to_terminal()
+
+    def save_config(self) -> None:
+        if not self.inputs.resolved:
+            self.prepare()
+        super().save_config()
+
+    def prepare(self) -> None:
+        """Find and check all that the run is made from, and write its partition.
+
+        Raises:
+            SystemExit: something is the user's to mend, which the exception says.
+        """
+        try:
+            partition = self.inputs.resolve()
+            resumed = self.load_dir or self.load_checkpoint
+            if resumed is not None:
+                self.inputs.check_resumable(run_folder(resumed))
+        except UserError as error:
+            raise SystemExit(f"\n{error}") from None
+        self.typed_in = Path.cwd()
+        partition.save(self.get_base_dir() / PARTITION)
+
+    def save_resolved(self, partition: Partition) -> None:
+        """Write config.yml as it is, and the partition beside it: evaluation and rendering then want nothing but the
+        run's folder and the data."""
+        self.typed_in = Path.cwd()
+        partition.save(self.get_base_dir() / PARTITION)
+        super().save_config()
+
+
+@dataclass
+class ExpertTrainerConfig(DaCTrainerConfig):
+    """An expert: one K-Planes model on the views of one group."""
+
+    group: Optional[int] = None
+    """Number of the group to train on, counted from 1."""
+    trunk: Optional[Path] = None
+    """Run folder of a model of all views to start from (dac-trunk, or a baseline); the rate then goes on from half.
+    From scratch without it."""
+
+    @property
+    def inputs(self) -> ExpertInputs:
+        return ExpertInputs(self)
+
+    @property
+    def start(self) -> Optional[Path]:
+        return self.trunk
+
+    def carry_over(self) -> None:
+        super().carry_over()
+        self.pipeline.datamanager.group = self.group
+        if self.trunk is not None:
+            for group in self.optimizers.values():
+                group["scheduler"].begin = 0.5
+
+    def get_base_dir(self) -> Path:
+        run = super().get_base_dir()
+        return run.parent / f"group-{self.group}" / run.name
+
+
+@dataclass
+class DistillTrainerConfig(DaCTrainerConfig):
+    """A student that learns from the experts of all groups."""
+
+    pipeline: DistillPipelineConfig = field(default_factory=DistillPipelineConfig)
+    """Settings of data, model and losses."""
+    experts: Tuple[Path, ...] = ()
+    """Run folders of the experts in any order, one or several of each group; by default the scene's latest of each."""
+
+    def carry_over(self) -> None:
+        super().carry_over()
+        self.pipeline.datamanager.sort_by_group = True
+
+    @property
+    def inputs(self) -> DistillInputs:
+        return DistillInputs(self)
+
+
+@dataclass
+class FinetuneTrainerConfig(DistillTrainerConfig):
+    """The distilled student, trained on with all photos, and with what experts render at new cameras if you like."""
+
+    pipeline: FinetunePipelineConfig = field(default_factory=FinetunePipelineConfig)
+    """Settings of data, model and losses."""
+    student: Optional[Path] = None
+    """Run folder of the distilled student to start from; by default the scene's latest."""
+
+    def carry_over(self) -> None:
+        super().carry_over()
+        # Rays of photos are compared with the photos.
+        self.pipeline.datamanager.sort_by_group = False
+
+    @property
+    def start(self) -> Optional[Path]:
+        return self.student
+
+    @property
+    def inputs(self) -> FinetuneInputs:
+        return FinetuneInputs(self)
+
+
+@dataclass
+class EnsembleTrainerConfig(DistillTrainerConfig):
+    """All experts in one model. Nothing is trained: the run assembles it and ends."""
+
+    _target: Type = field(default_factory=lambda: EnsembleTrainer)
+    """Target class to instantiate."""
+    pipeline: EnsemblePipelineConfig = field(default_factory=EnsemblePipelineConfig)  # type: ignore[assignment]
+    """Settings of data and model."""
+
+    def carry_over(self) -> None:
+        super().carry_over()
+        self.pipeline.datamanager.sort_by_group = False
+
+    @property
+    def inputs(self) -> EnsembleInputs:
+        return EnsembleInputs(self)
+
+
+class DaCTrainer(Trainer):
+    """nerfstudio's trainer with whole checkpoints, a record beside them, and runs that end at their total of steps."""
+
+    config: DaCTrainerConfig
+    latest: Tuple[Tensor, Dict[str, Tensor]]
+    """Loss and metrics of the latest step, on the device."""
+    in_loop = False
+    """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
+
+    def __init__(self, config: DaCTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        if not config.inputs.resolved:
+            # From Python, where no command has saved the configuration first.
+            config.save_config()
+        assert config.stage is not None
+        self.stage = config.stage
+        self.watch = LossWatch()
+        super().__init__(config, local_rank, world_size)
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        try:
+            super().setup(test_mode)
+        except UserError as error:
+            raise SystemExit(f"\n{error}") from None
+        self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
+        self.request = Request()
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
+        self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
+
+    def _load_checkpoint(self) -> None:
+        folder, file = self.config.load_dir, self.config.load_checkpoint
+        named = folder or file
+        if named is None:
+            self.load_start()
+            return
+        source = run_folder(named)
+        earlier = self.config.inputs.check_resumable(source)
+        if folder is not None:
+            step = self.config.load_step
+            file = latest_checkpoint(source) if step is None else source / CHECKPOINTS / f"step-{step:09d}.ckpt"
+        assert file is not None
+        # Before nerfstudio sees it, which unpickles whatever there is with torch 2.4 and 2.5: this very file is loaded.
+        content = read_checkpoint(file)
+        self.config.load_dir, self.config.load_checkpoint = None, file
+        scaler = self.grad_scaler
+        if not content.get("scalers"):
+            # Saved where there is no CUDA, and so nothing to scale: a scaler in use would refuse that, one of none not.
+            self.grad_scaler = type(scaler)(enabled=False)
+        super()._load_checkpoint()
+        self.grad_scaler = scaler
+        self.stage.seconds, self.stage.peak_memory = earlier.seconds, earlier.peak_memory
+
+    def load_start(self) -> None:
+        """Weights and Adam's moments that a run which is not resumed starts from. Rates belong to its own schedule."""
+        if self.config.start is None:
+            return
+        state = read_weights(latest_checkpoint(self.config.start))
+        self.pipeline.load_state_dict(state["pipeline"], strict=True)
+        for name, optimizer in self.optimizers.optimizers.items():
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizers"][name]["state"]})
+
+    def train_iteration(self, step: int) -> Any:
+        if not self.in_loop:
+            self.pipeline.train()
+            for callback in self.callbacks:
+                callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+        output = super().train_iteration(step)
+        self.latest = output[0], output[2]
+        self.stop_if(self.watch.note(step, output[1]))
+        return output
+
+    def stop_if(self, found: Optional[Divergence]) -> None:
+        """Stop a training that has diverged.
+
+        Raises:
+            DivergenceError: it has.
+        """
+        if found is not None:
+            self.diverged(f"{found.term} is {found.value} at step {found.step}")
+
+    def diverged(self, what: str) -> NoReturn:
+        """End a training that came to nothing.
+
+        Args:
+            what: the first thing that was no finite number, and when.
+
+        Raises:
+            DivergenceError: always.
+        """
+        group = f" of group {self.stage.group}" if self.stage.group else ""
+        kept = checkpoints(self.base_dir)
+        last = f"{kept[-1]} is from before that and stays" if kept else "nothing was saved before that"
+        rates = ", ".join(
+            f"--optimizers.{name.replace('_', '-')}.optimizer.lr {group['optimizer'].lr:g}"
+            for name, group in self.config.optimizers.items()
+        )
+        raise DivergenceError(
+            f"The training of {self.stage.method}{group} has diverged: {what}; {last}. Try smaller learning rates "
+            f"than {rates}."
+        )
+
+    def train(self) -> None:
+        """Make what the run is for, and end where that is asked for or fails.
+
+        Raises:
+            SystemExit: something is the user's to mend, which the exception says.
+            Interrupted: somebody has asked to stop.
+        """
+        try:
+            with stop_requests(self.wake) as self.request:
+                self._train()
+                if self.request.signal is not None:
+                    # Too late to stop short of the total, which is saved by now; in time for what would come next.
+                    raise Interrupted(self.request.signal, self.stage.total_steps)
+        except StageError as error:
+            raise SystemExit(f"\n{error}") from None
+
+    def _train(self) -> None:
+        """Train up to ``max_num_iterations`` in all, the steps of a resumed run included."""
+        total = self.config.max_num_iterations
+        if self._start_step >= total:
+            CONSOLE.print(f"Nothing to train: the checkpoint has all {total} steps. More with --max-num-iterations.")
+            last = self.checkpoint_dir / f"step-{self._start_step - 1:09d}.ckpt"
+            if last.exists():
+                # Stopped after the last checkpoint was there and before the record said so.
+                self.stage.mark(last, self._start_step)
+                self.stage.save(self.base_dir)
+            return
+        self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
+        # nerfstudio would run this many steps on top of those it resumes from.
+        self.config.max_num_iterations = total - self._start_step
+        self.in_loop = True
+        try:
+            super().train()
+        finally:
+            self.config.max_num_iterations, self.in_loop = total, False
+
+    def wake(self) -> None:
+        """Let a training that is paused in the viewer take another step, after which it hears of a request to stop."""
+        if self.training_state == "paused":
+            self.training_state = "training"
+
+    def _train_complete_viewer(self) -> None:
+        def end(number: int, frame: Optional[FrameType]) -> NoReturn:
+            raise Interrupted(number, self.stage.total_steps)
+
+        # Everything is saved, and no step is left that would hear of a request: it ends at once.
+        with handling(end):
+            if self.request.signal is None:
+                super()._train_complete_viewer()
+
+    def save_and_stop(self, step: int) -> None:
+        """Save a finished training step and stop, if somebody has asked to.
+
+        Raises:
+            Interrupted: somebody has, and there are steps left.
+        """
+        total = self.stage.total_steps
+        if self.request.signal is not None and step + 1 < total:
+            self.save_checkpoint(step)
+            CONSOLE.print(f"Stopped at step {step + 1} of {total}, which is saved.")
+            raise Interrupted(self.request.signal, step + 1)
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        """Save everything from which the training goes on, as a whole or not at all.
+
+        Raises:
+            DivergenceError: a loss or a weight is no finite number.
+        """
+        self.stop_if(self.watch.look())
+        weight = not_finite(self.pipeline.model.named_parameters())
+        if weight is not None:
+            self.diverged(f"{weight} holds what is no finite number after step {step}")
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        # Written beside the folder, every file of which nerfstudio takes for a checkpoint, and moved in when whole.
+        temporary = self.base_dir / f".{path.name}"
+        pipeline = getattr(self.pipeline, "module", self.pipeline)
+        content = {
+            "step": step,
+            "pipeline": pipeline.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
+            "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+        try:
+            torch.save(content, temporary)
+            move_in(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter for whatever the disk says
+            temporary.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.base_dir).free
+            raise StageError(
+                f"The checkpoint of step {step} cannot be written in {self.base_dir}, where {free / 1e6:,.0f} MB are "
+                f"free ({str(error).splitlines()[0]}). Make room, and run the same command again: it goes on from the "
+                "last one saved."
+            ) from error
+        self.stage.mark(path, step + 1)
+        self.stage.seconds = self._seconds_before + time.perf_counter() - self._clock
+        self.stage.save(self.base_dir)
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("*.ckpt"):
+                if other != path:
+                    other.unlink()
+
+
+class EnsembleTrainer(DaCTrainer):
+    """Saves the experts that the pipeline has put together: there is nothing to train."""
+
+    config: EnsembleTrainerConfig
+
+    def train_iteration(self, step: int) -> Any:
+        """The losses on a batch of photos, from which nothing is learned."""
+        with torch.no_grad():
+            _, losses, metrics = self.pipeline.get_train_loss_dict(step)
+        self.latest = torch.stack([*losses.values()]).sum(), metrics
+        return self.latest[0], losses, metrics
+
+    def _train(self) -> None:
+        assert isinstance(self.pipeline.model, EnsembleModel)
+        self.save_checkpoint(0)
+        CONSOLE.print(f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")

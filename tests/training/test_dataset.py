@@ -1,0 +1,188 @@
+"""Datasets read photos as they are meant, and scenes that cannot be trained on are refused before training."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from PIL import Image
+
+from dac_nerfstudio.errors import PartitionError, PhotoError
+from dac_nerfstudio.methods import baseline
+from dac_nerfstudio.sampling.dataset import PhotoDataset
+from dac_nerfstudio.scene import photos
+from dac_nerfstudio.training.trainer import DaCTrainerConfig
+
+
+def dataset(photo: Path, width: int, height: int, scale: float = 1.0, mask: Path | None = None) -> PhotoDataset:
+    """One photo, with a camera of this size."""
+    pose = torch.eye(4)[None, :3]
+    cameras = Cameras(pose, 9.0, 9.0, width / 2, height / 2, width, height, camera_type=CameraType.PERSPECTIVE)
+    outputs = DataparserOutputs([photo], cameras, mask_filenames=None if mask is None else [mask])
+    return PhotoDataset(outputs, scale)
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def test_a_palettes_colours_are_trained_on(noise: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(noise).quantize(64).save(tmp_path / "photo.png")
+    read = dataset(tmp_path / "photo.png", 9, 6).get_data(0, image_type="uint8")["image"]
+    np.testing.assert_array_equal(read, noise)
+
+
+def test_a_rounded_pixel_is_cut_off_photo_and_mask(noise: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    Image.fromarray(noise[..., 0] > 99).save(tmp_path / "mask.png")
+    data = dataset(tmp_path / "photo.png", 8, 6, mask=tmp_path / "mask.png").get_data(0, image_type="uint8")
+    np.testing.assert_array_equal(data["image"], noise[:, :8])
+    np.testing.assert_array_equal(data["mask"][..., 0], noise[:, :8, 0] > 99)
+    halved = dataset(tmp_path / "photo.png", 8, 6, scale=0.5).get_data(0)
+    assert halved["image"].shape == (3, 4, 3)
+
+
+def test_a_photo_of_another_size_is_refused(noise: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    with pytest.raises(PhotoError, match="photo.png has 9 x 6 pixels, its camera 12 x 6 pixels"):
+        dataset(tmp_path / "photo.png", 12, 6).get_data(0)
+
+
+# Before training
+
+
+@pytest.fixture
+def scene(demo: Path, tmp_path: Path) -> Path:
+    """A copy of the demo scene, to be spoilt."""
+    return Path(shutil.copytree(demo, tmp_path / "scene"))
+
+
+def config_of(data: Path) -> DaCTrainerConfig:
+    """A baseline's settings."""
+    config: DaCTrainerConfig = copy.deepcopy(baseline.config)
+    config.data = config.pipeline.datamanager.data = data
+    config.output_dir = data.parent / "outputs"
+    return config
+
+
+def refused(config: DaCTrainerConfig) -> str:
+    """The message with which a run's data are refused."""
+    with pytest.raises(PartitionError) as caught:
+        config.inputs.resolve()
+    return str(caught.value)
+
+
+def turned(pose: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """A pose with other axes."""
+    changed = pose.copy()
+    changed[:3, :3] = pose[:3, :3] @ change
+    return changed
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (np.diag([np.nan, 1, 1]), "has a pose that is not finite"),
+        (np.diag([-1.0, 1, 1]), "has a pose that is mirrored"),
+        (np.diag([2.0, 2, 2]), "has a pose whose axes are 2 long and should be 1"),
+        (np.diag([1.0, 1, 0]), "has a pose whose rotation is singular"),
+        (np.array([[1.0, 0.3, 0], [0, 0.954, 0], [0, 0, 1]]), "has a pose whose axes are not at right angles"),
+    ],
+    ids=["nan", "mirrored", "scaled", "singular", "sheared"],
+)
+def test_a_pose_that_is_none_is_refused_by_name(scene: Path, split: str, change: np.ndarray, problem: str) -> None:
+    path = scene / f"transforms_{split}.json"
+    content = json.loads(path.read_text())
+    frame = content["frames"][1]
+    frame["transform_matrix"] = turned(np.array(frame["transform_matrix"]), change).tolist()
+    path.write_text(json.dumps(content))
+    message = refused(config_of(scene))
+    assert f"{split}/r_1.png {problem}" in message and message.count("\n") == 1
+
+
+def test_a_pose_that_was_rounded_is_one(scene: Path) -> None:
+    path = scene / "transforms_train.json"
+    content = json.loads(path.read_text())
+    for frame in content["frames"]:
+        frame["transform_matrix"] = np.round(frame["transform_matrix"], 3).tolist()
+    path.write_text(json.dumps(content))
+    config_of(scene).inputs.resolve()
+
+
+@pytest.mark.parametrize("name", ["train/r_0.png", "train/r_5.png", "test/r_1.png", "val/r_1.png"])
+def test_a_photo_of_another_size_than_most_is_named(scene: Path, name: str) -> None:
+    with Image.open(scene / name) as photo:
+        photo.resize((8, 12)).save(scene / name)
+    assert f"{scene / name} has 8 x 12 pixels" in refused(config_of(scene))
+
+
+@pytest.mark.parametrize("damage", [b"", b"no picture"], ids=["empty", "text"])
+def test_all_photos_that_cannot_be_read_are_named_at_once(scene: Path, damage: bytes) -> None:
+    for name in ("train/r_0.png", "train/r_3.png", "test/r_0.png"):
+        (scene / name).write_bytes(damage)
+    message = refused(config_of(scene))
+    assert all(str(scene / name) in message for name in ("train/r_0.png", "train/r_3.png", "test/r_0.png"))
+
+
+def test_a_square_photo_that_is_marked_as_turned_is_named(scene: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(scene / "train/r_2.png") as photo:
+        photo.save(scene / "train/r_2.png", exif=exif)
+    assert "train/r_2.png is marked by EXIF to be turned" in refused(config_of(scene))
+
+
+def test_a_photos_header_is_read_once(scene: Path) -> None:
+    """The scene's own files are looked at, and then what the data parser gives."""
+    photos._shape_of.cache_clear()
+    config_of(scene).inputs.resolve()
+    found = photos._shape_of.cache_info()
+    assert found.misses == len(list(scene.glob("*/*.png"))) <= found.hits
+
+
+@pytest.fixture
+def real_scene(demo: Path, tmp_path: Path) -> Callable[..., DaCTrainerConfig]:
+    """Makes a scene in nerfstudio's format of the demo's photos, whose JSON says what is given, of all or of a file."""
+
+    def make(of_file: dict[str, dict[str, Any]] | None = None, **changes: Any) -> DaCTrainerConfig:
+        folder = Path(shutil.copytree(demo, tmp_path / "real"))
+        content = json.loads((folder / "transforms_train.json").read_text())
+        for frame in content["frames"]:
+            frame["file_path"] += ".png"
+            frame.update((of_file or {}).get(Path(frame["file_path"]).name, {}))
+        camera = {"fl_x": 20.0, "fl_y": 20.0, "cx": 8.0, "cy": 8.0, "w": 16, "h": 16, **changes}
+        (folder / "transforms.json").write_text(json.dumps({**camera, "frames": content["frames"]}))
+        for split in ("train", "val", "test"):
+            (folder / f"transforms_{split}.json").unlink()
+        config = config_of(folder)
+        config.pipeline.datamanager.dataparser = NerfstudioDataParserConfig()
+        return config
+
+    return make
+
+
+def test_a_size_that_is_not_the_files_is_refused(real_scene: Callable[..., DaCTrainerConfig]) -> None:
+    config = real_scene(w=32, h=20)
+    message = refused(config)
+    # All eight, whether trained on or not.
+    assert message.count("has 16 x 16 pixels, its camera 32 x 20 pixels") == 8
+
+
+def test_a_pose_that_spoils_all_others_is_the_one_that_is_named(real_scene: Callable[..., DaCTrainerConfig]) -> None:
+    matrix = np.eye(4)
+    matrix[0, 3] = np.nan
+    config = real_scene({"r_4.png": {"transform_matrix": matrix.tolist()}})
+    message = refused(config)
+    assert "train/r_4.png has a pose that is not finite" in message and message.count("\n") == 1

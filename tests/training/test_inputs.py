@@ -1,0 +1,78 @@
+"""What a run is made from is told from what it is not made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.training.ensemble import EnsembleModelConfig
+from dac_nerfstudio.training.inputs import EnsembleInputs, FinetuneInputs, digest_of
+
+TinyModel = Callable[..., KPlanesModel]
+SaveRun = Callable[..., "tuple[Path, Stage]"]
+PARTITION: Any = SimpleNamespace(fingerprint="0123456789abcdef", num_groups=1)
+
+
+def stage_of(method: str) -> Stage:
+    """A record of the views that runs of the fixture have seen."""
+    data = {"scale_factor": 1.0, "data": "views"}
+    return Stage(method, "scene", {"data": data}, 42, 10, PARTITION.fingerprint, photos="these")
+
+
+def views(**lens: Any) -> Any:
+    """Two views of no files, through a lens."""
+    poses = torch.eye(4)[:3].repeat(2, 1, 1)
+    cameras = Cameras(poses, 30.0, 31.0, 8.0, 9.0, 16, 18, **lens)
+    return SimpleNamespace(cameras=cameras, image_filenames=[Path("a.png"), Path("b.png")])
+
+
+def test_digests_tell_lenses_apart() -> None:
+    bent = torch.zeros(2, 6)
+    bent[1, 0] = 0.1
+    lenses: list[dict[str, Any]] = [
+        {}, {"distortion_params": bent}, {"distortion_params": 2 * bent}, {"camera_type": CameraType.FISHEYE}
+    ]  # fmt: skip
+    assert len({digest_of(views(**lens)) for lens in lenses}) == 4
+
+
+def test_digests_of_pinholes_are_those_of_records_that_know_no_lens() -> None:
+    cameras = views().cameras
+    content = [cameras.camera_to_worlds, *(torch.full((2, 1), number) for number in (30.0, 31.0, 8.0, 9.0))]
+    known = b"".join(tensor.numpy().tobytes() for tensor in content) + b"a.png 0\nb.png 0\n"
+    assert digest_of(views()) == digest_of(views(distortion_params=torch.zeros(2, 6)))
+    assert digest_of(views()) == hashlib.sha256(known).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("changes", [{"photos": "others"}, {"settings": {"data": {"data": "others"}}}], ids=str)
+def test_a_student_of_other_photos_is_not_fine_tuned(
+    tiny_model: TinyModel, save_run: SaveRun, changes: dict[str, Any]
+) -> None:
+    folder, _ = save_run(tiny_model(), None, method="dac-distill", **changes)
+    config: Any = SimpleNamespace(student=folder, pipeline=SimpleNamespace(datamanager=SimpleNamespace(data="lego")))
+    with pytest.raises(StageError, match=f"^The student in {folder} has seen other photos than those in lego.$"):
+        FinetuneInputs(config).find_runs(PARTITION, stage_of("dac-finetune"))
+
+
+def test_an_ensemble_sees_the_rays_of_an_expert_that_it_can_take(
+    tiny_model: TinyModel, save_run: SaveRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, _ = save_run(tiny_model(near_plane=0.5), run="good")
+    for number, changes in enumerate(({"steps": 4}, {"partition": "another"}, {"photos": "others"})):
+        save_run(tiny_model(near_plane=1.5), run=f"later-{number}", **changes)
+    model = EnsembleModelConfig()
+    config: Any = SimpleNamespace(
+        scene_dir=tmp_path / "outputs", experts=(), method_name="dac-ensemble", pipeline=SimpleNamespace(model=model)
+    )
+    monkeypatch.setattr(EnsembleInputs, "settings", lambda self: {})
+    EnsembleInputs(config).find_teachers(PARTITION, stage_of("dac-ensemble"))
+    assert (config.experts, model.near_plane) == ((good,), 0.5)
