@@ -17,9 +17,10 @@ LAYERS = (
     ("report", "methods", "memory"),
     ("training",),
     ("teachers", "sampling"),
-    ("kplanes", "demo"),
-    ("partition", "image_scores", "device", "media"),
-    ("runs", "scene", "presets"),
+    ("partition", "demo", "device", "media"),
+    ("runs",),
+    ("kplanes", "scene", "presets"),
+    ("image_scores",),
     ("naming", "files", "scores", "style", "units", "signals"),
     ("errors",),
 )

@@ -17,9 +17,10 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
+from dac_nerfstudio.kplanes.settings import rebuild_config
 from dac_nerfstudio.runs.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.teachers.experts import read_checkpoint, rebuild_config
+from dac_nerfstudio.runs.store import read_checkpoint
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.pipeline import DaCPipeline
 from dac_nerfstudio.training.trainer import DaCTrainerConfig, found_again

@@ -26,7 +26,7 @@ from dac_nerfstudio.sampling.dataset import PhotoDataset
 from dac_nerfstudio.sampling.pixels import PixelSchedule
 from dac_nerfstudio.sampling.prefetch import Ahead
 from dac_nerfstudio.sampling.rays import PixelRays
-from dac_nerfstudio.teachers.rendered_views import Lessons
+from dac_nerfstudio.teachers.rendered_views import RenderedViews
 
 
 @dataclass
@@ -100,10 +100,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
     """Holds the training photos as bytes, drawn by a schedule that is a function of the step."""
 
     config: DaCDataManagerConfig
-    lessons: Optional[Lessons] = None
-    """Pictures that experts have rendered, to be drawn from beside the photos. Set by the pipeline before training."""
-    lesson_share: float = 0.0
-    """Share of the drawn pixels that are of lessons."""
+    rendered: Optional[RenderedViews] = None
+    """Pictures of teachers, drawn from beside the photos. Set before training."""
+    rendered_share: float = 0.0
+    """Share of the drawn pixels that are of rendered views."""
 
     def create_train_dataset(self) -> PhotoDataset:
         self.train_dataparser_outputs = self.there(self.train_dataparser_outputs)
@@ -161,9 +161,9 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     @cached_property
     def train_rays(self) -> PixelRays:
-        """Makes the rays of the pixels of training views and lessons."""
+        """Makes the rays of the pixels of training views and rendered views."""
         cameras = self.train_dataset.cameras
-        return PixelRays(cameras if self.lessons is None else self.lessons.cameras_after(cameras))
+        return PixelRays(cameras if self.rendered is None else self.rendered.cameras_after(cameras))
 
     def get_train_rays_per_batch(self) -> int:
         return self.config.train_num_rays_per_batch
@@ -257,16 +257,16 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     @cached_property
     def photos(self) -> Photos:
-        """The training photos that have a weight, and the lessons."""
+        """The training photos that have a weight, and the rendered views."""
         wanted = [self.weights[name] > 0 for name in self.train_names]
-        return Photos(self.train_dataset, wanted, self.device, self.lessons)
+        return Photos(self.train_dataset, wanted, self.device, self.rendered)
 
     @cached_property
     def train_pixel_sampler(self) -> PixelSchedule:  # type: ignore[override]
         """The schedule by nerfstudio's name for it: exporters set its ``num_rays_per_batch``."""
         weights = [self.weights[name] for name in self.train_names]
-        if self.lessons is not None:
-            weights = shared(self.photos.sizes, weights, self.lesson_share)
+        if self.rendered is not None:
+            weights = shared(self.photos.sizes, weights, self.rendered_share)
         # Each process of a run on several GPUs draws its own pixels.
         seed = self.config.seed + self.rank
         return PixelSchedule(self.photos.sizes, weights, self.config.train_num_rays_per_batch, seed)
@@ -282,7 +282,7 @@ class Drawn(NamedTuple):
 
     rays: RayBundle
     indices: Int[Tensor, "pixels 3"]
-    """View, row and column of each pixel; lessons are counted on after the training views."""
+    """View, row and column of each pixel; rendered views are counted on after the training views."""
     colours: Union[UInt8[Tensor, "pixels channels"], Int[Tensor, "pixels"]]
     """The pixels' colours; where the photos lie on the device, the colours' places among them."""
     groups: Optional[Int[Tensor, "rays"]]
@@ -290,21 +290,21 @@ class Drawn(NamedTuple):
 
 
 def shared(sizes: List[int], weights: List[float], share: float) -> List[float]:
-    """Weights of views and of the lessons that follow them, so that lessons get a share of what is drawn.
+    """Weights of photos and of the rendered views that follow them, which get a share of what is drawn.
 
     Args:
-        sizes: pixels of each view and lesson.
-        weights: of the views.
-        share: of the lessons, in [0, 1].
+        sizes: pixels of each photo and rendered view.
+        weights: of the photos.
+        share: of the rendered views, in [0, 1].
 
     Returns:
         Weights of both, the greatest 1.
     """
-    views = sum(size * weight for size, weight in zip(sizes, weights))
-    lessons = max(sum(sizes[len(weights) :]), 1)
-    of_view, of_lesson = (1 - share) / views, share / lessons
-    greatest = max(of_view * max(weights), of_lesson)
-    both = [of_view * weight for weight in weights] + [of_lesson] * (len(sizes) - len(weights))
+    photos = sum(size * weight for size, weight in zip(sizes, weights))
+    rendered = max(sum(sizes[len(weights) :]), 1)
+    of_photo, of_rendered = (1 - share) / photos, share / rendered
+    greatest = max(of_photo * max(weights), of_rendered)
+    both = [of_photo * weight for weight in weights] + [of_rendered] * (len(sizes) - len(weights))
     return [weight / greatest for weight in both]
 
 
@@ -317,7 +317,7 @@ class Photos:
         dataset: the photos.
         wanted: per photo, whether it will ever be drawn; the others are not read.
         device: where training goes on.
-        lessons: pictures that follow the photos, with the pixels that cannot be trusted left out.
+        rendered: views that follow the photos, with the pixels that cannot be trusted left out.
     """
 
     def __init__(
@@ -325,7 +325,7 @@ class Photos:
         dataset: InputDataset,
         wanted: list[bool],
         device: Union[torch.device, str] = "cpu",
-        lessons: Optional[Lessons] = None,
+        rendered: Optional[RenderedViews] = None,
     ) -> None:
         self.widths = dataset.cameras.width[:, 0].long().cpu()
         pixels: list[UInt8[Tensor, "n channels"]] = []
@@ -344,9 +344,9 @@ class Photos:
                 continue
             data = dataset.get_data(view, image_type="uint8")
             add(data["image"], data.get("mask"))
-        if lessons is not None:
-            self.widths = torch.cat((self.widths, self.widths[lessons.like]))
-            for picture, clear in zip(lessons.pixels, lessons.clear):
+        if rendered is not None:
+            self.widths = torch.cat((self.widths, self.widths[rendered.like]))
+            for picture, clear in zip(rendered.pixels, rendered.unoccluded):
                 add(picture, clear)
         if len({chunk.shape[1] for chunk in pixels}) > 1:
             pixels = [_with_alpha(chunk) for chunk in pixels]

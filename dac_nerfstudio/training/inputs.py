@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -22,15 +22,18 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.naming import MethodName
+from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
+from dac_nerfstudio.kplanes.teaching import StudentModelConfig
+from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
 from dac_nerfstudio.runs.contents import contents_digest
-from dac_nerfstudio.runs.layout import PARTITION, PHOTOS, latest_checkpoint, run_folder
+from dac_nerfstudio.runs.layout import PARTITION, PHOTOS, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage, flattened, versions
+from dac_nerfstudio.runs.store import Run, find, why_not
 from dac_nerfstudio.scene.examination import examine, is_there, photo_problems, pose_problems, refuse
 from dac_nerfstudio.scene.reading import SPLITS, is_blender, poses_file
-from dac_nerfstudio.teachers.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape, stranger
 from dac_nerfstudio.training.datamanager import DaCDataManager, name_of, views_of, without_missing
+from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.limits import check_numbers
 from dac_nerfstudio.training.scene_radius import scene_radius
 from dac_nerfstudio.training.settings import (
@@ -318,21 +321,23 @@ class Inputs:
 
     # Runs
 
-    def go_on_from(self, folder: Path, record: Stage, stage: Stage) -> None:
-        """Check that the run can start from another one; note the steps that its model then has behind it.
+    def go_on_from(self, run: Run, stage: Stage, stages: Tuple[str, ...], partition: bool = False) -> None:
+        """Check that this run can start from another one; note the steps that its model then has behind it.
+
+        Args:
+            run: the other one.
+            stage: this run's record.
+            stages: what the other one may be.
+            partition: whether it has to be of the same partition.
 
         Raises:
-            StageError: that one is not finished, is a model of another shape, or has no checkpoint.
+            StageError: it does not fit, or has no checkpoint.
         """
-        if not record.complete:
-            raise StageError(f"The run in {folder} stopped at step {record.steps} of {record.total_steps}.")
-        if not same_shape(record.settings.get("model", {}), model_settings(self.config.pipeline.model)):
-            raise StageError(
-                f"The run in {folder} is a model of another size or kind than the one that is to start from it. Give "
-                "both the same --pipeline.model settings."
-            )
-        latest_checkpoint(folder)
-        stage.first_step = self.config.pipeline.first_step = record.first_step + record.steps
+        problem = why_not(run, stages, stage, partition, shared=SHAPE)
+        if problem:
+            raise StageError(problem)
+        latest_checkpoint(run.folder)
+        stage.first_step = self.config.pipeline.first_step = run.record.first_step + run.record.steps
 
 
 class ExpertInputs(Inputs):
@@ -350,16 +355,10 @@ class ExpertInputs(Inputs):
         stage.group = config.group
         stage.inputs = {"partition": partition.fingerprint}
         if config.trunk is not None:
-            config.trunk = run_folder(config.trunk)
-            trunk = Stage.load(config.trunk)
-            if MethodName.parse(trunk.method).stage not in ("trunk", "baseline"):
-                raise StageError(
-                    f"{config.trunk} holds a {trunk.method}; experts start from a dac-trunk or a baseline."
-                )
-            if not stage.has_data_of(trunk):
-                raise StageError(f"The trunk in {config.trunk} has seen other photos than those in {self.data}.")
-            self.go_on_from(config.trunk, trunk, stage)
-            stage.inputs["trunk"] = trunk.fingerprint
+            trunk = Run.at(config.trunk)
+            config.trunk = trunk.folder
+            self.go_on_from(trunk, stage, ("trunk", "baseline"))
+            stage.inputs["trunk"] = trunk.record.fingerprint
 
 
 class DistillInputs(Inputs):
@@ -368,7 +367,9 @@ class DistillInputs(Inputs):
     config: DistillSettings
 
     def teaching(self) -> Dict[str, Any]:
-        return {"distillation": asdict(self.config.pipeline.model.distillation)}
+        model = self.config.pipeline.model
+        assert isinstance(model, StudentModelConfig)
+        return {"distillation": asdict(model.distillation)}
 
     def find_runs(self, partition: Partition, stage: Stage) -> None:
         self.find_teachers(partition, stage)
@@ -380,9 +381,9 @@ class DistillInputs(Inputs):
             StageError: an expert is missing or unusable.
         """
         config = self.config
-        found = find_experts(config.scene_dir, stage, partition.num_groups, config.experts, config.pipeline.model)
-        config.experts = config.pipeline.experts = tuple(folder for folder, _ in found)
-        records = [record for _, record in found]
+        found = find_experts(config.scene_dir, stage, partition.num_groups, config.experts)
+        config.experts = tuple(run.folder for run in found)
+        records = [run.record for run in found]
         for number, record in enumerate(records):
             # The second expert of group 3 is expert-3-2.
             nth = 1 + sum(earlier.group == record.group for earlier in records[:number])
@@ -399,30 +400,30 @@ class EnsembleInputs(DistillInputs):
         return replace(super().record(partition), total_steps=1)
 
     def teaching(self) -> Dict[str, Any]:
-        model, sharpness = self.config.pipeline.model, as_text(self.config.pipeline.sharpness)
+        model, asked = self.config.pipeline.model, as_text(self.config.pipeline.inverse_temperature)
+        assert isinstance(model, EnsembleModelConfig)
         experts = [
             {"group": group, "model": model_settings(expert)} for group, expert in zip(model.groups, model.experts)
         ]
-        return {"experts": experts, "sharpness": sharpness}
+        return {"experts": experts, "inverse_temperature": asked}
 
     def find_teachers(self, partition: Partition, stage: Stage) -> None:
         config, model = self.config, self.config.pipeline.model
-        # The experts are what they are: near, far and background are theirs, which all have to share.
-        named = [run_folder(path) for path in config.experts]
+        assert isinstance(model, EnsembleModelConfig)
+        # Near, far and background are those of the experts, which all have to share them.
         method = MethodName.parse(str(config.method_name)).beside("expert")
-        usable = [
-            folder for folder, run in runs_of(config.scene_dir, method, group=1)
-            if stranger(folder, run, stage) is None
-        ]  # fmt: skip
-        for folder in (named or usable)[:1]:
-            settings = Stage.load(folder).settings.get("model", {})
-            expert = rebuild_config(settings, folder)
-            for name in settings:
+        runs = map(Run.at, config.experts) if config.experts else find(config.scene_dir, method, group=1)
+        usable = (run for run in runs if config.experts or not why_not(run, ("expert",), stage, partition=True))
+        for run in usable:
+            expert = rebuild_config(run.record.settings.get("model", {}), run.folder)
+            for name in model_settings(expert):
                 setattr(model, name, getattr(expert, name))
+            stage.settings["model"] = model_settings(model)
+            break
         super().find_teachers(partition, stage)
-        records = [(folder, Stage.load(folder)) for folder in config.experts]
-        model.experts = tuple(rebuild_config(record.settings["model"], folder) for folder, record in records)
-        model.groups = tuple(record.group or 1 for _, record in records)
+        experts = [Run.at(folder) for folder in config.experts]
+        model.experts = tuple(rebuild_config(run.record.settings["model"], run.folder) for run in experts)
+        model.groups = tuple(run.record.group or 1 for run in experts)
         stage.settings = self.settings()
 
 
@@ -438,20 +439,14 @@ class FinetuneInputs(DistillInputs):
             raise StageError(f"--pipeline.novel-share is {pipeline.novel_share}; expected a number from 0 to 1.")
         if pipeline.novel_share == 0:
             return {}
-        return {"novel": {"share": pipeline.novel_share, "sharpness": as_text(pipeline.sharpness)}}
+        asked = as_text(pipeline.inverse_temperature)
+        return {"novel": {"share": pipeline.novel_share, "inverse_temperature": asked}}
 
     def find_runs(self, partition: Partition, stage: Stage) -> None:
-        folder, record = self.find_student(partition)
-        if record.partition != partition.fingerprint:
-            raise StageError(
-                f"The student in {folder} was distilled for partition {record.partition}; the current one is "
-                f"{partition.fingerprint}."
-            )
-        if not stage.has_data_of(record):
-            raise StageError(f"The student in {folder} has seen other photos than those in {self.data}.")
-        self.go_on_from(folder, record, stage)
-        self.config.student = folder
-        stage.inputs = {"student": record.fingerprint}
+        student = self.find_student(partition)
+        self.go_on_from(student, stage, ("distill", "finetune"), partition=True)
+        self.config.student = student.folder
+        stage.inputs = {"student": student.record.fingerprint}
         if self.config.pipeline.novel_share:
             self.find_teachers(partition, stage)
         elif self.config.experts:
@@ -460,31 +455,68 @@ class FinetuneInputs(DistillInputs):
                 "0.25, or leave out --experts."
             )
 
-    def find_student(self, partition: Partition) -> Tuple[Path, Stage]:
+    def find_student(self, partition: Partition) -> Run:
         """The run that was named, or the scene's latest distilled student.
 
         Raises:
-            StageError: there is none, or what was named is none.
+            StageError: there is none.
         """
         config = self.config
         if config.student is not None:
-            folder = run_folder(config.student)
-            record = Stage.load(folder)
-            if MethodName.parse(record.method).stage not in ("distill", "finetune"):
-                raise StageError(
-                    f"{folder} holds a {record.method}; fine-tuning starts from a student: a dac-distill, or a "
-                    "dac-finetune to go on with."
-                )
-            return folder, record
+            return Run.at(config.student)
         method = MethodName.parse(str(config.method_name)).beside("distill")
-        runs = [run for run in runs_of(config.scene_dir, method) if run[1].complete]
+        runs = [run for run in find(config.scene_dir, method) if run.record.complete]
         if not runs:
             raise StageError(
                 f"No finished {method} in {config.scene_dir} to start from. Make it: ns-train {method} --data …, or "
                 "name one: --student FOLDER"
             )
         # The latest of this partition; failing that the latest, which is refused with its partition's name.
-        return next((run for run in runs if run[1].partition == partition.fingerprint), runs[0])
+        return next((run for run in runs if run.record.partition == partition.fingerprint), runs[0])
+
+
+def find_experts(scene_dir: Path, stage: Stage, groups: int, named: Sequence[Path]) -> List[Run]:
+    """Finished experts in the order of the groups: of each group the latest, or all that are named.
+
+    Args:
+        scene_dir: where experts are looked for if none are named.
+        stage: record of who learns from them: of the same partition, photos and rays.
+        groups: how many there must be.
+        named: run folders given by the user; any order.
+
+    Raises:
+        StageError: an expert is missing, or one that was named does not fit.
+    """
+    method = MethodName.parse(stage.method).beside("expert")
+    if named:
+        candidates = [Run.at(path) for path in named]
+    else:
+        both = (method, method._replace(suffix="" if method.suffix else UNBOUNDED))
+        candidates = [run for one in both for run in find(scene_dir, one)]
+    experts: Dict[int, List[Run]] = {}
+    reasons: Dict[int, str] = {}
+    for run in candidates:
+        problem = why_not(run, ("expert",), stage, partition=True, shared=GEOMETRY)
+        if problem is None:
+            of_group = experts.setdefault(int(run.record.group or 0), [])
+            if named and run.folder in [other.folder for other in of_group]:
+                raise StageError(f"{run.folder} is named twice.")
+            if named or not of_group:
+                of_group.append(run)
+        elif named:
+            raise StageError(problem)
+        else:
+            reasons.setdefault(int(run.record.group or 0), problem)
+    missing = [group for group in range(1, groups + 1) if group not in experts]
+    if missing:
+        where = "among those named" if named else f"in {scene_dir}"
+        lines = [
+            f"No usable expert of group {', '.join(map(str, missing))} {where}; the partition has {groups} groups."
+        ]
+        lines += [reasons[group] for group in missing if group in reasons]
+        lines.append(f"Train it: ns-train {method} --group {missing[0]} --data …")
+        raise StageError("\n".join(lines))
+    return [expert for group in range(1, groups + 1) for expert in experts[group]]
 
 
 def in_words(stage: Stage) -> str:

@@ -13,7 +13,7 @@ from dac_nerfstudio.training.settings import RunSettings
 LEAST = {
     "max_num_iterations": 1,
     "pipeline.datamanager.train_num_rays_per_batch": 1,
-    "pipeline.sharpness": 0,
+    "pipeline.inverse_temperature": 0,
     "pipeline.model.grid_base_resolution": 2,  # points along each side of a grid
     "pipeline.model.grid_feature_dim": 1,
     "pipeline.model.linear_decoder_layers": 1,

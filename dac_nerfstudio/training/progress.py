@@ -69,7 +69,7 @@ class ProgressPanel(ViewerControl):
 
 
 def groups_of(views: Int[Tensor, "rays"], homes: Optional[Int[Tensor, "views"]]) -> Int[Tensor, "rays"]:
-    """Groups of rays by their views; 0 where there are none, and for lessons, which are counted on after the views."""
+    """Groups of rays by their views; 0 where there are none, and for rendered views, which follow the photos."""
     if homes is None:
         return torch.zeros_like(views)
     return torch.where(views < len(homes), homes[views.clamp(max=len(homes) - 1)], 0)

@@ -11,8 +11,7 @@ from typing import Any, Dict, Optional, Protocol, Tuple
 from nerfstudio.configs.base_config import MachineConfig
 
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.training.ensemble import EnsemblePipelineConfig
-from dac_nerfstudio.training.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
+from dac_nerfstudio.training.pipeline import DaCPipelineConfig, EnsemblePipelineConfig, FinetunePipelineConfig
 
 
 class RunSettings(Protocol):
@@ -56,9 +55,6 @@ class DistillSettings(RunSettings, Protocol):
 
     experts: Tuple[Path, ...]
 
-    @property
-    def pipeline(self) -> DistillPipelineConfig: ...
-
 
 class FinetuneSettings(DistillSettings, Protocol):
     """A fine-tuned student's."""
@@ -73,4 +69,4 @@ class EnsembleSettings(DistillSettings, Protocol):
     """An ensemble's."""
 
     @property
-    def pipeline(self) -> EnsemblePipelineConfig: ...  # type: ignore[override]
+    def pipeline(self) -> EnsemblePipelineConfig: ...

@@ -20,16 +20,23 @@ from torch import Tensor
 
 from dac_nerfstudio.errors import DivergenceError, StageError, UserError
 from dac_nerfstudio.files import move_in
+from dac_nerfstudio.kplanes.teaching import StudentModel
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.runs.divergence import Divergence, LossWatch, not_finite
 from dac_nerfstudio.runs.layout import CHECKPOINTS, PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.store import Run, open_model, read_checkpoint, read_weights
 from dac_nerfstudio.sampling.hashing import key_of
 from dac_nerfstudio.signals import Interrupted, Request, handling, stop_requests
-from dac_nerfstudio.teachers.experts import read_checkpoint, read_weights
-from dac_nerfstudio.training.ensemble import EnsembleModel, EnsemblePipelineConfig
+from dac_nerfstudio.teachers.ensemble import Ensemble
+from dac_nerfstudio.training.ensemble import EnsembleModel
 from dac_nerfstudio.training.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
-from dac_nerfstudio.training.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
+from dac_nerfstudio.training.pipeline import (
+    DaCPipeline,
+    DaCPipelineConfig,
+    EnsemblePipelineConfig,
+    FinetunePipelineConfig,
+)
 
 
 def found_again(path: Optional[Path], typed_in: Path) -> Optional[Path]:
@@ -185,8 +192,6 @@ class ExpertTrainerConfig(DaCTrainerConfig):
 class DistillTrainerConfig(DaCTrainerConfig):
     """A student that learns from the experts of all groups."""
 
-    pipeline: DistillPipelineConfig = field(default_factory=DistillPipelineConfig)
-    """Settings of data, model and losses."""
     experts: Tuple[Path, ...] = ()
     """Run folders of the experts in any order, one or several of each group; by default the scene's latest of each."""
 
@@ -228,7 +233,7 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
 
     _target: Type = field(default_factory=lambda: EnsembleTrainer)
     """Target class to instantiate."""
-    pipeline: EnsemblePipelineConfig = field(default_factory=EnsemblePipelineConfig)  # type: ignore[assignment]
+    pipeline: EnsemblePipelineConfig = field(default_factory=EnsemblePipelineConfig)
     """Settings of data and model."""
 
     def carry_over(self) -> None:
@@ -246,6 +251,7 @@ class DaCTrainer(Trainer):
     config: DaCTrainerConfig
     latest: Tuple[Tensor, Dict[str, Tensor]]
     """Loss and metrics of the latest step, on the device."""
+    pipeline: DaCPipeline
     in_loop = False
     """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
 
@@ -261,12 +267,40 @@ class DaCTrainer(Trainer):
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         try:
             super().setup(test_mode)
+            self.call_teachers()
         except UserError as error:
             raise SystemExit(f"\n{error}") from None
         self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
         self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
+
+    def call_teachers(self) -> None:
+        """Load the experts, which then teach in every step, render new views, or are the ensemble. What opens a
+        finished run does without their files.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
+        pipeline, model = self.pipeline, self.pipeline.model
+        runs = [Run.at(folder) for folder in getattr(self.config, "experts", ())]
+        if isinstance(model, EnsembleModel):
+            for slot, run in zip(model.experts, runs):
+                slot.load_state_dict(open_model(run, "cpu").state_dict())
+            model.inverse_temperature.fill_(pipeline.choose_inverse_temperature(model.ensemble).inverse_temperature)
+        elif runs:
+            assert isinstance(model, StudentModel)
+            experts, groups = [open_model(run, model.device) for run in runs], [run.record.group or 1 for run in runs]
+            teachers = Ensemble(experts, groups, pipeline.datamanager.blend)
+            if self.config.pipeline.datamanager.sort_by_group:
+                model.teach = teachers.teach
+                self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers))
+            else:
+                pipeline.render_views(teachers, self.config.max_num_iterations)
+
+    def free_teachers(self, step: int) -> None:
+        """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
+        self.pipeline.model.teach = None
 
     def _load_checkpoint(self) -> None:
         folder, file = self.config.load_dir, self.config.load_checkpoint

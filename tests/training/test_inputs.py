@@ -15,11 +15,12 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.store import Run
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.inputs import EnsembleInputs, FinetuneInputs, digest_of
 
 TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., "tuple[Path, Stage]"]
+SaveRun = Callable[..., Run]
 PARTITION: Any = SimpleNamespace(fingerprint="0123456789abcdef", num_groups=1)
 
 
@@ -58,8 +59,9 @@ def test_a_student_of_other_photos_is_not_fine_tuned(
     tiny_model: TinyModel, save_run: SaveRun, changes: dict[str, Any]
 ) -> None:
     folder, _ = save_run(tiny_model(), None, method="dac-distill", **changes)
-    config: Any = SimpleNamespace(student=folder, pipeline=SimpleNamespace(datamanager=SimpleNamespace(data="lego")))
-    with pytest.raises(StageError, match=f"^The student in {folder} has seen other photos than those in lego.$"):
+    config: Any = SimpleNamespace(student=folder)
+    message = f"^The student in {folder} has seen other photos than those of this dac-finetune.$"
+    with pytest.raises(StageError, match=message):
         FinetuneInputs(config).find_runs(PARTITION, stage_of("dac-finetune"))
 
 

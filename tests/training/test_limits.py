@@ -31,7 +31,7 @@ def test_registered_numbers_are_good(method: str) -> None:
     config = config_of(method)
     check_numbers(config)
     if method == "ensemble":
-        config.pipeline.sharpness = INF  # type: ignore[attr-defined]
+        config.pipeline.inverse_temperature = INF  # type: ignore[attr-defined]
         check_numbers(config)
 
 
@@ -86,8 +86,8 @@ def test_a_number_that_is_none_to_train_with_is_refused(name: str, value: Any, m
 @pytest.mark.parametrize("method", ["ensemble", "finetune"])
 def test_experts_are_not_told_apart_the_wrong_way_round(method: str) -> None:
     config: Any = config_of(method)
-    config.pipeline.sharpness = -1.0
-    with pytest.raises(StageError, match="--pipeline.sharpness is -1.0; expected 0 or more."):
+    config.pipeline.inverse_temperature = -1.0
+    with pytest.raises(StageError, match="--pipeline.inverse-temperature is -1.0; expected 0 or more."):
         check_numbers(config)
 
 

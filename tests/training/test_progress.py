@@ -51,7 +51,7 @@ def test_each_group_has_the_psnr_of_its_rays_and_each_loss_its_line(monkeypatch:
         "PSNR of training rays: 21.74 dB", "`#0072B2` group 1: 20.00 dB", "`#E69F00` group 2: 40.00 dB", "",
         "Loss: 2.05e-02", "rgb: 2.00e-02", "plane tv: 5.00e-04",
     ]  # fmt: skip
-    # Looks are averaged as errors; a lesson, which follows the views, has no group.
+    # Looks are averaged as errors; a rendered view, which follows the views, has no group.
     look(panel, [1, 3], [0.1, 1.0])
     assert "group 1: 20.00 dB" in viewer.shown.content and "group 2: 22.97 dB" in viewer.shown.content
     assert "rays: 6.86 dB" in viewer.shown.content and "group 0" not in viewer.shown.content
