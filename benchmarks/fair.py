@@ -196,7 +196,6 @@ class Study:
         begun = time.process_time()
         for config in stages(name):
             config.timestamp = name
-            config.carry_over()
             trainer = config.setup(local_rank=0, world_size=1)
             trainer.setup()
             for step in range(config.max_num_iterations):

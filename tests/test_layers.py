@@ -16,6 +16,7 @@ LAYERS = (
     ("check", "launch"),
     ("report", "methods", "memory"),
     ("training",),
+    ("viewer",),
     ("teachers", "sampling"),
     ("partition", "demo", "device", "media"),
     ("runs",),

@@ -8,6 +8,7 @@ scored in may be somebody else's, so nothing in them is executed: the registered
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional, get_args, get_type_hints
 
@@ -81,8 +82,9 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
     manager.group = stage.group
     scene_dir = run_dir.absolute().parents[1 if stage.group is None else 2]
     config.output_dir, config.experiment_name = scene_dir.parent, scene_dir.name
-    config.inputs.read_views()
-    if config.data_digest != digest or not stage.has_photos_of(config.inputs.record()):
+    inputs = config.inputs
+    inputs.read_views()
+    if inputs.data_digest != digest or not stage.has_photos_of(replace(stage, photos=inputs.photos_digest)):
         raise StageError(f"The run in {run_dir} was trained on other photos than those in {data}. Name its own: --data")
     return config
 

@@ -7,7 +7,7 @@ they are used.
 from dac_nerfstudio.partition.blending import blending_weights, nearness
 from dac_nerfstudio.partition.divide import divide
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish
+from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish, publish_first
 from dac_nerfstudio.partition.quality import assess, verdict
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
@@ -40,6 +40,7 @@ __all__ = [
     "measure",
     "nearness",
     "publish",
+    "publish_first",
     "read_test_views",
     "read_views",
     "sector_centres",

@@ -154,6 +154,9 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         places, rows, columns = self.photos.locate(views, pixels)
         indices = torch.stack((views, rows, columns), dim=-1)
         rays = self.train_rays(indices)
+        if self.rendered is not None:
+            # Nobody has seen more views than the training views: a rendered view counts as the one it is like.
+            rays.camera_indices = torch.cat((torch.arange(len(self.train_names)), self.rendered.like))[views, None]
         colours = places if self.photos.pixels.is_cuda else self.photos.pixels[places]
         if torch.device(self.device).type == "cuda":
             rays, indices, colours = rays.pin_memory(), indices.pin_memory(), colours.pin_memory()
@@ -221,11 +224,11 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         partition, poses = self._as_divided(camera_to_worlds)
         return torch.from_numpy(np.asarray(partition.route(poses), dtype=np.int64))
 
-    def blend(self, camera_to_worlds: Tensor, sharpness: float) -> Float[Tensor, "cameras groups"]:
+    def blend(self, camera_to_worlds: Tensor, inverse_temperature: float) -> Float[Tensor, "cameras groups"]:
         """How much each group's expert has to say at each camera, see `blending_weights`; poses ``[cameras, 3, 4]`` in
         the model's frame."""
         partition, poses = self._as_divided(camera_to_worlds)
-        return torch.from_numpy(blending_weights(partition, poses, sharpness)).float()
+        return torch.from_numpy(blending_weights(partition, poses, inverse_temperature)).float()
 
     def _as_divided(self, camera_to_worlds: Tensor) -> Tuple[Partition, np.ndarray]:
         """The partition, and poses in the frame that it was made in.

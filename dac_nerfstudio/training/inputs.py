@@ -1,185 +1,38 @@
-"""What a run is made from: data, partition, trunk, experts, student. Found, checked, and noted in the run's record.
-
-Cameras take one way from the data to a group:
-
-* nerfstudio's data parser says which views are trained on;
-* the data's own files add what they know of these views, in their own frame and order, and the points that they share;
-* these views are divided, once for a scene, or are those of its current partition;
-* a copy of that partition lies in the run's folder. It is the one that data manager, evaluation and rendering read.
-"""
+"""The views that a run is trained on: read by nerfstudio's data parser, checked, and told from others by digests."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, List, Tuple
 
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from nerfstudio.utils.rich_utils import CONSOLE
 
-from dac_nerfstudio.errors import PartitionError, StageError
-from dac_nerfstudio.kplanes.decoders import resolve_implementation
-from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
-from dac_nerfstudio.kplanes.teaching import StudentModelConfig
-from dac_nerfstudio.naming import UNBOUNDED, MethodName
-from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
+from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.partition import Views, as_recorded, listing
 from dac_nerfstudio.runs.contents import contents_digest
-from dac_nerfstudio.runs.layout import PARTITION, PHOTOS, latest_checkpoint
-from dac_nerfstudio.runs.record import Stage, flattened, versions
-from dac_nerfstudio.runs.store import Run, find, why_not
+from dac_nerfstudio.runs.layout import PHOTOS
 from dac_nerfstudio.scene.examination import examine, is_there, photo_problems, pose_problems, refuse
 from dac_nerfstudio.scene.reading import SPLITS, is_blender, poses_file
 from dac_nerfstudio.training.datamanager import DaCDataManager, name_of, views_of, without_missing
-from dac_nerfstudio.training.ensemble import EnsembleModelConfig
-from dac_nerfstudio.training.limits import check_numbers
-from dac_nerfstudio.training.scene_radius import scene_radius
-from dac_nerfstudio.training.settings import (
-    DistillSettings,
-    EnsembleSettings,
-    ExpertSettings,
-    FinetuneSettings,
-    RunSettings,
-)
 
 
 class Inputs:
-    """What a baseline or a trunk is made from: the photos alone. Their views have groups all the same.
+    """The photos of a run, whose configuration it reads.
 
     Args:
-        config: the run's settings, in which is noted what is found.
+        config: the run's settings.
     """
 
-    def __init__(self, config: RunSettings) -> None:
+    data_digest = ""
+    """A digest of the training views' poses and photos, once they are read."""
+    photos_digest = ""
+    """A digest of what the training photos hold, once they are read; empty where they are no files."""
+
+    def __init__(self, config: Any) -> None:
         self.config = config
-
-    def resolve(self) -> Partition:
-        """Find and check all that the run is made from, and make its record, ``config.stage``.
-
-        Nothing is written but the scene's partition, where there is none yet.
-
-        Returns:
-            The partition of the training views.
-
-        Raises:
-            UserError: something that the user must mend.
-        """
-        config, manager, model = self.config, self.config.pipeline.datamanager, self.config.pipeline.model
-        # As ns-train does; from Python, settings may have been changed since they were first carried over.
-        manager.data = manager.data or config.data
-        config.set_timestamp()
-        config.carry_over()
-        check_numbers(config)
-        self.check_background()
-        model.implementation = resolve_implementation(model.implementation, config.machine.device_type == "cuda")
-        views = self.read_views()
-        partition, _ = self.find_partition(as_recorded(self.data, views))
-        self.find_scene_radius(views)
-        manager.partition = config.get_base_dir() / PARTITION
-        config.stage = self.record(partition)
-        self.find_runs(partition, config.stage)
-        return partition
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the record is there and one of the configuration as it is now."""
-        stage = self.config.stage
-        if stage is None or self.config.pipeline.datamanager.partition != self.config.get_base_dir() / PARTITION:
-            return False
-        now = self.record()
-        names = ("method", "scene", "settings", "seed", "total_steps")
-        return all(getattr(stage, name) == getattr(now, name) for name in names)
-
-    def record(self, partition: Partition | None = None) -> Stage:
-        """A record of what the configuration says, with neither inputs nor steps yet."""
-        config = self.config
-        return Stage(
-            method=str(config.method_name),
-            scene=str(config.experiment_name),
-            settings=self.settings(),
-            seed=config.machine.seed,
-            total_steps=config.max_num_iterations,
-            partition=None if partition is None else partition.fingerprint,
-            photos=config.photos_digest,
-            versions=versions(),
-        )
-
-    def check_resumable(self, source: Path) -> Stage:
-        """The record of an earlier run that this one, which is resolved, is to go on from.
-
-        Raises:
-            StageError: that one is another run, or one with other settings.
-        """
-        earlier, stage = Stage.load(source), self.config.stage
-        assert stage is not None
-        if (earlier.method, earlier.group, earlier.inputs) != (stage.method, stage.group, stage.inputs):
-            raise StageError(
-                f"Cannot go on from {source}: it holds {in_words(earlier)}. This run is {in_words(stage)}."
-            )
-        now = flattened(stage.settings)
-        differing = [
-            f"{name} {value}"
-            for name, value in flattened(earlier.settings).items()
-            if now.get(name) != value and not name.endswith(".max_steps")  # the length may change
-        ]
-        if earlier.seed != stage.seed:
-            differing.append(f"seed {earlier.seed}")
-        if not stage.has_photos_of(earlier):
-            differing.append(f"photos {earlier.photos}")
-        if differing:
-            raise StageError(
-                f"Cannot go on from {source} with other settings: it was trained with {differing[0]}. Give the same "
-                "flags as then, or start anew without --load-dir."
-            )
-        return earlier
-
-    def settings(self) -> Dict[str, Any]:
-        """All settings that decide the result, as JSON."""
-        config, manager = self.config, self.config.pipeline.datamanager
-        optimizers = {
-            name: {"optimizer": asdict(group["optimizer"]), "scheduler": asdict(group["scheduler"])}
-            for name, group in config.optimizers.items()
-        }
-        settings = {
-            "model": model_settings(config.pipeline.model),
-            "rays": manager.train_num_rays_per_batch,
-            "resolution": manager.camera_res_scale_factor,
-            "data": {**asdict(manager.dataparser), "data": config.data_digest},
-            "optimizers": optimizers,
-            "mixed_precision": config.mixed_precision,
-        }
-        if manager.skip_missing:
-            settings["skip_missing"] = True
-        return as_json({**settings, **self.teaching()})
-
-    def teaching(self) -> Dict[str, Any]:
-        """Settings of what is learned from experts, where any teach.
-
-        Raises:
-            StageError: they are none.
-        """
-        return {}
-
-    def find_runs(self, partition: Partition, stage: Stage) -> None:
-        """Find and check the runs that this one is made from, and note them in the record."""
-
-    # Photos
-
-    def check_background(self) -> None:
-        """Make sure that photos and predictions are composited on the same colours.
-
-        Raises:
-            StageError: they are not.
-        """
-        colour = getattr(self.config.pipeline.datamanager.dataparser, "alpha_color", None)
-        if colour is not None and self.config.pipeline.model.background_color == "random":
-            raise StageError(
-                f"The data parser puts the photos on {colour} before training, while the model is trained on random "
-                f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their "
-                "alpha: end the command with blender-data --alpha-color None"
-            )
 
     @property
     def data(self) -> Path:
@@ -202,7 +55,7 @@ class Inputs:
         return as_recorded(self.data, self.read_views())
 
     def read_views(self) -> Views:
-        """The views that are trained on, in the model's frame; ``config.data_digest`` tells them from others.
+        """The views that are trained on, in the model's frame; ``data_digest`` tells them from others.
 
         Raises:
             PartitionError: the data cannot be read, or lack photos.
@@ -229,8 +82,8 @@ class Inputs:
             )
         if of_files:
             refuse(self.problems(outputs), data)
-        config.data_digest = digest_of(outputs)
-        config.photos_digest = self.photos_digest(outputs) if of_files else ""
+        self.data_digest = digest_of(outputs)
+        self.photos_digest = self.digest_of_photos(outputs) if of_files else ""
         views = views_of(outputs, data)
         return views if of_files else replace(views, photos=None)
 
@@ -265,20 +118,7 @@ class Inputs:
                 problems += photo_problems(outputs.image_filenames, sizes)
         return list(dict.fromkeys(problems))
 
-    def find_scene_radius(self, views: Views) -> None:
-        """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike.
-
-        Args:
-            views: the training views in the model's frame.
-        """
-        model = self.config.pipeline.model
-        if model.scene_radius is None and model.is_contracted:
-            model.scene_radius = RADIUS
-        elif model.scene_radius is None:
-            model.scene_radius, why = scene_radius(views)
-            CONSOLE.print(f"scene radius {model.scene_radius}: {why}")
-
-    def photos_digest(self, outputs: DataparserOutputs) -> str:
+    def digest_of_photos(self, outputs: DataparserOutputs) -> str:
         """Tells what the photos of a split hold, and their masks, from what others of the same names do."""
         return contents_digest(
             [*outputs.image_filenames, *(outputs.mask_filenames or ())], self.config.scene_dir / PHOTOS
@@ -296,234 +136,7 @@ class Inputs:
             raise FileNotFoundError(str(error)) from None
         if not outputs.image_filenames:
             raise FileNotFoundError("none is left for testing")
-        return digest_of(outputs), self.photos_digest(outputs)
-
-    # Groups
-
-    def find_partition(self, views: Views) -> Tuple[Partition, Path]:
-        """The partition that was asked for, or the scene's, which is made if there is none; and its file.
-
-        Raises:
-            PartitionError: it is of other views or another number of groups, or the views cannot be divided.
-        """
-        config = self.config
-        if config.partition is not None:
-            partition, path = Partition.load(config.partition), config.partition
-            check_views(partition, views, path)
-        else:
-            partition, path = find_or_divide(config.scene_dir, views, groups=config.groups or 4)
-        if config.groups not in (None, partition.num_groups):
-            raise PartitionError(
-                f"--groups {config.groups}, but {path} has {partition.num_groups} groups. Divide again: dac split "
-                f"--data {self.data} --groups {config.groups}, or use another --experiment-name."
-            )
-        return partition, path
-
-    # Runs
-
-    def go_on_from(self, run: Run, stage: Stage, stages: Tuple[str, ...], partition: bool = False) -> None:
-        """Check that this run can start from another one; note the steps that its model then has behind it.
-
-        Args:
-            run: the other one.
-            stage: this run's record.
-            stages: what the other one may be.
-            partition: whether it has to be of the same partition.
-
-        Raises:
-            StageError: it does not fit, or has no checkpoint.
-        """
-        problem = why_not(run, stages, stage, partition, shared=SHAPE)
-        if problem:
-            raise StageError(problem)
-        latest_checkpoint(run.folder)
-        stage.first_step = self.config.pipeline.first_step = run.record.first_step + run.record.steps
-
-
-class ExpertInputs(Inputs):
-    """What an expert is made from: the photos of its group, and perhaps a trunk."""
-
-    config: ExpertSettings
-
-    def find_runs(self, partition: Partition, stage: Stage) -> None:
-        config, groups = self.config, partition.num_groups
-        if config.group is None or not 1 <= config.group <= groups:
-            found = "no group was named" if config.group is None else f"there is no group {config.group}"
-            raise StageError(
-                f"The views are divided into {groups} groups and {found}. Add --group K, K from 1 to {groups}."
-            )
-        stage.group = config.group
-        stage.inputs = {"partition": partition.fingerprint}
-        if config.trunk is not None:
-            trunk = Run.at(config.trunk)
-            config.trunk = trunk.folder
-            self.go_on_from(trunk, stage, ("trunk", "baseline"))
-            stage.inputs["trunk"] = trunk.record.fingerprint
-
-
-class DistillInputs(Inputs):
-    """What a distilled student is made from: the experts of all groups."""
-
-    config: DistillSettings
-
-    def teaching(self) -> Dict[str, Any]:
-        model = self.config.pipeline.model
-        assert isinstance(model, StudentModelConfig)
-        return {"distillation": asdict(model.distillation)}
-
-    def find_runs(self, partition: Partition, stage: Stage) -> None:
-        self.find_teachers(partition, stage)
-
-    def find_teachers(self, partition: Partition, stage: Stage) -> None:
-        """Find and check the experts, and record them.
-
-        Raises:
-            StageError: an expert is missing or unusable.
-        """
-        config = self.config
-        found = find_experts(config.scene_dir, stage, partition.num_groups, config.experts)
-        config.experts = tuple(run.folder for run in found)
-        records = [run.record for run in found]
-        for number, record in enumerate(records):
-            # The second expert of group 3 is expert-3-2.
-            nth = 1 + sum(earlier.group == record.group for earlier in records[:number])
-            stage.inputs[f"expert-{record.group}" + (f"-{nth}" if nth > 1 else "")] = record.fingerprint
-        stage.inputs["partition"] = partition.fingerprint
-
-
-class EnsembleInputs(DistillInputs):
-    """What an ensemble is made from: the experts of all groups, whose settings are its own."""
-
-    config: EnsembleSettings
-
-    def record(self, partition: Partition | None = None) -> Stage:
-        return replace(super().record(partition), total_steps=1)
-
-    def teaching(self) -> Dict[str, Any]:
-        model, asked = self.config.pipeline.model, as_text(self.config.pipeline.inverse_temperature)
-        assert isinstance(model, EnsembleModelConfig)
-        experts = [
-            {"group": group, "model": model_settings(expert)} for group, expert in zip(model.groups, model.experts)
-        ]
-        return {"experts": experts, "inverse_temperature": asked}
-
-    def find_teachers(self, partition: Partition, stage: Stage) -> None:
-        config, model = self.config, self.config.pipeline.model
-        assert isinstance(model, EnsembleModelConfig)
-        # Near, far and background are those of the experts, which all have to share them.
-        method = MethodName.parse(str(config.method_name)).beside("expert")
-        runs = map(Run.at, config.experts) if config.experts else find(config.scene_dir, method, group=1)
-        usable = (run for run in runs if config.experts or not why_not(run, ("expert",), stage, partition=True))
-        for run in usable:
-            expert = rebuild_config(run.record.settings.get("model", {}), run.folder)
-            for name in model_settings(expert):
-                setattr(model, name, getattr(expert, name))
-            stage.settings["model"] = model_settings(model)
-            break
-        super().find_teachers(partition, stage)
-        experts = [Run.at(folder) for folder in config.experts]
-        model.experts = tuple(rebuild_config(run.record.settings["model"], run.folder) for run in experts)
-        model.groups = tuple(run.record.group or 1 for run in experts)
-        stage.settings = self.settings()
-
-
-class FinetuneInputs(DistillInputs):
-    """What a fine-tuned student is made from: the photos, the distilled student, and the experts where they go on
-    teaching at new cameras."""
-
-    config: FinetuneSettings
-
-    def teaching(self) -> Dict[str, Any]:
-        pipeline = self.config.pipeline
-        if not 0 <= pipeline.novel_share <= 1:
-            raise StageError(f"--pipeline.novel-share is {pipeline.novel_share}; expected a number from 0 to 1.")
-        if pipeline.novel_share == 0:
-            return {}
-        asked = as_text(pipeline.inverse_temperature)
-        return {"novel": {"share": pipeline.novel_share, "inverse_temperature": asked}}
-
-    def find_runs(self, partition: Partition, stage: Stage) -> None:
-        student = self.find_student(partition)
-        self.go_on_from(student, stage, ("distill", "finetune"), partition=True)
-        self.config.student = student.folder
-        stage.inputs = {"student": student.record.fingerprint}
-        if self.config.pipeline.novel_share:
-            self.find_teachers(partition, stage)
-        elif self.config.experts:
-            raise StageError(
-                "In fine-tuning experts teach at new cameras alone, and there are none. Add --pipeline.novel-share "
-                "0.25, or leave out --experts."
-            )
-
-    def find_student(self, partition: Partition) -> Run:
-        """The run that was named, or the scene's latest distilled student.
-
-        Raises:
-            StageError: there is none.
-        """
-        config = self.config
-        if config.student is not None:
-            return Run.at(config.student)
-        method = MethodName.parse(str(config.method_name)).beside("distill")
-        runs = [run for run in find(config.scene_dir, method) if run.record.complete]
-        if not runs:
-            raise StageError(
-                f"No finished {method} in {config.scene_dir} to start from. Make it: ns-train {method} --data …, or "
-                "name one: --student FOLDER"
-            )
-        # The latest of this partition; failing that the latest, which is refused with its partition's name.
-        return next((run for run in runs if run.record.partition == partition.fingerprint), runs[0])
-
-
-def find_experts(scene_dir: Path, stage: Stage, groups: int, named: Sequence[Path]) -> List[Run]:
-    """Finished experts in the order of the groups: of each group the latest, or all that are named.
-
-    Args:
-        scene_dir: where experts are looked for if none are named.
-        stage: record of who learns from them: of the same partition, photos and rays.
-        groups: how many there must be.
-        named: run folders given by the user; any order.
-
-    Raises:
-        StageError: an expert is missing, or one that was named does not fit.
-    """
-    method = MethodName.parse(stage.method).beside("expert")
-    if named:
-        candidates = [Run.at(path) for path in named]
-    else:
-        both = (method, method._replace(suffix="" if method.suffix else UNBOUNDED))
-        candidates = [run for one in both for run in find(scene_dir, one)]
-    experts: Dict[int, List[Run]] = {}
-    reasons: Dict[int, str] = {}
-    for run in candidates:
-        problem = why_not(run, ("expert",), stage, partition=True, shared=GEOMETRY)
-        if problem is None:
-            of_group = experts.setdefault(int(run.record.group or 0), [])
-            if named and run.folder in [other.folder for other in of_group]:
-                raise StageError(f"{run.folder} is named twice.")
-            if named or not of_group:
-                of_group.append(run)
-        elif named:
-            raise StageError(problem)
-        else:
-            reasons.setdefault(int(run.record.group or 0), problem)
-    missing = [group for group in range(1, groups + 1) if group not in experts]
-    if missing:
-        where = "among those named" if named else f"in {scene_dir}"
-        lines = [
-            f"No usable expert of group {', '.join(map(str, missing))} {where}; the partition has {groups} groups."
-        ]
-        lines += [reasons[group] for group in missing if group in reasons]
-        lines.append(f"Train it: ns-train {method} --group {missing[0]} --data …")
-        raise StageError("\n".join(lines))
-    return [expert for group in range(1, groups + 1) for expert in experts[group]]
-
-
-def in_words(stage: Stage) -> str:
-    """What a run is, in words: its method, its group, and what it was made from."""
-    group = f", group {stage.group}" if stage.group else ""
-    made_from = "".join(f", {name} {fingerprint}" for name, fingerprint in stage.inputs.items())
-    return f"{stage.method}{group}{made_from}"
+        return digest_of(outputs), self.digest_of_photos(outputs)
 
 
 def digest_of(outputs: DataparserOutputs) -> str:
@@ -541,19 +154,3 @@ def digest_of(outputs: DataparserOutputs) -> str:
         size = path.stat().st_size if path.exists() else 0
         digest.update(f"{path.name} {size}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def as_text(number: Optional[float]) -> Optional[str]:
-    """A number that may be infinite, which JSON does not know."""
-    return None if number is None else f"{number:g}"
-
-
-def as_json(value: Any) -> Any:
-    """Settings as JSON knows them; classes by their name, paths as text."""
-    if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if isinstance(value, type):
-        return value.__name__
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -8,7 +8,6 @@ from typing import Any, Iterator, Tuple
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.presets import SEEDS
-from dac_nerfstudio.training.settings import RunSettings
 
 LEAST = {
     "max_num_iterations": 1,
@@ -30,7 +29,7 @@ LEAST = {
 POSITIVE = ("pipeline.model.far_plane", "pipeline.model.scene_radius", "pipeline.datamanager.camera_res_scale_factor")
 
 
-def check_numbers(config: RunSettings) -> None:
+def check_numbers(config: Any) -> None:
     """Make sure that a run's numbers can be trained with.
 
     Raises:

@@ -29,9 +29,8 @@ from dac_nerfstudio.teachers.ensemble import UNCHOSEN, Ensemble, choose_inverse_
 from dac_nerfstudio.teachers.rendered_views import enough, render_views
 from dac_nerfstudio.training.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.training.ensemble import EnsembleModel
-from dac_nerfstudio.training.layers import LayersPanel
-from dac_nerfstudio.training.panel import GroupsPanel
-from dac_nerfstudio.training.progress import ProgressPanel
+from dac_nerfstudio.viewer.groups import GroupsPanel
+from dac_nerfstudio.viewer.layers import LayersPanel
 
 MOST_VIEWS = 8
 """Validation views to choose one number on."""
@@ -61,15 +60,11 @@ class DaCPipeline(VanillaPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.test_mode != "val":
-            # `ns-render` looks for ffmpeg once it has opened a run, and nothing else of ours is asked before that.
-            provide_ffmpeg()
         if isinstance(self.model, EnsembleModel):
             self.model.blend = self.datamanager.blend
         # Public: nerfstudio's viewer finds them by looking through the pipeline's attributes.
         self.groups_panel = GroupsPanel(self.datamanager, self.blended_at)
         self.layers_panel = LayersPanel(self.datamanager, self.blended_at)
-        self.progress_panel = ProgressPanel(self.datamanager)
 
     def blended_at(self) -> float:
         """Inverse temperature of this model's blend, or the default one."""
@@ -82,16 +77,12 @@ class DaCPipeline(VanillaPipeline):
 
     def get_train_loss_dict(self, step: int) -> Any:
         torch.manual_seed(key_of(self.config.seed, self.datamanager.rank, step))
-        assert isinstance(self.model, KPlanesModel)
-        # What nerfstudio's pipeline does, which keeps the batch to itself.
-        rays, batch = self.datamanager.next_train(step)
-        outputs = self._model(rays)
-        metrics = self.model.get_metrics_dict(outputs, batch)
-        losses = self.model.get_loss_dict(outputs, batch, metrics)
-        self.progress_panel.look(self.model, outputs, batch, losses)
-        return outputs, losses, metrics
+        return super().get_train_loss_dict(step)
 
     def load_pipeline(self, loaded_state: Dict[str, Any], step: int) -> None:
+        if self.test_mode != "val":
+            # `ns-render` looks for ffmpeg once it has opened a run, and nothing else of ours is asked before that.
+            provide_ffmpeg()
         # nerfstudio would load what fits and leave the rest random, without a word.
         self.load_state_dict({key.removeprefix("module."): value for key, value in loaded_state.items()}, strict=True)
 

@@ -79,7 +79,7 @@ def config_of(data: Path) -> DaCTrainerConfig:
 def refused(config: DaCTrainerConfig) -> str:
     """The message with which a run's data are refused."""
     with pytest.raises(PartitionError) as caught:
-        config.inputs.resolve()
+        config.sources()
     return str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_a_pose_that_was_rounded_is_one(scene: Path) -> None:
     for frame in content["frames"]:
         frame["transform_matrix"] = np.round(frame["transform_matrix"], 3).tolist()
     path.write_text(json.dumps(content))
-    config_of(scene).inputs.resolve()
+    config_of(scene).sources()
 
 
 @pytest.mark.parametrize("name", ["train/r_0.png", "train/r_5.png", "test/r_1.png", "val/r_1.png"])
@@ -147,7 +147,7 @@ def test_a_square_photo_that_is_marked_as_turned_is_named(scene: Path) -> None:
 def test_a_photos_header_is_read_once(scene: Path) -> None:
     """The scene's own files are looked at, and then what the data parser gives."""
     photos._shape_of.cache_clear()
-    config_of(scene).inputs.resolve()
+    config_of(scene).sources()
     found = photos._shape_of.cache_info()
     assert found.misses == len(list(scene.glob("*/*.png"))) <= found.hits
 

@@ -112,6 +112,8 @@ def test_rendered_views_get_their_share_of_the_draw(manager: DaCDataManager, exp
         views, rows, columns = batch["indices"].T
         of_rendered = views >= 8
         drawn += int(of_rendered.sum())
+        assert torch.equal(rays.camera_indices[of_rendered, 0], made.like[views[of_rendered] - 8])
+        assert torch.equal(rays.camera_indices[~of_rendered, 0], views[~of_rendered])
         seen |= set(zip(views[of_rendered].tolist(), rows[of_rendered].tolist()))
         for ray in of_rendered.nonzero()[:, 0].tolist():
             view = int(views[ray]) - 8

@@ -17,7 +17,7 @@ from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.runs.layout import run_folder
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.store import Run, find
-from dac_nerfstudio.training.inputs import find_experts
+from dac_nerfstudio.training.sources import find_experts
 
 TinyModel = Callable[..., KPlanesModel]
 SaveRun = Callable[..., Run]

@@ -17,7 +17,7 @@ from torch import Tensor
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.runs.store import Run
 from dac_nerfstudio.teachers.ensemble import Ensemble
-from dac_nerfstudio.training.layers import HINT, LayersPanel, teachers_of
+from dac_nerfstudio.viewer.layers import HINT, LayersPanel, teachers_of
 
 TinyModel = Callable[..., KPlanesModel]
 CAMERA = Cameras(

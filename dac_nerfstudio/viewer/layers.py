@@ -23,7 +23,6 @@ from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.store import Run, find, made_from, open_model, scene_of, why_not
 from dac_nerfstudio.teachers.ensemble import Ensemble
-from dac_nerfstudio.training.datamanager import DaCDataManager
 
 Outputs = Dict[str, Float[Tensor, "height width channels"]]
 """A model's pictures of one camera, by name."""
@@ -44,11 +43,11 @@ class LayersPanel(ViewerControl):
     """Adds layers to what the viewer shows of a student, and says what keeps one of them from being shown.
 
     Args:
-        manager: knows whose view a camera has.
+        manager: the data manager, which knows whose view a camera has.
         inverse_temperature: of the experts' blend.
     """
 
-    def __init__(self, manager: DaCDataManager, inverse_temperature: Callable[[], float]) -> None:
+    def __init__(self, manager: Any, inverse_temperature: Callable[[], float]) -> None:
         self.manager = manager
         self.inverse_temperature = inverse_temperature
 
