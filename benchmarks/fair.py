@@ -23,9 +23,10 @@ import copy
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Callable, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -144,6 +145,10 @@ class Run:
     @property
     def val(self) -> float:
         return self.figures["val"]
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**{field.name: self.figures[field.name] for field in fields(Settings)})
 
 
 class Study:
@@ -286,40 +291,37 @@ def record(options: Options, scene: str, **entries: Any) -> None:
 
 
 def tune(options: Options, name: str) -> Settings:
-    """The baseline's settings that validation views prefer."""
+    """The baseline's settings that validation views prefer: each in turn at few steps, then the number of steps, then
+    those that matter most once more at that number."""
     study = Study(options, name)
-    start = Settings(tv=1e-1, planes=2) if study.scene.real else Settings()
-    best = study.baseline(start)
-    tried = {best.figures["val"]: start}
-    table = [best.figures]
+    best = study.baseline(Settings(tv=1e-1, planes=2) if study.scene.real else Settings())
+    tried = [best.figures]
 
-    def attempt(settings: Settings, least: float) -> bool:
-        nonlocal best, start
-        run = study.baseline(settings)
-        if run.figures not in table:
-            table.append(run.figures)
-        record(options, name, tuned=[without_folder(entry) for entry in table])
-        if run.val <= best.val + least:
-            return False
-        best, start = run, settings
-        return True
+    def attempt(**change: Any) -> bool:
+        nonlocal best
+        run = study.baseline(replace(best.settings, **change))
+        tried.extend([run.figures] if run.figures not in tried else [])
+        better = run.val > best.val + GAIN
+        best = run if better else best
+        record(options, name, tuned=[public(entry) for entry in tried], baseline=asdict(best.settings))
+        return better
 
-    improved = True
-    while improved:
+    def walk(axes: Sequence[tuple[str, Sequence[Callable[[Any], Any]]]]) -> bool:
         improved = False
-        for axis, moves in AXES:
+        for axis, moves in axes:
             for move in moves:
-                while attempt(replace(start, **{axis: move(getattr(start, axis))}), GAIN):
+                while attempt(**{axis: move(getattr(best.settings, axis))}):
                     improved = True
-        # Steps come last, and with more of them the other settings are tried again.
-        if start.steps < MOST_STEPS and attempt(replace(start, steps=2 * start.steps), GAIN):
-            improved = True
-    del tried
-    record(options, name, baseline=asdict(start), photos=study.scene.photos, width=study.scene.width)
-    return start
+        return improved
+
+    walk(AXES)
+    while best.settings.steps < MOST_STEPS and attempt(steps=2 * best.settings.steps):
+        pass
+    walk(AXES[:3])
+    return best.settings
 
 
-def without_folder(figures: dict[str, Any]) -> dict[str, Any]:
+def public(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "folder"}
 
 
