@@ -1,6 +1,6 @@
-"""The preset `best` where photos are few and training converges: the product's own path, small enough for one core.
+"""The preset `few` where photos are few and training converges: the product's own path, small enough for one core.
 
-A copy of a scene is made, of some of its photos and smaller, and `dac run --preset best` does the rest, with a small
+A copy of a scene is made, of some of its photos and smaller, and `dac run --preset few` does the rest, with a small
 model (that of converged.toml) and few steps. Experts and baseline have the total variation that validation views prefer
 there, the student a tenth of it, as the preset has it. The baseline has the steps that are best for one, the student
 twice as many, as in converged.toml.
@@ -147,7 +147,7 @@ def main(options: Options) -> None:
     results = json.loads(options.json.read_text("utf8")) if options.json.exists() else {}
     for seed in options.seeds:
         where = ("--data", str(data), "--scene", scene, "--output-dir", str(output), "--config", str(config))
-        command = (*DAC, "run", *where, "--preset", "best", "--seed", str(seed), "--groups", "4", "--no-video")
+        command = (*DAC, "run", *where, "--preset", "few", "--seed", str(seed), "--groups", "4", "--no-video")
         subprocess.run(command, check=True)
         report = json.loads((output / scene / "report" / "results.json").read_text("utf8"))
         found = {
