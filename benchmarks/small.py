@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import numpy as np
 from nerfstudio.data.utils.colmap_parsing_utils import read_cameras_binary, read_images_binary
 from PIL import Image
 
+from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import write_json
 
 EVERY = 8
 """Of real photos, one in so many is for testing, as in mip-NeRF 360's evaluation."""
 VALIDATION = 12
 """So many of the others are for validation."""
+TEST = 40
+"""Test views at the most, evenly spread."""
 
 
 def spaced(items: Sequence[Any], count: int) -> list[Any]:
@@ -70,3 +75,47 @@ def camera_to_world(image: Any) -> np.ndarray:
     pose = np.linalg.inv(world_to_camera)
     pose[:3, 1:3] *= -1  # COLMAP's cameras look along +z, nerfstudio's along -z
     return pose
+
+
+def small_blender(source: Path, target: Path, photos: int, size: int) -> None:
+    """A copy of a scene in Blender's format, averaged over squares of pixels, colours by their opacity."""
+    for split, most in (("train", photos), ("val", 10**6), ("test", TEST)):
+        meta = json.loads((source / f"transforms_{split}.json").read_text("utf8"))
+        meta["frames"] = spaced(meta["frames"], most)
+        for frame in meta["frames"]:
+            with Image.open(source / f"{frame['file_path']}.png") as image:
+                pixels = averaged(image, image.width // size)
+            pixels[..., :3] /= np.maximum(pixels[..., 3:], 1e-6)
+            path = target / f"{frame['file_path']}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((255 * pixels.clip(0, 1)).round().astype(np.uint8)).save(path)
+        write_json(target / f"transforms_{split}.json", meta)
+
+
+def small_real(source: Path, target: Path, photos: int, size: int) -> None:
+    """A copy of a scene with a COLMAP model of one pinhole camera, as nerfstudio's format wants it."""
+    camera, images = read_real(source, photos)
+    height = size * camera.height // camera.width
+    (target / "images").mkdir(parents=True, exist_ok=True)
+    frames = []
+    for image in (image for chosen in images.values() for image in chosen):
+        with Image.open(source / "images" / image.name) as photo:
+            photo.convert("RGB").resize((size, height), Image.Resampling.BOX).save(target / named(image))
+        frames.append({"file_path": named(image), "transform_matrix": camera_to_world(image).tolist()})
+    across, down = size / camera.width, height / camera.height
+    fx, fy, cx, cy = camera.params
+    intrinsics = {"w": size, "h": height, "fl_x": fx * across, "fl_y": fy * down, "cx": cx * across, "cy": cy * down}
+    lists = {f"{split}_filenames": [named(image) for image in chosen] for split, chosen in images.items()}
+    write_json(target / "transforms.json", {"camera_model": "OPENCV", **intrinsics, "frames": frames, **lists})
+
+
+def named(image: Any) -> str:
+    return f"images/{Path(image.name).stem}.png"
+
+
+def small_generated(source: Path, target: Path, photos: int, size: int) -> None:
+    """The demo's scene, of which some photos are trained on."""
+    made = target.with_name(f"{target.name}-whole")
+    if not made.exists():
+        make_demo_scene(made, size=size, train=80, val=20, test=20)
+    small_blender(made, target, photos, size)

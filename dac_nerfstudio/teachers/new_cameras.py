@@ -17,7 +17,7 @@ from dac_nerfstudio.scene.frames import spread, view_distances
 NEIGHBOURS = 4
 """Nearest training cameras, of which two and their centre make a triangle."""
 REACH = 3.0
-"""How much larger it is made: what bonsai's validation views prefer, narrowly (docs/convergence.md)."""
+"""How much larger it is made: what bonsai's validation views preferred, narrowly."""
 
 
 class Novel(NamedTuple):

@@ -22,7 +22,7 @@ from dac_nerfstudio.teachers.models import ExpertModel
 from dac_nerfstudio.teachers.new_cameras import NovelCameras
 
 MOST_LESSONS = 200
-"""So many pictures at the most; the converged study's students (docs/convergence.md) had as many."""
+"""At most this many pictures are rendered."""
 
 Blend = Callable[[Float[Tensor, "cameras 3 4"]], Float[Tensor, "cameras experts"]]
 """Camera-to-world matrices -> the weights of the experts at each camera, of sum 1."""

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 NUMBERS_PER_PROGRAM = 512
 """Points times channels. With 4 warps, 4 numbers are a thread's: 16 bytes, as much as a load or a store may have. The
 backward pass then takes 70 (sm_80) or 48 (sm_90) registers, so that 28 or 40 warps share a multiprocessor; with 2048
-numbers these were 8 (``benchmarks/registers.py``)."""
+numbers these were 8."""
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
 """Fusion of multiplications and additions is asked for because Triton's default is about to change."""
 DIFFERENCES_PER_PROGRAM = 1024

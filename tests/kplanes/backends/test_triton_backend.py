@@ -1,21 +1,15 @@
-"""The Triton kernels, on machines without a GPU: run by Triton's interpreter, and compiled for CUDA without running."""
+"""The Triton kernels, on machines without a GPU: run by Triton's interpreter."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("triton")
-
-BENCHMARKS = str(Path(__file__).parents[3] / "benchmarks")
-sys.path.append(BENCHMARKS)
-traffic = importlib.import_module("traffic")
 
 LOOKUP = """
 import torch
@@ -110,43 +104,15 @@ failure.cache_clear()
 assert isinstance(failure(teacher, lookup.example), AssertionError)
 """
 
-COMPILED = """
-import re, sys
-sys.path.append(sys.argv[1])
-import registers
-from dac_nerfstudio.kplanes.backends import triton
 
-for architecture in (80, 90):
-    for name, kernel, stored, constants in registers.cases(registers.Options()):
-        compiled = registers.compile_kernel(kernel, architecture, stored, constants)
-        used = registers.resources(compiled, architecture)
-        assert used["spilt"] == 0 and used["warps"] >= 28, f"{name} on sm_{architecture}: {used}"
-        # Sums by atomics have no fixed order: only the lookup's gradient may be summed so.
-        atomic = re.search(r"\\b(atom|red)\\.", compiled.asm["ptx"]) is not None
-        assert atomic == (kernel is triton._backward), f"{name} has atomics: {atomic}"
-"""
-
-
-@pytest.mark.parametrize(
-    "program", [LOOKUP, SMOOTHNESS, TRIAL, COMPILED], ids=["lookup", "smoothness", "trial", "compiled"]
-)
+@pytest.mark.parametrize("program", [LOOKUP, SMOOTHNESS, TRIAL], ids=["lookup", "smoothness", "trial"])
 def test_kernels(program: str) -> None:
     # Triton reads the variable when it is imported, which torch may have done here already.
-    environment = {**os.environ, "TRITON_INTERPRET": "0" if program is COMPILED else "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [sys.executable, "-c", program, BENCHMARKS], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
-
-
-def test_total_variation_moves_three_times_the_bytes_of_the_planes() -> None:
-    scales = [torch.zeros(3, r, r, 32, device="meta", requires_grad=True) for r in (128, 256, 512)]
-    planes = traffic.tensor_bytes(scales)
-    moved = {backend: traffic.moved_bytes(scales, backend) for backend in ("reference", "triton")}
-    # Forward the planes are read; backward they are read again, and their gradient is written. Programs' sums are few.
-    assert moved["triton"]["value"] == pytest.approx(planes, rel=3e-3)
-    assert moved["triton"]["gradient"] == pytest.approx(2 * planes, rel=3e-3)
-    assert sum(moved["reference"].values()) > 40 * planes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

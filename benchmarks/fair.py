@@ -1,0 +1,334 @@
+"""The fair study: what experts and a student give beyond a baseline that was tuned as they were.
+
+Pictures are small, so that one model converges within minutes of one core. Every run is the product's own: nerfstudio's
+trainer on the registered methods, in process. For each scene
+
+1. `tune` improves the baseline one setting at a time, by halves and doubles, until none of them gives GAIN dB on
+   validation views; then it doubles the steps until they give no more;
+2. `study` trains experts with these settings that see all photos and differ in seed and decoder, then students of the
+   first one, two and four of them, and chooses the student's settings on validation views, from fewer trainings than
+   the baseline had; a baseline for as long as all stages took stands beside them;
+3. `page` writes docs/results.md from the file of figures.
+
+    python benchmarks/fair.py tune --scene lego-25
+    python benchmarks/fair.py study --scene lego-25 --seeds 1 2 3
+    python benchmarks/fair.py page
+
+Each run leaves its own file of figures and is never trained twice; a killed study goes on with the next command.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Callable, Literal
+
+import numpy as np
+import torch
+import tyro
+from small import small_blender, small_generated, small_real
+
+from dac_nerfstudio import methods
+from dac_nerfstudio.files import write_json
+
+GAIN = 0.05
+"""dB on validation views that a costlier setting has to bring."""
+MOST_STEPS = 32000
+
+
+@dataclass(frozen=True)
+class SmallScene:
+    """Which photos are trained on, and how small they are."""
+
+    make: Callable[[Path, Path, int, int], None]
+    source: str
+    photos: int
+    width: int
+    real: bool = False
+
+
+SCENES = {
+    **{f"lego-{count}": SmallScene(small_blender, "lego_200", count, 50) for count in (12, 25, 50, 100)},
+    "lego-25-100px": SmallScene(small_blender, "lego_200", 25, 100),
+    "lego-25-200px": SmallScene(small_blender, "lego_200", 25, 200),
+    "lego-100-200px": SmallScene(small_blender, "lego_200", 100, 200),
+    "bonsai-25": SmallScene(small_real, "bonsai", 25, 100, real=True),
+    "bonsai-25-200px": SmallScene(small_real, "bonsai", 25, 200, real=True),
+    "demo-25": SmallScene(small_generated, "", 25, 50),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is tuned of a model and its training."""
+
+    samples: int = 2
+    """16 samples per ray and 32 of each proposal level, times this."""
+    planes: int = 1
+    """Planes of 32 and 64 points a side, times this."""
+    tv: float = 1e-2
+    """Weight of the total variation of all planes."""
+    rate: float = 2e-2
+    """Adam's rate, at its highest."""
+    linear: bool = True
+    """The explicit decoder, or else the hybrid one."""
+    features: int = 16
+    """Features of each plane."""
+    levels: int = 1
+    """Proposal levels."""
+    rays: int = 512
+    """Rays of a step."""
+    steps: int = 4000
+    """Training steps."""
+
+    @property
+    def name(self) -> str:
+        """Differs where settings differ."""
+        decoder = "explicit" if self.linear else "hybrid"
+        return (
+            f"s{self.samples}-p{self.planes}-tv{self.tv:g}-lr{self.rate:g}-{decoder}-f{self.features}-l{self.levels}"
+            f"-r{self.rays}-n{self.steps}"
+        )
+
+
+AXES: tuple[tuple[str, tuple[Callable[[Any], Any], ...]], ...] = (
+    ("samples", (lambda v: 2 * v, lambda v: v // 2)),
+    ("tv", (lambda v: round(v * 3.16, 5), lambda v: round(v / 3.16, 5))),
+    ("planes", (lambda v: 2 * v,)),
+    ("linear", (lambda v: not v,)),
+    ("rate", (lambda v: 2 * v, lambda v: v / 2)),
+    ("features", (lambda v: 2 * v,)),
+    ("levels", (lambda v: v + 1,)),
+    ("rays", (lambda v: 2 * v,)),
+)
+"""Settings in the order in which they are tuned, and what is tried of each beside its value."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What is tuned of a student besides: how it learns from the experts."""
+
+    share: float = 0.25
+    """Share of fine-tuning's rays at rendered views."""
+
+
+@dataclass
+class Options:
+    """What to do."""
+
+    action: tyro.conf.Positional[Literal["tune", "study", "page"]]
+    scene: tuple[str, ...] = ("lego-25",)
+    """Scenes, one after another."""
+    seeds: tuple[int, ...] = (1,)
+    """Seeds that the study runs; the first chooses."""
+    data: Path = Path("data")
+    """Folder with lego_200 and bonsai."""
+    output_dir: Path = Path("outputs/fair")
+    """Where copies, runs and their figures go."""
+    json: Path = Path("docs/fair.json")
+    """File of figures that `page` reads; `tune` and `study` add to it."""
+
+
+@dataclass
+class Run:
+    """A finished training: its figures, and its pictures of the validation and the test views."""
+
+    folder: Path
+    figures: dict[str, Any]
+    pictures: dict[str, np.ndarray] = field(repr=False)
+
+    @property
+    def val(self) -> float:
+        return self.figures["val"]
+
+
+class Study:
+    """The runs of one scene."""
+
+    def __init__(self, options: Options, name: str) -> None:
+        self.options, self.name, self.scene = options, name, SCENES[name]
+        self.data = options.output_dir / "data" / name
+        if not self.data.exists():
+            scene = self.scene
+            scene.make(options.data / scene.source, self.data, scene.photos, scene.width)
+        self.kind = "_360" if self.scene.real else ""
+
+    def configure(self, stage: str, settings: Settings, seed: int) -> Any:
+        """A registered method's configuration with the study's settings."""
+        config = copy.deepcopy(getattr(methods, f"{stage}{self.kind}").config)
+        config.output_dir, config.experiment_name = self.options.output_dir / "runs", self.name
+        config.vis, config.machine.device_type, config.machine.seed = "tensorboard", "cpu", seed
+        config.mixed_precision, config.groups = False, 1
+        config.max_num_iterations = config.steps_per_save = settings.steps
+        config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = 10**7
+        config.data = config.pipeline.datamanager.data = self.data
+        config.pipeline.datamanager.train_num_rays_per_batch = settings.rays
+        model = config.pipeline.model
+        model.grid_base_resolution, model.multiscale_res = 32 * settings.planes, (1, 2)
+        model.grid_feature_dim, model.linear_decoder = settings.features, settings.linear
+        model.linear_decoder_layers, model.background_color = 1, "random"
+        model.proposal_resolutions = tuple(32 * settings.planes * 2**level for level in range(settings.levels))
+        model.num_proposal_samples = (32 * settings.samples,) * settings.levels
+        model.num_samples = 16 * settings.samples
+        model.proposal_warmup, model.proposal_weights_anneal_max_num_iters = 500, 100
+        model.regularizers.plane_tv = model.regularizers.proposal_tv = settings.tv
+        for group in config.optimizers.values():
+            group["optimizer"].lr, group["scheduler"].warmup_steps = settings.rate, 50
+        return config
+
+    def train(self, kind: str, settings: Settings, seed: int, stages: Callable[[str], list[Any]]) -> Run:
+        """A run's figures and pictures; trained unless that was done.
+
+        Args:
+            kind: such as baseline; with settings and seed it names the run.
+            stages: configurations to train one after another, of which the last is the run.
+        """
+        name = f"{kind}-{settings.name}-seed{seed}"
+        place = self.options.output_dir / "figures" / self.name
+        path, pictures = place / f"{name}.json", place / f"{name}.npz"
+        if path.exists() and pictures.exists():
+            figures = json.loads(path.read_text("utf8"))
+            return Run(Path(figures["folder"]), figures, dict(np.load(pictures)))
+        begun = time.process_time()
+        for config in stages(name):
+            config.timestamp = name
+            config.carry_over()
+            trainer = config.setup(local_rank=0, world_size=1)
+            trainer.setup()
+            for step in range(config.max_num_iterations):
+                trainer.train_iteration(step)
+            trainer.save_checkpoint(step)
+        seconds = time.process_time() - begun
+        parameters = sum(parameter.numel() for parameter in trainer.pipeline.model.parameters())
+        found, photos = {}, {}
+        for split in ("val", "test"):
+            found[split], photos[split] = self.render(trainer, split)
+        figures = {
+            "kind": kind, **asdict(settings), "seed": seed, "seconds": round(seconds), "parameters": parameters,
+            "folder": str(trainer.base_dir),
+            **{split: round(psnr(found[split], photos[split]), 3) for split in found},
+        }  # fmt: skip
+        place.mkdir(parents=True, exist_ok=True)
+        with open(pictures.with_suffix(".part"), "wb") as file:
+            np.savez(file, **found, **{f"{split}_photos": photos[split] for split in photos})
+        os.replace(pictures.with_suffix(".part"), pictures)
+        write_json(path, figures)
+        print(f"{self.name} {name}: val {figures['val']:.2f}, {figures['seconds']} s", flush=True)
+        return Run(trainer.base_dir, figures, dict(np.load(pictures)))
+
+    def render(self, trainer: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """A split's views as the model renders them, and its photos on the same background."""
+        pipeline = trainer.pipeline
+        config = pipeline.datamanager.config
+        outputs = replace(config.dataparser, data=self.data).setup().get_dataparser_outputs(split=split)
+        dataset = type(pipeline.datamanager.train_dataset)(outputs)
+        pipeline.eval()
+        pictures, photos = [], []
+        for index in range(len(dataset)):
+            camera = dataset.cameras[index : index + 1]
+            pictures.append(pipeline.model.get_outputs_for_camera(camera)["rgb"].clamp(0, 1).numpy())
+            photos.append(pipeline.model.true_colour({}, {"image": dataset.get_image_float32(index)}).numpy())
+        return np.stack(pictures), np.stack(photos)
+
+    def baseline(self, settings: Settings, seed: int = 1) -> Run:
+        return self.train("baseline", settings, seed, lambda name: [self.configure("baseline", settings, seed)])
+
+    def expert(self, settings: Settings, seed: int) -> Run:
+        """A teacher: sees all photos, which are one group."""
+
+        def stages(name: str) -> list[Any]:
+            config = self.configure("expert", settings, seed)
+            config.group = 1
+            return [config]
+
+        return self.train("expert", settings, seed, stages)
+
+    def student(self, experts: list[Run], settings: Settings, teaching: Teaching, seed: int) -> Run:
+        """Distilled for a tenth of its steps, then fine-tuned on photos and rendered views along the same cosine."""
+
+        def stages(name: str) -> list[Any]:
+            distill = self.configure("distill", replace(settings, steps=settings.steps // 10), seed)
+            finetune = self.configure("finetune", replace(settings, steps=settings.steps * 9 // 10), seed)
+            for config in (distill, finetune):
+                config.experts = tuple(expert.folder for expert in experts)
+            for group in distill.optimizers.values():
+                group["scheduler"].end = 0.1
+            for group in finetune.optimizers.values():
+                group["scheduler"].begin = 0.1
+            finetune.pipeline.novel_share, finetune.pipeline.sharpness = teaching.share, 0.0
+            finetune.student = distill.get_base_dir().parent / name
+            return [distill, finetune]
+
+        return self.train(f"student-of-{len(experts)}-share{teaching.share:g}", settings, seed, stages)
+
+
+def psnr(pictures: np.ndarray, photos: np.ndarray) -> float:
+    """Mean over views, in dB."""
+    return float((-10 * np.log10(np.square(pictures - photos).mean(axis=(1, 2, 3)))).mean())
+
+
+def averaged(runs: list[Run]) -> dict[str, float]:
+    """PSNR of the mean of several runs' pictures."""
+    first = runs[0].pictures
+    means = {split: np.mean([run.pictures[split] for run in runs], axis=0) for split in ("val", "test")}
+    return {split: round(psnr(mean, first[f"{split}_photos"]), 3) for split, mean in means.items()}
+
+
+def record(options: Options, scene: str, **entries: Any) -> None:
+    """Add to the file of figures."""
+    figures = json.loads(options.json.read_text("utf8")) if options.json.exists() else {}
+    figures.setdefault(scene, {}).update(entries)
+    write_json(options.json, figures)
+
+
+def tune(options: Options, name: str) -> Settings:
+    """The baseline's settings that validation views prefer."""
+    study = Study(options, name)
+    start = Settings(tv=1e-1, planes=2) if study.scene.real else Settings()
+    best = study.baseline(start)
+    tried = {best.figures["val"]: start}
+    table = [best.figures]
+
+    def attempt(settings: Settings, least: float) -> bool:
+        nonlocal best, start
+        run = study.baseline(settings)
+        if run.figures not in table:
+            table.append(run.figures)
+        record(options, name, tuned=[without_folder(entry) for entry in table])
+        if run.val <= best.val + least:
+            return False
+        best, start = run, settings
+        return True
+
+    improved = True
+    while improved:
+        improved = False
+        for axis, moves in AXES:
+            for move in moves:
+                while attempt(replace(start, **{axis: move(getattr(start, axis))}), GAIN):
+                    improved = True
+        # Steps come last, and with more of them the other settings are tried again.
+        if start.steps < MOST_STEPS and attempt(replace(start, steps=2 * start.steps), GAIN):
+            improved = True
+    del tried
+    record(options, name, baseline=asdict(start), photos=study.scene.photos, width=study.scene.width)
+    return start
+
+
+def without_folder(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "folder"}
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    for name in options.scene:
+        if options.action == "tune":
+            tune(options, name)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
