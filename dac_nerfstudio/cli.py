@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError, UserError, in_a_line
-from dac_nerfstudio.launch.plan import Baseline, Only, Plan, Request, make_plan
+from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
-from dac_nerfstudio.presets import PRESETS, SEEDS
+from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, choose_preset
 from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
 from dac_nerfstudio.units import size
 
@@ -109,7 +109,7 @@ def split(
 
 def run(
     data: tyro.conf.UseAppendAction[Tuple[Path, ...]],
-    preset: Optional[Literal["reference", "best", "quick", "demo"]] = None,
+    preset: Optional[Literal["reference", "few", "quick", "demo", "best"]] = None,
     groups: Optional[Union[int, Literal["auto"]]] = None,
     strategy: Optional[Literal["auto", "azimuth", "kmeans", "spectral", "louvain"]] = None,
     similarity: Optional[Literal["auto", "covisibility", "frustum", "appearance"]] = None,
@@ -121,7 +121,7 @@ def run(
     scene: Optional[str] = None,
     seed: int = 42,
     devices: str = "auto",
-    baseline: Baseline = "yes",
+    baseline: Optional[Baseline] = None,
     video: bool = True,
     only: Optional[Only] = None,
     experts: Tuple[Path, ...] = (),
@@ -139,9 +139,9 @@ def run(
     Args:
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0). Once more for every further scene.
-        preset: Recipe: 'reference' is the paper's and wants a GPU, 'quick' is ours in small and suits a CPU, 'best' is
-            for few photos, where longer training brings nothing, at full size. By default reference or quick,
-            whichever suits this machine.
+        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' (called 'best' before) is for few photos,
+            where longer training no longer helps. 'quick' shows all stages run on your scene in small; it is no
+            comparison. By default few for at most 30 training photos, otherwise reference on a GPU and quick without.
         groups: Number of groups; by default those of the scene's partition, or 4.
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
         similarity: What to divide by, see dac split; by default as the scene is divided, or auto.
@@ -157,7 +157,8 @@ def run(
         devices: Where to train: auto (every GPU there is, otherwise the CPU), numbers of GPUs such as 0,1, or cpu. A
             stage at a time runs on each; cpu,cpu runs two at a time on half of the cores each.
         baseline: Whether to train the baseline, for as many steps as the student gets; with total another one, for as
-            many steps as all stages together.
+            many steps as all stages together, which makes a comparison at equal cost. By default total with the presets
+            few and demo, otherwise yes.
         video: Render a short flight with the student.
         only: Do this alone, from what is already there.
         experts: Run folders of ready experts, one per group, instead of training them.
@@ -177,6 +178,7 @@ def run(
     from dac_nerfstudio.launch.local import explain_plan, run_plans
     from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
     from dac_nerfstudio.launch.slurm.queue import refuse_queued
+    from dac_nerfstudio.partition import read_views
     from dac_nerfstudio.scene.examination import refuse
 
     check_executor(executor, slurm, devices)
@@ -187,23 +189,27 @@ def run(
     console = Console()
     places = find_devices("cpu" if executor == "slurm" else devices)
     kind = "cuda" if executor == "slurm" and slurm.gpus else places[0].partition(":")[0]
-    if preset is None:
-        preset = "reference" if kind == "cuda" else "quick"
-        console.print(f"Preset {preset} ({PRESETS[preset].description}); choose another with --preset.")
     settings = {
         "groups": groups, "strategy": strategy, "similarity": similarity, "overlap": overlap, "softness": softness,
     }  # fmt: skip
     asked = {name: value for name, value in settings.items() if value is not None}
     flags = read_flags(config) if config is not None else {}
-    recipe = PRESETS[preset]
     for path in data:
         scene_suffix(path)
         found = _examined(path, console)
         # Smaller photos than those that the data name may be there.
         refuse(found.problems if skip_missing or downscale is not None else found.all_problems, path)
+    name: str = preset or ""
+    if preset is None:
+        name, why = choose_preset(kind, max(len(read_views(path, skip_missing=skip_missing)) for path in data))
+        console.print(f"Preset {name}: {why} It is {PRESETS[name].description}.", soft_wrap=True)
+    elif preset == "best":
+        console.print("[yellow]--preset best is now called few. Runs of best keep their name.[/]")
+    recipe = PRESETS[name]
     one = Request(
-        data[0], output_dir, "", asked, downscale, skip_missing, baseline, video, kind, seed, only, experts, flags
-    )
+        data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
+        experts, flags,
+    )  # fmt: skip
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
         for plan in plans:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, Literal, Mapping, Optional, Tuple
 
 from dac_nerfstudio.naming import UNBOUNDED
 
 Flags = Mapping[str, Any]
 """Flags of ``ns-train``: names without the dashes in front; values are text, numbers, true or false, or several."""
+
+Baseline = Literal["yes", "no", "total"]
+"""Whether to train the baseline, for as many steps as the student gets; ``total`` another one beside it, for as many as
+all stages together."""
 
 METHOD_STEPS: Mapping[str, Mapping[str, int]] = {
     "": {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
@@ -60,6 +64,8 @@ class Recipe:
     """Total variation of the student's planes, as a multiple of the baseline's: new views smooth it too."""
     real_student_flags: Flags = field(default_factory=dict)
     """Flags of distillation and fine-tuning of the methods that end in -360, which win over those above."""
+    baseline: Baseline = "yes"
+    """Which baselines are trained by default. A recipe whose gain is claimed has one of equal cost."""
     score_most: int = 1000000
     """Score no more test views than this, evenly spread."""
 
@@ -150,13 +156,14 @@ FAST_ON_REAL: Flags = {
     **_of_optimizers("optimizer.lr", fields=3e-2, proposal_networks=1e-2),
 }
 
+FEW_PHOTOS = 30
+"""Up to this many training photos the recipe for few photos is chosen."""
 RECIPES = (
-    Recipe("reference", "the paper's recipe and constants; wants a GPU"),
+    Recipe("reference", "the paper's recipe and constants; needs a GPU"),
     Recipe(
-        "best",
-        "experts that differ in seed and decoder, and a student that also learns from new views that they render, for "
-        "four times their steps; pays where photos are few and longer training brings nothing; wants a GPU, and its "
-        "constants are of smaller scenes",
+        "few",
+        "for few photos, trained until longer training no longer helps: experts that differ in seed and decoder, and a "
+        "student that also learns from new views that they render; needs a GPU",
         steps={"expert": 30000, "distill": 12000, "finetune": 108000},
         real_flags={
             # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
@@ -172,10 +179,12 @@ RECIPES = (
         student_tv=0.1,
         # Bonsai's student is 0.4 dB better for it, those of lego and the demo are as good without, and twice as fast.
         real_student_flags={DECODER: False},
+        baseline="total",
     ),
     Recipe(
         "quick",
-        "a small model and few steps, for a CPU; scores up to 40 test views",
+        "a small model and few steps, to see all stages run on your scene, and no comparison: plain training for as "
+        "long would be better. It scores up to 40 test views",
         steps={"trunk": 1000, "expert": 2000, "distill": 500, "finetune": 1000},
         flags=SMALL_MODEL,
         real_flags=FAST_ON_REAL,
@@ -190,6 +199,24 @@ RECIPES = (
         flags=SMALL_MODEL,
         one_cosine=True,
         softness=0.3,
+        baseline="total",
     ),
 )
 PRESETS: Dict[str, Recipe] = {recipe.name: recipe for recipe in RECIPES}
+# What `few` was called before. Its runs keep their name, and so are kept.
+PRESETS["best"] = replace(PRESETS["few"], name="best")
+
+
+def choose_preset(device: str, photos: int) -> Tuple[str, str]:
+    """The preset for a device and a number of training photos, and why, in a sentence.
+
+    Args:
+        device: cuda, mps or cpu.
+        photos: of the scene that has most.
+    """
+    if photos <= FEW_PHOTOS:
+        slow = "" if device == "cuda" else " Without a GPU it takes days; --preset quick shows the stages in minutes."
+        return "few", f"there are {photos} training photos, at most {FEW_PHOTOS}.{slow}"
+    if device == "cuda":
+        return "reference", f"there are {photos} training photos, more than {FEW_PHOTOS}, and a GPU."
+    return "quick", f"there are {photos} training photos, more than {FEW_PHOTOS}, and no GPU."

@@ -11,10 +11,9 @@ from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.rays import RayBundle, RaySamples
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.proposals import histogram_loss
+from dac_nerfstudio.kplanes.proposals import Bins, histogram_loss
 
 
 @dataclass
@@ -42,30 +41,21 @@ class TeacherOutput:
 
     rgb: Float[Tensor, "rays 3"]
     """Rendered colour, on the student's background."""
-    samples: RaySamples
-    """The teacher's final samples, ``[rays, samples]``."""
-    edges: Float[Tensor, "rays samples_plus_1"]
-    """Edges of the samples' bins in normalised ray space [0, 1]."""
+    bins: Bins
+    """The teacher's final bins; its samples are in their middles."""
     alphas: Float[Tensor, "rays samples"]
     """Opacity of each bin by itself."""
     colours: Float[Tensor, "rays samples 3"]
     """Colour at each sample."""
 
     @classmethod
-    def joined(cls, parts: Sequence[TeacherOutput], rays: RayBundle) -> TeacherOutput:
+    def joined(cls, parts: Sequence[TeacherOutput]) -> TeacherOutput:
         """One output for a bundle, from those of its parts in their order."""
-        edges = torch.cat([part.edges for part in parts])
-        frustums = [part.samples.frustums for part in parts]
-        samples = rays.get_ray_samples(
-            bin_starts=torch.cat([frustum.starts for frustum in frustums]),
-            bin_ends=torch.cat([frustum.ends for frustum in frustums]),
-            spacing_starts=edges[:, :-1, None],
-            spacing_ends=edges[:, 1:, None],
-        )
         return cls(
             rgb=torch.cat([part.rgb for part in parts]),
-            samples=samples,
-            edges=edges,
+            bins=Bins(
+                torch.cat([part.bins.edges for part in parts]), torch.cat([part.bins.distances for part in parts])
+            ),
             alphas=torch.cat([part.alphas for part in parts]),
             colours=torch.cat([part.colours for part in parts]),
         )
@@ -78,7 +68,7 @@ NEAR = 0.05
 def unoccluded(taught: TeacherOutput) -> Float[Tensor, "rays"]:
     """1 for rays that meet little in their first twentieth, 0 for those that are stopped there: their camera stands
     inside something, where no photo was taken and no expert knows anything."""
-    near = taught.edges[:, 1:] <= NEAR
+    near = taught.bins.edges[:, 1:] <= NEAR
     stopped = 1 - torch.where(near, 1 - taught.alphas, 1).prod(dim=-1)
     return (stopped < 0.5).to(stopped.dtype)
 
@@ -104,7 +94,7 @@ def distillation_losses(
     """
     losses: Dict[str, Tensor] = {}
     if weights.histogram > 0:
-        losses["histogram_loss"] = weights.histogram * histogram_loss(taught.edges, taught.alphas, proposals)
+        losses["histogram_loss"] = weights.histogram * histogram_loss(taught.bins.edges, taught.alphas, proposals)
     if point_colours is not None:
         losses["point_colour_loss"] = weights.point_colour * (point_colours - taught.colours).square().mean()
     if point_alphas is not None:

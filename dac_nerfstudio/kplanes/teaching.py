@@ -14,7 +14,7 @@ from torch import Tensor
 from dac_nerfstudio.kplanes.distillation import DistillationWeights, TeacherOutput, distillation_losses, unoccluded
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, Rendering
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
-from dac_nerfstudio.kplanes.proposals import opacity
+from dac_nerfstudio.kplanes.proposals import Level
 
 Teach = Callable[[RayBundle, Float[Tensor, "3"]], TeacherOutput]
 """Rays sorted by group, and the background's colour -> the teachers' output."""
@@ -64,7 +64,7 @@ class ExpertModel(KPlanesModel):
         """
         rendering = self.render(rays, background)
         final = rendering.final
-        return TeacherOutput(rendering.rgb, final.samples, final.edges, final.alphas, rendering.colours)
+        return TeacherOutput(rendering.rgb, final.bins, final.alphas, rendering.colours)
 
     def premultiplied(self, camera: Cameras) -> Float[Tensor, "height width 5"]:
         """Premultiplied RGBA of a single camera, and whether rays are unoccluded, 0 or 1."""
@@ -101,8 +101,9 @@ class StudentModel(KPlanesModel):
             taught = self.teach(ray_bundle, outputs["background"])
             outputs.update(taught=taught, point_alphas=None, point_colours=None)
             if self.config.distillation.points:
-                density, outputs["point_colours"] = self.field(taught.samples)
-                outputs["point_alphas"] = opacity(density, taught.samples)
+                positions = taught.bins.positions(ray_bundle)
+                density, outputs["point_colours"] = self.field(positions, ray_bundle.directions)
+                outputs["point_alphas"] = Level(taught.bins, density).alphas
         return outputs
 
     def get_loss_dict(

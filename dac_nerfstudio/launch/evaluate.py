@@ -15,7 +15,7 @@ from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.runs.layout import EVALUATION, PAIRS, PARTITION
 from dac_nerfstudio.runs.record import Stage
 
-FORMAT = 3
+FORMAT = 4
 """Scores of an earlier format are made again."""
 
 
@@ -78,8 +78,8 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
         only_group=stage.group,
         most=job.score_most,
         progress=lambda done, total: tell(Report("evaluating", done, total)),
-        # The two that a report compares.
-        pairs=pairs if job.stage in ("baseline", "finetune") else None,
+        # Those that a report compares.
+        pairs=pairs if job.stage in ("baseline", "baseline total", "finetune") else None,
     )
     cameras = pipeline.datamanager.eval_dataset.cameras
     reasons = left_out(int(cameras.height.min()), int(cameras.width.min()), lpips_weights())

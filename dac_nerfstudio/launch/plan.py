@@ -12,15 +12,13 @@ from dac_nerfstudio.launch.data import data_parser, scene_suffix
 from dac_nerfstudio.launch.division import count_groups, partition_of
 from dac_nerfstudio.launch.flags import OWNED, words
 from dac_nerfstudio.partition import current_partition
-from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Flags, Recipe
+from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Baseline, Flags, Recipe
 from dac_nerfstudio.runs.layout import RECORD, run_dir, run_folder
 from dac_nerfstudio.runs.record import Stage
 
 StageName = Literal[
     "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video"
 ]
-Baseline = Literal["yes", "no", "total"]
-"""Whether to train the baseline, and beside it one of as many steps as all stages together."""
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 NOT_SCORED = ("trunk", "ensemble")
 """Stages whose runs no table compares."""

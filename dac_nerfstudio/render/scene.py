@@ -52,7 +52,10 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
             are no test views.
     """
     found = read_scene(scene_dir, run or latest_run(scene_dir))
-    baseline, student = (finished(found, method) for method in ("dac-baseline", "dac-finetune"))
+    gain = figures(found).gain
+    # The better baseline, where there are two.
+    baseline = finished(found, gain.over if gain else "dac-baseline")
+    student = finished(found, "dac-finetune")
     device = default_device()
     config = recorded_config(student.folder, data or photos_of(student.folder), device)
     pipeline = reopen(config, student.folder)
@@ -72,8 +75,7 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
             mine = torch.where(groups == group, weights[:, group - 1], -1)
             if mine.max() > 0:
                 homes[group] = int(mine.argmax())
-    gain = figures(found)["gain"]
-    gains, losses = extremes(gain["views"]) if gain else ([], [])
+    gains, losses = extremes(gain.views) if gain else ([], [])
     assert isinstance(pipeline.model, KPlanesModel)
     return Scene(
         load(baseline, device),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from dac_nerfstudio.report.curves import TAGS, Course
+from dac_nerfstudio.report.methods import BASELINE, LONG, TITLES
+from dac_nerfstudio.report.results import Gain
 from dac_nerfstudio.style import FAINT, INK, colour
 from dac_nerfstudio.units import signed
 
@@ -24,21 +26,26 @@ NAMED_VIEWS = 48
 """Bars of no more views have their names below them."""
 
 
-def gain_chart(results: Dict[str, Any]) -> Markup:
-    """Gain of each view, sorted, in the colours of the groups; beside it against what the baseline has."""
+def gain_chart(gain: Gain, before: Sequence[float]) -> Markup:
+    """Gain of each view, sorted, in the colours of the groups; beside it against what the baseline has.
+
+    Args:
+        gain: of the views.
+        before: PSNR of the baseline in each of them.
+    """
     from matplotlib.patches import Patch
 
-    views = results["gain"]["views"]
-    gains = np.array([view["gain"] for view in views])
-    inks = [_ink(view["group"]) for view in views]
-    names = short_names([view["name"] for view in views])
+    views = gain.views
+    gains = np.array([view.gain for view in views])
+    inks = [_ink(view.group) for view in views]
+    names = short_names([view.name for view in views])
     named = len(views) <= NAMED_VIEWS
     longest = max(map(len, names)) if named else 0
     figure = _figure(3.4 + 0.075 * longest)
     bars, points = figure.subplots(1, 2, width_ratios=(2.1, 1))
     bars.bar(range(len(views)), gains, color=inks, width=0.8)
     bars.axhline(0, color=INK, linewidth=0.8)
-    average = results["gain"]["mean"]
+    average = gain.mean
     bars.axhline(average, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     bars.annotate(
         f"mean {signed(average)} dB",
@@ -51,19 +58,18 @@ def gain_chart(results: Dict[str, Any]) -> Markup:
         color=INK,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
     )
-    bars.set(ylabel="gain in PSNR, dB", xlim=(-0.7, len(views) - 0.3))
+    bars.set(ylabel=f"gain over the {TITLES[gain.over]}, dB", xlim=(-0.7, len(views) - 0.3))
     if named:
         bars.set_xticks(range(len(views)), names, rotation=90, fontsize=8, parse_math=False)
     else:
         bars.set_xticks([])
         bars.set_xlabel(f"{len(views)} test views, from the largest gain to the largest loss")
-    present = sorted({view["group"] for view in views if view["group"]})
+    present = sorted({view.group for view in views if view.group})
     handles = [Patch(color=colour(group), label=f"group {group}") for group in present]
     bars.legend(handles=handles, loc="upper right", frameon=False, fontsize=9, ncols=min(len(handles), 4) or 1)
-    before = [results["methods"]["dac-baseline"]["per_view"][view["name"]]["psnr"] for view in views]
     points.scatter(before, gains, c=inks, s=20, linewidths=0.5, edgecolors="white")
     points.axhline(0, color=INK, linewidth=0.8)
-    points.set(xlabel="PSNR of the baseline, dB", ylabel="gain, dB")
+    points.set(xlabel=f"PSNR of the {TITLES[gain.over]}, dB", ylabel="gain, dB")
     for axes in (bars, points):
         low, high = min(0.0, gains.min()), max(0.0, gains.max())
         room = 0.12 * (high - low) or 0.1
@@ -119,15 +125,15 @@ def short_names(names: List[str]) -> List[str]:
     return [name if len(name) <= 24 else f"…{name[-23:]}" for name in shown]
 
 
-def _ink(group: Any) -> str:
+def _ink(group: Optional[int]) -> str:
     return colour(group) if group else "#888888"
 
 
 def _style(course: Course) -> Dict[str, Any]:
     if course.group:
         return {"color": colour(course.group), "linewidth": 1.1}
-    if course.title == "baseline":
-        return {"color": "#9A9A9A", "linewidth": 2.2}
+    if course.title in (TITLES[BASELINE], TITLES[LONG]):
+        return {"color": "#9A9A9A" if course.title == TITLES[BASELINE] else "#666666", "linewidth": 2.2}
     return {"color": INK, "linewidth": 2.0}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.presets import recipe_of
-from dac_nerfstudio.report.methods import LONG, METHODS
+from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, METHODS
 from dac_nerfstudio.report.runs import Run, SceneRuns
 from dac_nerfstudio.runs.layout import CONFIG
 
@@ -21,7 +21,8 @@ def commands(scene: SceneRuns) -> List[str]:
     lines = []
     recipe = recipe_of(scene.name)
     if recipe is not None and first:
-        lines.append(_run_command(scene, *recipe, first, runs[0]))
+        experts = next((config["experts"] for config in recorded.values() if config.get("experts")), ())
+        lines.append(_run_command(scene, *recipe, first, runs[0], experts))
     student = next((run for run in reversed(runs) if recorded[run.folder] and run.stage.complete), None)
     if student is not None:
         config = _place(scene, recorded[student.folder], student) / CONFIG
@@ -29,7 +30,9 @@ def commands(scene: SceneRuns) -> List[str]:
     return lines
 
 
-def _run_command(scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any], run: Run) -> str:
+def _run_command(
+    scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any], run: Run, experts: Sequence[str]
+) -> str:
     asked = {**scene.partition.settings, **scene.partition.asked}
     words = ["dac", "run", "--data", str(config["data"]), "--preset", preset, "--seed", str(seed)]
     # Overlap and softness exclude each other; no softness has to be said, as a preset may have some.
@@ -39,8 +42,12 @@ def _run_command(scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any
     downscale = run.stage.settings.get("data", {}).get("downscale_factor")
     if downscale is not None:
         words += ["--downscale", str(downscale)]
-    if scene.runs.get(LONG):
-        words += ["--baseline", "total"]
+    if run.stage.settings.get("skip_missing"):
+        words.append("--skip-missing")
+    baseline = "total" if scene.runs.get(LONG) else "yes" if scene.runs.get(BASELINE) else "no"
+    words += ["--baseline", baseline]
+    if not scene.runs.get(EXPERT):
+        words += ["--experts", *map(str, experts)] if experts else []
     words += ["--output-dir", str(config.get("output_dir", "outputs")), "--scene", run.stage.scene]
     return shlex.join(words)
 

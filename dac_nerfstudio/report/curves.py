@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from dac_nerfstudio.report.runs import SceneRuns
+from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, STUDENT, TITLES
+from dac_nerfstudio.report.runs import Run, SceneRuns
 
 TAGS = {
     "Train Metrics Dict/psnr": "train_psnr",
@@ -102,7 +103,7 @@ def _joined(parts: List[Tuple[np.ndarray, ...]]) -> Curve:
 
 @dataclass(frozen=True)
 class Course:
-    """A training to be drawn: the student's is distillation followed by fine-tuning."""
+    """A training to be drawn: the student's is distillation followed by fine-tuning, after trunk and experts."""
 
     title: str
     group: int
@@ -113,31 +114,40 @@ class Course:
 
 
 def courses(scene: SceneRuns) -> Tuple[List[Course], List[str]]:
-    """All trainings that have curves, and a remark on each that has none."""
+    """All trainings that have curves, and a remark on each that has none.
+
+    Experts begin where their trunk ended, and the student where all stages before it ended, as if they had been trained
+    one after the other: that is what it cost.
+    """
     found, remarks = [], []
-    alone = [(f"expert {run.stage.group}", int(run.stage.group or 0), run) for run in scene.runs["dac-expert"]]
-    alone += [("baseline", 0, run) for run in scene.runs["dac-baseline"]]
-    for title, group, run in alone:
-        trunk = scene.trunk if group else None
-        before = (float(trunk.stage.steps), trunk.stage.seconds) if trunk else (0.0, 0.0)
-        curves = {name: curve.after(*before) for name, curve in read_curves(run.folder).items()}
-        if curves:
-            found.append(Course(title, group, (curves,)))
-        else:
+
+    def curves_of(title: str, run: Optional[Run], before: Sequence[Optional[Run]] = ()) -> Curves:
+        if run is None:
+            return {}
+        curves = read_curves(run.folder)
+        if not curves:
             remarks.append(f"There are no curves of {title}: its run folder has no tensorboard file.")
-    parts: List[Curves] = []
-    changes = None
-    tuned = scene.only("dac-finetune")
+        return {name: curve.after(*_cost(before)) for name, curve in curves.items()}
+
+    experts = scene.runs[EXPERT]
+    for run in experts:
+        title = f"expert {run.stage.group}"
+        if curves := curves_of(title, run, [scene.trunk]):
+            found.append(Course(title, int(run.stage.group or 0), (curves,)))
+    for method in (BASELINE, LONG):
+        if curves := curves_of(TITLES[method], scene.only(method)):
+            found.append(Course(TITLES[method], 0, (curves,)))
+    tuned = scene.only(STUDENT)
     distilled = scene.distillation if tuned is not None else scene.only("dac-distill")
-    for title, one in (("distillation", distilled), ("fine-tuning", tuned)):
-        curves = read_curves(one.folder) if one is not None else {}
-        if one is not None and not curves:
-            remarks.append(f"There are no curves of {title}: its run folder has no tensorboard file.")
-        if curves and one is tuned and distilled is not None:
-            changes = (float(distilled.stage.steps), distilled.stage.seconds)
-            curves = {name: curve.after(*changes) for name, curve in curves.items()}
-        if curves:
-            parts.append(curves)
-    if parts:
-        found.append(Course("student", 0, tuple(parts), changes))
+    before = [scene.trunk, *experts]
+    parts = [curves_of("distillation", distilled, before), curves_of("fine-tuning", tuned, [*before, distilled])]
+    if any(parts):
+        changes = _cost([*before, distilled]) if distilled is not None and parts[1] else None
+        found.append(Course("student", 0, tuple(part for part in parts if part), changes))
     return found, remarks
+
+
+def _cost(runs: Sequence[Optional[Run]]) -> Tuple[float, float]:
+    """Steps and seconds of all together."""
+    there = [run.stage for run in runs if run is not None]
+    return float(sum(stage.steps for stage in there)), sum(stage.seconds for stage in there)

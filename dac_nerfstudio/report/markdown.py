@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import List, Sequence, Union
 
 from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.report.methods import TITLES
+from dac_nerfstudio.report.results import Results
 from dac_nerfstudio.report.tables import (
     Grid,
     cost_grid,
@@ -19,34 +21,40 @@ from dac_nerfstudio.report.tables import (
 from dac_nerfstudio.scores import SCORES
 
 
-def markdown(results: Dict[str, Any]) -> str:
+def markdown(results: Results) -> str:
     """A scene's figures."""
-    parts = [f"# {plain(results['scene'])}: {plain(results['run'])}", headline(results), table(score_grid(results))]
-    parts.append(
-        "Steps and time of the fine-tuned student include its distillation. "
-        "The best single model in bold; experts are several."
-    )
-    if remarks(results):
-        parts.append(bullets(remarks(results)))
-    parts.append("## Per group")
-    for score in results["scores"]:
-        parts += [f"{SCORES[score].heading}, on the test views of each group:", table(group_grid(results, score))]
+    parts: List[Union[str, Grid]] = [
+        f"# {plain(results.scene)}: {plain(results.run)}",
+        headline(results),
+        score_grid(results),
+        "Steps and time of the fine-tuned student include its distillation. The best single model in bold; experts are "
+        "several.",
+        bullets(remarks(results)),
+        "## Per group",
+    ]
+    for score in results.scores:
+        parts += [f"{SCORES[score].heading}, on the test views of each group:", group_grid(results, score)]
     parts.append("## Gain per view")
-    if results["gain"] is None:
+    if results.gain is None:
         parts.append("There is none without both baseline and fine-tuned student.")
     else:
-        parts += ["PSNR of the fine-tuned student less that of the baseline:", table(gain_grid(results))]
-    parts += ["## Costs", table(cost_grid(results))]
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    parts.append(
-        f"Made with {plain(versions)}; seed {results['seed']}, partition {plain(results['partition'])}."
-    )  # fmt: skip
-    if results["commands"]:
-        parts += ["## To repeat it", "```bash\n" + "\n".join(results["commands"]) + "\n```"]
+        over = TITLES[results.gain.over]
+        parts += [f"PSNR of the fine-tuned student less that of the {over}:", gain_grid(results.gain)]
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    made = f"Made with {plain(versions)}; seed {results.seed}, partition {plain(results.partition)}."
+    parts += ["## Costs", cost_grid(results), made]
+    if results.commands:
+        parts += ["## To repeat it", "```bash\n" + "\n".join(results.commands) + "\n```"]
     parts.append("## Per view")
-    for score in results["scores"]:
-        parts += [f"{SCORES[score].heading}:", table(view_grid(results, score))]
-    return "\n\n".join(parts) + "\n"
+    for score in results.scores:
+        parts += [f"{SCORES[score].heading}:", view_grid(results, score)]
+    return document(parts)
+
+
+def document(parts: Sequence[Union[str, Grid]]) -> str:
+    """Paragraphs and tables below each other; those that are empty are left out."""
+    texts = [table(part) if isinstance(part, Grid) else part for part in parts]
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def table(grid: Grid) -> str:

@@ -6,10 +6,11 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
+from dac_nerfstudio.report.results import ViewGain
 from dac_nerfstudio.report.runs import Run
 from dac_nerfstudio.runs.layout import PAIRS
 
@@ -26,7 +27,7 @@ class Comparison:
     """One view: photo, baseline and student, all [height, width, 3] bytes, and where to look."""
 
     name: str
-    group: int
+    group: Optional[int]
     gain: float
     photo: np.ndarray
     baseline: np.ndarray
@@ -43,28 +44,26 @@ class Comparison:
         return np.abs(image.astype(np.float64) - self.photo).mean(axis=2) / 255
 
 
-def extremes(views: List[Dict[str, Any]]) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]]]:
+def extremes(views: List[ViewGain]) -> Tuple[List[ViewGain], List[ViewGain]]:
     """The views of largest gain and of largest loss, the most extreme first; views as ``results`` sorts them."""
-    gains = [view for view in views if view["gain"] > 0][:VIEWS]
-    losses = [view for view in reversed(views) if view["gain"] < 0][:VIEWS]
+    gains = [view for view in views if view.gain > 0][:VIEWS]
+    losses = [view for view in reversed(views) if view.gain < 0][:VIEWS]
     return gains, losses
 
 
-def spread(views: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def spread(views: List[ViewGain]) -> List[ViewGain]:
     """Views evenly from the first to the last, those included."""
     numbers = np.unique(np.linspace(0, len(views) - 1, min(WIPED, len(views))).round().astype(int))
     return [views[number] for number in numbers]
 
 
-def compare(view: Dict[str, Any], baseline: Run, student: Run) -> Optional[Comparison]:
+def compare(view: ViewGain, baseline: Run, student: Run) -> Optional[Comparison]:
     """A view with its pictures, or None where they were not kept."""
-    one, other = (_pair(run, view["name"]) for run in (baseline, student))
+    one, other = (_pair(run, view.name) for run in (baseline, student))
     if one is None or other is None or one[1].shape != other[1].shape:
         return None
     photo, before, after = one[0], one[1], other[1]
-    return Comparison(
-        view["name"], view["group"], view["gain"], photo, before, after, _where(photo, before, after, view["gain"])
-    )
+    return Comparison(view.name, view.group, view.gain, photo, before, after, _where(photo, before, after, view.gain))
 
 
 def _pair(run: Run, name: str) -> Optional[Tuple[np.ndarray, np.ndarray]]:

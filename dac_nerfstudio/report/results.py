@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -13,21 +14,109 @@ from rich.table import Table
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
-from dac_nerfstudio.report.methods import METHODS, TITLES
+from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES
 from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.units import clock
 
-__all__ = ["figures", "gather", "latest_run", "save", "table"]
+__all__ = ["Costs", "Gain", "Method", "Results", "ViewGain", "figures", "gather", "latest_run", "save", "table"]
 
-FORMAT = 2
-BASELINE, STUDENT = "dac-baseline", "dac-finetune"
+FORMAT = 3
 ALIKE = 1.05
 """Models of which one has no more than so many times the other's parameters are of one size."""
 
 
-def gather(scene_dir: Path, run: str) -> Dict[str, Any]:
+@dataclass(frozen=True)
+class Method:
+    """Scores of one method, those of the experts taken together."""
+
+    steps: int
+    """Of one expert; of a fine-tuned student with its distillation's."""
+    parameters: int
+    """Of all experts together."""
+    scores: Dict[str, Optional[float]]
+    """Means over the views; None where there is no finite value."""
+    per_group: Dict[str, List[Optional[float]]]
+    """Means over the views of each group."""
+    per_view: Dict[str, Dict[str, Optional[float]]]
+    """``group`` and scores of each view by its name."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a method took: all that differs between two runs that are otherwise equal."""
+
+    seconds: float
+    """Of training: of all experts together and their trunk; of a fine-tuned student with its distillation's. Of the
+    processor if `Results.processor`, otherwise by the clock."""
+    seconds_of_runs: List[float]
+    peak_memory: Dict[str, int]
+    """Bytes, see `Stage.peak_memory`; of experts that of the one that had most."""
+    seconds_per_view: Optional[float]
+    """To render one."""
+
+
+@dataclass(frozen=True)
+class ViewGain:
+    """How much better the fine-tuned student is in one view."""
+
+    name: str
+    group: Optional[int]
+    gain: float
+    """dB of PSNR."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the fine-tuned student is better by than plain training, in dB of PSNR, over the views that both have."""
+
+    over: str
+    """The method that it is compared with: the better one of the baselines that are there."""
+    equal_cost: bool
+    """Whether one of them had as many steps as all stages together."""
+    mean: float
+    better: int
+    """Views in which the student is better."""
+    per_group: List[Optional[float]]
+    views: List[ViewGain]
+    """From the largest gain to the largest loss."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """All figures of a scene. PSNR is infinite where a rendering equals its photo, which JSON cannot say: it is None
+    then, left out of means and gains, and noted."""
+
+    format: int
+    scene: str
+    run: str
+    partition: str
+    groups: int
+    seed: int
+    versions: Dict[str, str]
+    scores: List[str]
+    """Those that any method has."""
+    left_out: Dict[str, str]
+    """Why a score is left out, for each that not all methods have."""
+    missing: Dict[str, str]
+    """Why a method cannot be compared."""
+    notes: List[str]
+    """What a reader should know before comparing."""
+    methods: Dict[str, Method]
+    gain: Optional[Gain]
+    commands: List[str]
+    processor: bool
+    """Whether times are of the processor, as all runs recorded them, rather than by the clock."""
+    costs: Dict[str, Costs]
+
+    @property
+    def views(self) -> int:
+        """How many views the method was scored on that has most."""
+        return max(len(method.per_view) for method in self.methods.values())
+
+
+def gather(scene_dir: Path, run: str) -> Results:
     """Figures of the runs named ``run`` that are finished and scored by the scene's current partition.
 
     Raises:
@@ -36,45 +125,41 @@ def gather(scene_dir: Path, run: str) -> Dict[str, Any]:
     return figures(read_scene(scene_dir, run))
 
 
-def figures(scene: SceneRuns) -> Dict[str, Any]:
-    """All figures of a scene as JSON.
-
-    Experts count as one method: each test view is scored by its group's expert, steps are those of one expert, seconds
-    and parameters those of all together, the seconds with their trunk's. Steps and seconds of a fine-tuned student
-    include its distillation. What differs between two runs that are otherwise equal (time, memory) is under ``costs``
-    alone. PSNR is infinite where a rendering equals its photo, which JSON cannot say: it is None then, left out of
-    means and gains, and noted.
-    """
+def figures(scene: SceneRuns) -> Results:
+    """All figures of a scene."""
     groups = scene.partition.num_groups
-    methods = {method: _figures(runs, groups) for method in METHODS if (runs := scene.scored(method))}
-    costs = {method: _costs(scene.scored(method)) for method in methods}
-    if STUDENT in methods and scene.distillation is not None:
-        methods[STUDENT]["steps"] += scene.distillation.stage.steps
-        costs[STUDENT]["seconds"] += scene.distillation.stage.seconds
-    if "dac-expert" in methods and scene.trunk is not None:
-        costs["dac-expert"]["seconds"] += scene.trunk.stage.seconds
-    runs = [run for method in methods for run in scene.scored(method)]
-    stage = runs[0].stage
-    return {
-        "format": FORMAT,
-        "scene": stage.scene,
-        "run": scene.name,
-        "partition": scene.partition.fingerprint,
-        "groups": groups,
-        "seed": stage.seed,
-        "versions": _versions(runs),
-        "scores": [score for score in SCORES if any(score in entry["scores"] for entry in methods.values())],
-        "left_out": _left_out(scene, methods),
-        "missing": scene.missing,
-        "notes": _notes(methods, scene),
-        "methods": methods,
-        "gain": _gain(methods, groups),
-        "commands": commands(scene),
-        "costs": costs,
-    }
+    runs = {method: found for method in METHODS if (found := scene.scored(method))}
+    before = {STUDENT: scene.distillation, EXPERT: scene.trunk}
+    """What a method's own runs started from."""
+    everything = [run for found in runs.values() for run in found]
+    timed = [*everything, *(before[method] for method in runs if before.get(method))]
+    processor = all(run.stage.processor_seconds for run in timed if run)
+    methods, costs = {}, {}
+    for method, found in runs.items():
+        start = before.get(method)
+        methods[method] = _method(found, groups, start.stage.steps if start and method == STUDENT else 0)
+        costs[method] = _costs(found, start, processor)
+    return Results(
+        format=FORMAT,
+        scene=everything[0].stage.scene,
+        run=scene.name,
+        partition=scene.partition.fingerprint,
+        groups=groups,
+        seed=everything[0].stage.seed,
+        versions=_versions(everything),
+        scores=[score for score in SCORES if any(score in entry.scores for entry in methods.values())],
+        left_out=_left_out(scene, methods),
+        missing=scene.missing,
+        notes=[*map(str, scene.partition.notes), *_notes(methods, scene)],
+        methods=methods,
+        gain=_gain(methods, groups),
+        commands=commands(scene),
+        processor=processor,
+        costs=costs,
+    )
 
 
-def _figures(runs: List[Run], groups: int) -> Dict[str, Any]:
+def _method(runs: List[Run], groups: int, steps_before: int) -> Method:
     """One method's entry, from its runs: several for experts, else one."""
     views = _views(runs)
     scores = [score for score in SCORES if views and all(score in view for view in views)]
@@ -83,34 +168,37 @@ def _figures(runs: List[Run], groups: int) -> Dict[str, Any]:
         values = [view[score] for view in views if group in (None, view["group"])]
         return mean([value for value in values if isfinite(value)])
 
-    return {
-        "steps": runs[0].stage.steps,
-        "parameters": sum(run.stage.parameters for run in runs),
-        "scores": {score: average(score) for score in scores},
-        "per_group": {score: [average(score, group) for group in range(1, groups + 1)] for score in scores},
-        "per_view": {
+    return Method(
+        steps=runs[0].stage.steps + steps_before,
+        parameters=sum(run.stage.parameters for run in runs),
+        scores={score: average(score) for score in scores},
+        per_group={score: [average(score, group) for group in range(1, groups + 1)] for score in scores},
+        per_view={
             view["name"]: {
                 "group": view["group"],
                 **{score: view[score] if isfinite(view[score]) else None for score in scores},
             }
             for view in sorted(views, key=lambda view: view["name"])
         },
-    }
+    )
 
 
-def _costs(runs: List[Run]) -> Dict[str, Any]:
-    """What a method took: several values where it has several runs."""
+def _costs(runs: List[Run], start: Optional[Run], processor: bool) -> Costs:
     memory: Dict[str, int] = {}
     for run in runs:
         for name, peak in run.stage.peak_memory.items():
             memory[name] = max(peak, memory.get(name, 0))
-    speeds = [view["fps"] for view in _views(runs) if view.get("fps")]
-    return {
-        "seconds": sum(run.stage.seconds for run in runs),
-        "seconds_of_runs": [run.stage.seconds for run in runs],
-        "peak_memory": memory,
-        "seconds_per_view": mean([1 / fps for fps in speeds]),
-    }
+    seconds = [run.seconds(processor) for run in runs]
+    return Costs(
+        seconds=sum(seconds) + (start.seconds(processor) if start else 0.0),
+        seconds_of_runs=seconds,
+        peak_memory=memory,
+        seconds_per_view=mean([
+            view["processor_seconds"] if "processor_seconds" in view else 1 / view["fps"]
+            for view in _views(runs)
+            if view.get("fps")
+        ]),
+    )  # fmt: skip
 
 
 def _views(runs: List[Run]) -> List[Dict[str, Any]]:
@@ -121,26 +209,29 @@ def mean(values: List[float]) -> Optional[float]:
     return fmean(values) if values else None
 
 
-def _gain(methods: Dict[str, Any], groups: int) -> Optional[Dict[str, Any]]:
-    """What the fine-tuned student is better by than the baseline, in dB of PSNR, over the views that both have."""
-    if BASELINE not in methods or STUDENT not in methods:
+def _gain(methods: Dict[str, Method], groups: int) -> Optional[Gain]:
+    """The gain over the better baseline; None without a view that both have."""
+    baselines = {name: methods[name].scores.get("psnr") for name in (BASELINE, LONG) if name in methods}
+    if not baselines or STUDENT not in methods:
         return None
-    before, after = (methods[method]["per_view"] for method in (BASELINE, STUDENT))
+    over = max(baselines, key=lambda name: baselines[name] or 0.0)
+    before, after = methods[over].per_view, methods[STUDENT].per_view
     views = [
-        {"name": name, "group": view["group"], "gain": view["psnr"] - before[name]["psnr"]}
-        for name, view in after.items()
-        if name in before and None not in (view["psnr"], before[name]["psnr"])
+        ViewGain(name, None if group is None else int(group), own - other)
+        for name, (group, own) in {name: (view["group"], view["psnr"]) for name, view in after.items()}.items()
+        if own is not None and (other := before.get(name, {}).get("psnr")) is not None
     ]
     if not views:
         return None
-    views.sort(key=lambda view: (-view["gain"], view["name"]))
-    per_group = [mean([view["gain"] for view in views if view["group"] == group]) for group in range(1, groups + 1)]
-    return {
-        "mean": fmean(view["gain"] for view in views),
-        "better": sum(view["gain"] > 0 for view in views),
-        "per_group": per_group,
-        "views": views,
-    }
+    views.sort(key=lambda view: (-view.gain, view.name))
+    return Gain(
+        over=over,
+        equal_cost=LONG in methods,
+        mean=fmean(view.gain for view in views),
+        better=sum(view.gain > 0 for view in views),
+        per_group=[mean([view.gain for view in views if view.group == group]) for group in range(1, groups + 1)],
+        views=views,
+    )
 
 
 def _versions(runs: List[Run]) -> Dict[str, str]:
@@ -150,11 +241,10 @@ def _versions(runs: List[Run]) -> Dict[str, str]:
     return {name: ", ".join(versions) for name, versions in found.items()}
 
 
-def _left_out(scene: SceneRuns, methods: Dict[str, Any]) -> Dict[str, str]:
-    """Why a score is left out, for each that not all methods have."""
+def _left_out(scene: SceneRuns, methods: Dict[str, Method]) -> Dict[str, str]:
     reasons = {}
     for score in SCORES:
-        lacking = [method for method, entry in methods.items() if entry["per_view"] and score not in entry["scores"]]
+        lacking = [method for method, entry in methods.items() if entry.per_view and score not in entry.scores]
         if not lacking:
             continue
         evaluations = [run.evaluation or {} for method in lacking for run in scene.scored(method)]
@@ -169,48 +259,46 @@ def _left_out(scene: SceneRuns, methods: Dict[str, Any]) -> Dict[str, str]:
     return reasons
 
 
-def _notes(methods: Dict[str, Any], scene: SceneRuns) -> List[str]:
-    """What a reader should know before comparing."""
+def _notes(methods: Dict[str, Method], scene: SceneRuns) -> List[str]:
     notes = []
-    scored_on = {method: _digests(scene.scored(method)) for method in methods}
-    if len({digest for digests in scored_on.values() for digest in digests}) > 1:
+    scored_on = [digest for method in methods for digest in _digests(scene.scored(method))]
+    if len(set(scored_on)) > 1:
         notes.append(
             "The methods were not scored on the same photos: the data or --downscale has changed in between. The same "
             "dac run again scores those anew that it has to."
         )
-    exact = {TITLES[m]: [n for n, v in e["per_view"].items() if v["psnr"] is None] for m, e in methods.items()}
+    exact = {TITLES[m]: [n for n, v in e.per_view.items() if v["psnr"] is None] for m, e in methods.items()}
     notes += [
         f"{title}: PSNR of {listing(names)} is infinite, as the rendering equals the photo; means are without it."
         for title, names in exact.items()
         if names
     ]
-    seen = {method: set(entry["per_view"]) for method, entry in methods.items()}
-    if len({frozenset(names) for names in seen.values()}) > 1:
-        counts = ", ".join(f"{TITLES[method]}: {len(names)}" for method, names in seen.items())
+    if len({frozenset(entry.per_view) for entry in methods.values()}) > 1:
+        counts = ", ".join(f"{TITLES[method]}: {len(entry.per_view)}" for method, entry in methods.items())
         notes.append(f"The methods were not scored on the same views ({counts}); gains are over those they share.")
     if STUDENT in methods and scene.distillation is None:
         notes.append(
             "The distilled student that the fine-tuned one started from is not here: steps and time of the fine-tuned "
             "student are without its distillation."
         )
-    if "dac-expert" in methods and scene.trunk is not None:
+    if EXPERT in methods and scene.trunk is not None:
         steps = scene.trunk.stage.steps
         notes.append(f"The experts started from a trunk of {steps} steps on all views, whose time is in theirs.")
-    elif any("trunk" in run.stage.inputs for run in scene.scored("dac-expert")):
+    elif any("trunk" in run.stage.inputs for run in scene.scored(EXPERT)):
         notes.append("The experts' trunk is not here, or is not the same for all of them: their time is without it.")
     if BASELINE in methods and STUDENT in methods:
-        steps, others = methods[STUDENT]["steps"], methods[BASELINE]["steps"]
+        steps, others = methods[STUDENT].steps, methods[BASELINE].steps
         if steps != others:
             notes.append(f"The student was trained for {steps} steps in all, the baseline for {others}.")
         if not of_one_size(methods):
-            student, baseline = (methods[method]["parameters"] for method in (STUDENT, BASELINE))
+            student, baseline = (methods[method].parameters for method in (STUDENT, BASELINE))
             notes.append(f"The student has {student:,} parameters, the baseline {baseline:,}.")
     return notes
 
 
-def of_one_size(methods: Dict[str, Any]) -> bool:
+def of_one_size(methods: Dict[str, Method]) -> bool:
     """Whether student and baseline are both there, with about as many parameters: decoders differ a little."""
-    counts = [methods[method]["parameters"] for method in (STUDENT, BASELINE) if method in methods]
+    counts = [methods[method].parameters for method in (STUDENT, BASELINE) if method in methods]
     return len(counts) == 2 and max(counts) <= ALIKE * min(counts)
 
 
@@ -219,41 +307,46 @@ def _digests(runs: List[Run]) -> List[str]:
     return [run.evaluation["views_of"] for run in runs if run.evaluation and "views_of" in run.evaluation]
 
 
-def save(results: Dict[str, Any], scene_dir: Path) -> Path:
+def save(results: Results, scene_dir: Path) -> Path:
     """Write ``report/results.json``; its path."""
     path = report_folder(scene_dir) / "results.json"
-    write_json(path, results)
+    write_json(path, asdict(results))
     return path
 
 
-def table(results: Dict[str, Any]) -> Table:
+def table(results: Results) -> Table:
     """The figures as a table that fits a terminal."""
-    groups = range(1, results["groups"] + 1)
-    sizes = "Baseline and student are of one size. " if of_one_size(results["methods"]) else ""
+    groups = range(1, results.groups + 1)
+    sizes = "Baseline and student are of one size. " if of_one_size(results.methods) else ""
     shown = Table(
-        title=f"{results['scene']}: test views, seed {results['seed']}",
-        caption=f"g1 to g{results['groups']}: PSNR on the test views of each group. {sizes}Steps and time of the "
+        title=f"{results.scene}: test views, seed {results.seed}",
+        caption=f"g1 to g{results.groups}: PSNR on the test views of each group. {sizes}Steps and time of the "
         "fine-tuned student include its distillation.",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
     shown.add_column("", no_wrap=True)
-    for column in ("PSNR", "SSIM", *(f"g{group}" for group in groups), "steps", "time"):
+    for column in ("PSNR", "SSIM", *(f"g{group}" for group in groups), "steps", time_heading(results)):
         shown.add_column(column, justify="right", no_wrap=True)
-    for method, entry in results["methods"].items():
-        per_group = entry["per_group"].get("psnr", [None] * results["groups"])
+    for method, entry in results.methods.items():
+        per_group = entry.per_group.get("psnr", [None] * results.groups)
         shown.add_row(
             TITLES[method],
-            *(SCORES[score].text(entry["scores"].get(score)) for score in ("psnr", "ssim")),
+            *(SCORES[score].text(entry.scores.get(score)) for score in ("psnr", "ssim")),
             *(SCORES["psnr"].text(value) for value in per_group),
             steps_text(results, method),
-            clock(results["costs"][method]["seconds"]),
+            clock(results.costs[method].seconds),
         )
     return shown
 
 
-def steps_text(results: Dict[str, Any], method: str) -> str:
+def time_heading(results: Results) -> str:
+    """What the column of training times is called."""
+    return "CPU time" if results.processor else "time"
+
+
+def steps_text(results: Results, method: str) -> str:
     """Steps of a method, those of one expert times their number."""
-    many = f"{results['groups']}x" if method == "dac-expert" else ""
-    return f"{many}{results['methods'][method]['steps']}"
+    many = f"{results.groups}x" if method == EXPERT else ""
+    return f"{many}{results.methods[method].steps}"

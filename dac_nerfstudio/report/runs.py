@@ -42,6 +42,10 @@ class Run:
     problem: str
     """Why its scores do not count; empty where they do."""
 
+    def seconds(self, processor: bool) -> float:
+        """How long it trained: of the processor, or by the clock."""
+        return self.stage.processor_seconds if processor else self.stage.seconds
+
 
 @dataclass(frozen=True)
 class SceneRuns:

@@ -3,103 +3,124 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
+from urllib.parse import quote
 
 from rich import box
 from rich.table import Table
 
-from dac_nerfstudio.report.markdown import bullets, plain
-from dac_nerfstudio.report.markdown import table as markdown_table
+from dac_nerfstudio.report.markdown import bullets, document, plain
 from dac_nerfstudio.report.methods import METHODS, TITLES
+from dac_nerfstudio.report.results import Results
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.style import render
 from dac_nerfstudio.units import clock, signed
 
 
-def combine(all_results: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """Figures of several scenes beside each other; a mean only of what all scenes have.
+@dataclass(frozen=True)
+class Row:
+    """One figure of each scene, and its mean where all scenes have it."""
 
-    Args:
-        all_results: one per scene, as ``results.figures`` makes them.
-    """
-    present = [method for method in METHODS if any(method in results["methods"] for results in all_results)]
-    methods: Dict[str, Any] = {}
-    for method in present:
-        entries = [results["methods"].get(method, {}) for results in all_results]
-        per_scene = {score: [entry.get("scores", {}).get(score) for entry in entries] for score in SCORES}
-        methods[method] = {
-            "per_scene": {score: values for score, values in per_scene.items() if any(v is not None for v in values)},
-            "mean": {
-                score: fmean(v for v in values if v is not None)
-                for score, values in per_scene.items()
-                if all(v is not None for v in values)
-            },
+    per_scene: List[Optional[float]]
+    mean: Optional[float]
+
+    @classmethod
+    def of(cls, values: Sequence[Optional[float]]) -> Row:
+        known = [value for value in values if value is not None]
+        return cls(list(values), fmean(known) if known and len(known) == len(values) else None)
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Figures of several scenes beside each other."""
+
+    scenes: List[str]
+    runs: List[str]
+    partitions: List[str]
+    scores: Dict[str, Dict[str, Row]]
+    """By score and method: those that any scene has."""
+    gain: Row
+    """Of the fine-tuned student over plain training, see `results.Gain`."""
+    seconds: Dict[str, List[Optional[float]]]
+    """Training time by method."""
+    notes: List[str]
+
+
+def combine(results: Sequence[Results]) -> Combined:
+    """Figures of several scenes beside each other; a mean only of what all scenes have."""
+    present = [method for method in METHODS if any(method in one.methods for one in results)]
+    scores: Dict[str, Dict[str, Row]] = {}
+    for score in SCORES:
+        rows = {
+            method: Row.of(
+                [one.methods[method].scores.get(score) if method in one.methods else None for one in results]
+            )
+            for method in present
         }
-    gains = [results["gain"]["mean"] if results["gain"] else None for results in all_results]
+        known = {method: row for method, row in rows.items() if any(value is not None for value in row.per_scene)}
+        if known:
+            scores[score] = known
     lacking = [
-        f"{results['scene']} has no {TITLES[method]}, which therefore has no mean."
+        f"{one.scene} has no {TITLES[method]}, which therefore has no mean."
         for method in present
-        for results in all_results
-        if method not in results["methods"]
+        for one in results
+        if method not in one.methods
     ]
     lacking += [
-        f"{results['scene']} has no {SCORES[score].label} of every method: {why}"
-        for results in all_results
-        for score, why in results["left_out"].items()
-        if any(score in entry["per_scene"] for entry in methods.values())
+        f"{one.scene} has no {SCORES[score].label} of every method: {why}"
+        for one in results
+        for score, why in one.left_out.items()
+        if score in scores
     ]
-    known = [gain for gain in gains if gain is not None]
-    return {
-        "scenes": [results["scene"] for results in all_results],
-        "runs": [results["run"] for results in all_results],
-        "partitions": [results["partition"] for results in all_results],
-        "methods": methods,
-        "gain": {"per_scene": gains, "mean": fmean(known) if known and len(known) == len(gains) else None},
-        "notes": lacking,
-        "costs": {
-            "seconds": {
-                method: [results["costs"].get(method, {}).get("seconds") for results in all_results]
-                for method in present
-            }
+    lacking += [
+        f"{one.scene} was not compared at equal cost: --baseline total trains a baseline for as long."
+        for one in results
+        if one.gain is not None and not one.gain.equal_cost
+    ]
+    return Combined(
+        scenes=[one.scene for one in results],
+        runs=[one.run for one in results],
+        partitions=[one.partition for one in results],
+        scores=scores,
+        gain=Row.of([one.gain.mean if one.gain else None for one in results]),
+        seconds={
+            method: [one.costs[method].seconds if method in one.costs else None for one in results]
+            for method in present
         },
-    }
+        notes=lacking,
+    )
 
 
-def scene_grid(combined: Dict[str, Any], score: str) -> Grid:
+def _score(results: Results, method: str, score: str) -> Optional[float]:
+    return results.methods[method].scores.get(score) if method in results.methods else None
+
+
+def scene_grid(combined: Combined, score: str) -> Grid:
     """One score: methods in rows, scenes in columns, their mean last."""
-    methods = {name: entry for name, entry in combined["methods"].items() if score in entry["per_scene"]}
+    text = SCORES[score].text
     rows = [
-        [
-            TITLES[method],
-            *map(SCORES[score].text, entry["per_scene"][score]),
-            SCORES[score].text(entry["mean"].get(score)),
-        ]
-        for method, entry in methods.items()
+        [TITLES[method], *map(text, row.per_scene), text(row.mean)] for method, row in combined.scores[score].items()
     ]
     if score == "psnr":
-        gains = [*combined["gain"]["per_scene"], combined["gain"]["mean"]]
-        rows.append(["gain over the baseline", *("–" if gain is None else signed(gain) for gain in gains)])
-    return Grid(["", *combined["scenes"], "mean"], rows)
+        gains = [*combined.gain.per_scene, combined.gain.mean]
+        rows.append(["gain over plain training", *("–" if gain is None else signed(gain) for gain in gains)])
+    return Grid(["", *combined.scenes, "mean"], rows)
 
 
-def time_grid(combined: Dict[str, Any]) -> Grid:
+def time_grid(combined: Combined) -> Grid:
     """Training times: methods in rows, scenes in columns."""
     rows = [
         [TITLES[method], *("–" if value is None else clock(value) for value in values)]
-        for method, values in combined["costs"]["seconds"].items()
+        for method, values in combined.seconds.items()
     ]
-    return Grid(["", *combined["scenes"]], rows)
+    return Grid(["", *combined.scenes], rows)
 
 
-def scores_of(combined: Dict[str, Any]) -> List[str]:
-    """Those that any method has anywhere."""
-    return [s for s in SCORES if any(s in entry["per_scene"] for entry in combined["methods"].values())]
-
-
-def terminal_table(combined: Dict[str, Any]) -> Table:
+def terminal_table(combined: Combined) -> Table:
     """PSNR of all scenes, as a table for a terminal."""
     grid = scene_grid(combined, "psnr")
     shown = Table(title="PSNR on the test views", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -110,19 +131,26 @@ def terminal_table(combined: Dict[str, Any]) -> Table:
     return shown
 
 
-def markdown_of(combined: Dict[str, Any]) -> str:
+def markdown_of(combined: Combined) -> str:
     """All scores of all scenes."""
-    parts = [f"# {len(combined['scenes'])} scenes"]
-    if combined["notes"]:
-        parts.append(bullets(combined["notes"]))
-    for score in scores_of(combined):
-        parts += [f"## {SCORES[score].heading}", markdown_table(scene_grid(combined, score))]
-    parts += ["## Training time", markdown_table(time_grid(combined))]
-    runs = ", ".join(f"{plain(scene)}: {plain(run)}" for scene, run in zip(combined["scenes"], combined["runs"]))
-    return "\n\n".join([*parts, f"Runs: {runs}."]) + "\n"
+    runs = ", ".join(f"{plain(scene)}: {plain(run)}" for scene, run in zip(combined.scenes, combined.runs))
+    return document(
+        [
+            f"# {len(combined.scenes)} scenes",
+            bullets(combined.notes),
+            *(
+                part
+                for score in combined.scores
+                for part in (f"## {SCORES[score].heading}", scene_grid(combined, score))
+            ),
+            "## Training time",
+            time_grid(combined),
+            f"Runs: {runs}.",
+        ]
+    )
 
 
-def page_of(combined: Dict[str, Any], pages: List[Path], beside: Path) -> str:
+def page_of(combined: Combined, pages: List[Path], beside: Path) -> str:
     """All scores of all scenes, with links to the reports of each.
 
     Args:
@@ -130,29 +158,22 @@ def page_of(combined: Dict[str, Any], pages: List[Path], beside: Path) -> str:
         pages: of the scenes.
         beside: folder in which this page will lie.
     """
-    count = len(combined["scenes"])
-    gain = combined["gain"]["mean"]
+    count, gain = len(combined.scenes), combined.gain.mean
     if gain is None:
         text = "Not all scenes have both baseline and fine-tuned student, so there is no mean gain."
     else:
-        text = f"Gain in PSNR of the fine-tuned student over the baseline, mean of {count} scenes: {signed(gain)} dB."
-    addresses = (_relative(page, beside) for page in pages)
+        text = f"Gain in PSNR of the fine-tuned student over plain training, mean of {count} scenes: {signed(gain)} dB."
+    addresses = (quote(os.path.relpath(page, beside).replace(os.sep, "/")) for page in pages)
     return render(
         "scenes.html",
         title=f"{count} scenes: report",
         count=count,
         headline=text,
-        remarks=combined["notes"],
-        scores=[(score, SCORES[score].heading, scene_grid(combined, score)) for score in scores_of(combined)],
+        remarks=combined.notes,
+        scores=[(score, SCORES[score].heading, scene_grid(combined, score)) for score in combined.scores],
         times=time_grid(combined),
-        links=list(zip(combined["scenes"], combined["runs"], addresses)),
+        links=list(zip(combined.scenes, combined.runs, addresses)),
     )
-
-
-def _relative(page: Path, beside: Path) -> str:
-    from urllib.parse import quote
-
-    return quote(os.path.relpath(page, beside).replace(os.sep, "/"))
 
 
 def common_folder(scene_dirs: List[Path]) -> Optional[Path]:

@@ -1,17 +1,22 @@
-"""The figures as tables of text, for whatever shows them: pages, Markdown."""
+"""The figures as tables of text and sentences, for whatever shows them: pages, Markdown, terminals."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
-from dac_nerfstudio.report.methods import LONG, TITLES
-from dac_nerfstudio.report.results import steps_text
+from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, STUDENT, TITLES
+from dac_nerfstudio.report.results import Gain, Results, steps_text, time_heading
 from dac_nerfstudio.scores import SCORES
+from dac_nerfstudio.style import counted
 from dac_nerfstudio.units import clock, signed, size
 
+FEW_VIEWS = 8
+"""Fewer test views than this get a remark."""
+PSNR = SCORES["psnr"]
 
-@dataclass
+
+@dataclass(frozen=True)
 class Grid:
     """A table: the first column names the rows."""
 
@@ -21,154 +26,153 @@ class Grid:
     """[rows][columns after the first]: what stands out; empty for nothing."""
 
 
-def score_grid(results: Dict[str, Any]) -> Grid:
+def score_grid(results: Results) -> Grid:
     """Every method's mean scores, with what it cost in steps and time."""
-    methods, scores = results["methods"], results["scores"]
-    columns = {score: [entry["scores"].get(score) for entry in methods.values()] for score in scores}
+    methods, scores = results.methods, results.scores
+    columns = {score: [entry.scores.get(score) for entry in methods.values()] for score in scores}
     best = {score: _best(score, column, list(methods)) for score, column in columns.items()}
     rows, marks = [], []
-    for number, method in enumerate(methods):
+    for number, (method, entry) in enumerate(methods.items()):
         figures = [SCORES[score].text(columns[score][number]) for score in scores]
-        views = str(len(methods[method]["per_view"]))
+        views = str(len(entry.per_view))
         rows.append([TITLES[method], *figures, views, steps_text(results, method), _time(results, method)])
         marks.append([*(best[score][number] for score in scores), False, False, False])
-    headings = ["", *(SCORES[score].heading for score in scores), "views", "steps", "time"]
+    headings = ["", *(SCORES[score].heading for score in scores), "views", "steps", time_heading(results)]
     return Grid(headings, rows, marks)
 
 
-def group_grid(results: Dict[str, Any], score: str) -> Grid:
+def group_grid(results: Results, score: str) -> Grid:
     """One score of every method on the test views of each group."""
-    methods = {name: entry for name, entry in results["methods"].items() if score in entry["scores"]}
-    groups = range(results["groups"])
+    methods = {name: entry for name, entry in results.methods.items() if score in entry.scores}
+    groups = range(results.groups)
     best = [
-        _best(score, [entry["per_group"][score][group] for entry in methods.values()], list(methods))
-        for group in groups
+        _best(score, [entry.per_group[score][group] for entry in methods.values()], list(methods)) for group in groups
     ]
     rows = [
-        [TITLES[method], *(SCORES[score].text(value) for value in entry["per_group"][score])]
+        [TITLES[method], *(SCORES[score].text(value) for value in entry.per_group[score])]
         for method, entry in methods.items()
     ]
     marks = [[best[group][number] for group in groups] for number in range(len(methods))]
     return Grid(["", *(f"group {group + 1}" for group in groups)], rows, marks)
 
 
-def view_grid(results: Dict[str, Any], score: str) -> Grid:
+def view_grid(results: Results, score: str) -> Grid:
     """One score of every method on each test view."""
-    methods = {name: entry for name, entry in results["methods"].items() if score in entry["scores"]}
-    groups = {name: view["group"] for entry in methods.values() for name, view in entry["per_view"].items()}
+    methods = {name: entry for name, entry in results.methods.items() if score in entry.scores}
+    groups = {name: view["group"] for entry in methods.values() for name, view in entry.per_view.items()}
     rows = []
     for name in sorted(groups):
-        values = [entry["per_view"].get(name, {}).get(score) for entry in methods.values()]
-        rows.append([name, str(groups[name] or "–"), *(SCORES[score].text(value) for value in values)])
+        values = [entry.per_view.get(name, {}).get(score) for entry in methods.values()]
+        rows.append([name, _group(groups[name]), *(SCORES[score].text(value) for value in values)])
     return Grid(["view", "group", *(TITLES[method] for method in methods)], rows)
 
 
-def gain_grid(results: Dict[str, Any]) -> Grid:
-    """Gain of the fine-tuned student over the baseline on each view, sorted."""
-    views = (results["gain"] or {"views": []})["views"]
-    rows = [[view["name"], str(view["group"] or "–"), signed(view["gain"])] for view in views]
+def gain_grid(gain: Gain) -> Grid:
+    """Gain of the fine-tuned student on each view, sorted."""
+    rows = [[view.name, _group(view.group), signed(view.gain)] for view in gain.views]
     return Grid(["view", "group", "gain, dB"], rows)
 
 
-def cost_grid(results: Dict[str, Any]) -> Grid:
+def cost_grid(results: Results) -> Grid:
     """What every method took."""
     rows = []
-    for method, entry in results["methods"].items():
-        costs = results["costs"][method]
-        speed = costs["seconds_per_view"]
-        memory = costs["peak_memory"]
+    for method, entry in results.methods.items():
+        costs = results.costs[method]
         rows.append(
             [
                 TITLES[method],
                 steps_text(results, method),
                 _time(results, method),
-                "–" if speed is None else f"{speed:.2f} s",
-                size(memory["process"]) if "process" in memory else "–",
-                size(memory["gpu"]) if "gpu" in memory else "–",
-                f"{entry['parameters'] / 1e6:.2f} M",
-                size(4 * entry["parameters"]),
+                "–" if costs.seconds_per_view is None else f"{costs.seconds_per_view:.2f} s",
+                *(size(costs.peak_memory[name]) if name in costs.peak_memory else "–" for name in ("process", "gpu")),
+                f"{entry.parameters / 1e6:.2f} M",
+                size(4 * entry.parameters),
             ]
         )
-    headings = [
-        "",
-        "steps",
-        "training time",
-        "to render a view",
-        "peak memory",
-        "on the GPU",
-        "parameters",
-        "as floats",
-    ]
-    return Grid(headings, rows)
+    headings = ["", "steps", f"training {time_heading(results)}", "to render a view", "peak memory", "on the GPU"]
+    return Grid([*headings, "parameters", "as floats"], rows)
 
 
-def headline(results: Dict[str, Any]) -> str:
-    """What came out, in a sentence."""
-    gain, methods = results["gain"], results["methods"]
+def headline(results: Results) -> str:
+    """What came out, in a few sentences: beside plain training at equal cost where there is one."""
+    gain, methods = results.gain, results.methods
     if gain is None:
-        having = ", ".join(f"{TITLES[m]} {SCORES['psnr'].text(e['scores'].get('psnr'))} dB" for m, e in methods.items())
+        having = ", ".join(f"{TITLES[m]} {PSNR.text(e.scores.get('psnr'))} dB" for m, e in methods.items())
         return f"PSNR on the test views: {having}. Without both baseline and fine-tuned student there is no comparison."
-    one, other = (SCORES["psnr"].text(methods[m]["scores"]["psnr"]) for m in ("dac-finetune", "dac-baseline"))
-    mean, count = gain["mean"], len(gain["views"])
-    if abs(mean) < 0.005:
-        verdict = "equals the baseline to the second decimal"
-    else:
-        verdict = f"is {abs(mean):.2f} dB {'better' if mean > 0 else 'worse'} than the baseline"
-    steps, others = methods["dac-finetune"]["steps"], methods["dac-baseline"]["steps"]
-    counts = "for as many steps of the student" if steps == others else f"for {steps} steps against {others}"
-    parts = [
-        f"On {count} test views the fine-tuned student {verdict} (PSNR {one} against {other} dB) {counts}. It is "
-        f"better on {gain['better'] or 'none'} of them.",
-        _whole_cost(results),
-        _against_long(results),
-    ]
-    return " ".join(part for part in parts if part)
-
-
-def _whole_cost(results: Dict[str, Any]) -> str:
-    """What all stages together took beside the baseline; nothing where not all of them are here."""
-    costs = results["costs"]
-    if not {"dac-expert", "dac-distill"} <= costs.keys() or not costs["dac-baseline"]["seconds"]:
-        return ""
-    # The student's time has its distillation in it, the experts' their trunk.
-    times = (costs["dac-expert"]["seconds"] + costs["dac-finetune"]["seconds"]) / costs["dac-baseline"]["seconds"]
-    return f"All stages together took {times:.1f} times the baseline's time."
-
-
-def _against_long(results: Dict[str, Any]) -> str:
-    """How the student fares against a baseline of as many steps as all stages together, where there is one."""
-    methods = results["methods"]
-    student, long = (methods.get(method, {}).get("scores", {}).get("psnr") for method in ("dac-finetune", LONG))
-    if student is None or long is None:
-        return ""
-    times = results["costs"][LONG]["seconds"] / results["costs"]["dac-baseline"]["seconds"]
-    how = "better" if long > student else "worse"
+    student, plain = (PSNR.text(methods[method].scores["psnr"]) for method in (STUDENT, gain.over))
+    figures = f"PSNR {student} against {plain} dB on {counted(len(gain.views), 'test view')}"
+    if not gain.equal_cost:
+        return (
+            f"The fine-tuned student {_verdict(gain.mean, 'the baseline')} ({figures}; better on "
+            f"{gain.better or 'none'} of them). {_not_equal(results)}"
+        )
+    if gain.mean < -0.005:
+        plainly = "Plain training for as long" if gain.over == LONG else "Plain training for fewer steps"
+        return (
+            f"{plainly} is better here ({signed(-gain.mean)} dB). The method pays where longer training no longer "
+            f"helps. The fine-tuned student has {figures}. {_baselines(results)}"
+        )
     return (
-        f"A baseline of as many steps as all stages together ({methods[LONG]['steps']}, {times:.1f} times the "
-        f"baseline's time) is {abs(long - student):.2f} dB {how} than the student (PSNR {long:.2f} dB)."
+        f"At equal cost the fine-tuned student {_verdict(gain.mean, 'plain training')} ({figures}; better on "
+        f"{gain.better or 'none'} of them). {_baselines(results)}"
     )
 
 
-def remarks(results: Dict[str, Any]) -> List[str]:
+def _verdict(mean: float, than: str) -> str:
+    if abs(mean) < 0.005:
+        return f"equals {than} to the second decimal"
+    return f"is {abs(mean):.2f} dB {'better' if mean > 0 else 'worse'} than {than}"
+
+
+def _not_equal(results: Results) -> str:
+    """That the baseline had less than all stages, and what to do about it."""
+    costs = results.costs
+    ratio = ""
+    if EXPERT in costs and results.costs[BASELINE].seconds:
+        # The student's time has its distillation in it, the experts' their trunk.
+        times = (costs[EXPERT].seconds + costs[STUDENT].seconds) / costs[BASELINE].seconds
+        ratio = f": all stages together took {times:.1f} times the baseline's time"
+    return (
+        f"They were not compared at equal cost{ratio}. A baseline of as many steps as all stages: the same dac run "
+        "with --baseline total."
+    )
+
+
+def _baselines(results: Results) -> str:
+    """Which baselines there are, and how good each is."""
+    known = [
+        f"{results.methods[name].steps} steps{whole} {PSNR.text(results.methods[name].scores.get('psnr'))} dB"
+        for name, whole in ((BASELINE, ""), (LONG, " (as many as all stages together)"))
+        if name in results.methods
+    ]
+    return f"Plain training: {', '.join(known)}" + ("; the better one counts." if len(known) > 1 else ".")
+
+
+def remarks(results: Results) -> List[str]:
     """What is missing, and what to know before comparing."""
-    left_out = [f"{SCORES[score].label} is left out: {why}" for score, why in results["left_out"].items()
-                if score not in results["scores"]]  # fmt: skip
-    partly = [f"{SCORES[score].label} is left out of some rows: {why}" for score, why in results["left_out"].items()
-              if score in results["scores"]]  # fmt: skip
-    return [*results["missing"].values(), *results["notes"], *left_out, *partly]
+    few = []
+    if results.views < FEW_VIEWS:
+        few = [
+            f"There are only {counted(results.views, 'test view')}: differences of a few tenths of a dB may be chance."
+        ]
+    left_out = [
+        f"{SCORES[score].label} is left out{'' if score not in results.scores else ' of some rows'}: {why}"
+        for score, why in results.left_out.items()
+    ]
+    return [*results.missing.values(), *few, *results.notes, *left_out]
 
 
-def _time(results: Dict[str, Any], method: str) -> str:
-    return clock(results["costs"][method]["seconds"])
+def _group(group: Optional[float]) -> str:
+    return "–" if group is None else str(group)
+
+
+def _time(results: Results, method: str) -> str:
+    return clock(results.costs[method].seconds)
 
 
 def _best(score: str, values: List[Optional[float]], methods: List[str]) -> List[bool]:
     """Which value is the best of the single models: experts are several."""
-    rivals = [v for v, m in zip(values, methods) if v is not None and m not in ("dac-expert", "dac-ensemble")]
-    if len(rivals) < 2:
-        return [False] * len(values)
-    best = (max if SCORES[score].higher else min)(rivals)
-    return [
-        value is not None and value == best and method not in ("dac-expert", "dac-ensemble")
-        for value, method in zip(values, methods)
-    ]
+    single = [value is not None and method not in (EXPERT, "dac-ensemble") for value, method in zip(values, methods)]
+    rivals = [value for value, one in zip(values, single) if one and value is not None]
+    best = (max if SCORES[score].higher else min)(rivals) if len(rivals) > 1 else None
+    return [one and value == best for value, one in zip(values, single)]

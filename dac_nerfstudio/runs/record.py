@@ -46,6 +46,9 @@ class Stage:
     """Training steps that the model had behind it when the run began, in those that it goes on from."""
     seconds: float = 0.0
     """Training time."""
+    processor_seconds: float = 0.0
+    """Training time of the processor, of all threads together, which other processes do not add to; 0 on a GPU and
+    where it is not known."""
     checkpoint: Dict[str, Any] = field(default_factory=dict)
     """The checkpoint that holds these steps: its file's ``name``, ``size`` in bytes and ``crc32``."""
     parameters: int = 0
@@ -138,7 +141,9 @@ KINDS: Dict[str, Tuple[type, ...]] = {
     "versions": (dict,),
 }
 """Types of a record's fields in JSON."""
-LATER_KINDS: Dict[str, type] = {"photos": str, "checkpoint": dict, "peak_memory": dict, "first_step": int}
+LATER_KINDS: Dict[str, type] = {
+    "photos": str, "checkpoint": dict, "peak_memory": dict, "first_step": int, "processor_seconds": float,
+}  # fmt: skip
 """Types of those that records of earlier versions may lack."""
 
 

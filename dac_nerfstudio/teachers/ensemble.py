@@ -125,7 +125,7 @@ class Ensemble:
                 if end > start:
                     parts.append(model.teach(rays[start:end], background))
                 start = end
-        return TeacherOutput.joined(parts, rays)
+        return TeacherOutput.joined(parts)
 
 
 def without_the_least(weights: Float[Tensor, "cameras models"]) -> Float[Tensor, "cameras models"]:
@@ -141,10 +141,8 @@ def _premultiplied(model: Any, camera: Cameras) -> Float[Tensor, "height width 5
         return model.premultiplied(camera)
     with background_color_override_context(torch.zeros(3, device=model.device)):
         outputs = model.get_outputs_for_camera(camera)
-    rgb = outputs["rgb"]
-    return torch.cat(
-        (rgb, outputs.get("accumulation", torch.ones_like(rgb[..., :1])), torch.ones_like(rgb[..., :1])), -1
-    )
+    ones = torch.ones_like(outputs["rgb"][..., :1])
+    return torch.cat((outputs["rgb"], outputs.get("accumulation", ones), ones), dim=-1)
 
 
 def poses_of(rays: RayBundle) -> Float[Tensor, "rays 3 4"]:

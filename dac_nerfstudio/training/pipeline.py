@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import numpy as np
@@ -23,7 +23,7 @@ from typing_extensions import Annotated
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
-from dac_nerfstudio.sampling.hashing import key_of
+from dac_nerfstudio.sampling.hashing import key_of, seed_generators
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.teachers.ensemble import UNCHOSEN, Ensemble, choose_inverse_temperature
 from dac_nerfstudio.teachers.rendered_views import enough, render_views
@@ -76,7 +76,7 @@ class DaCPipeline(VanillaPipeline):
         return super().get_training_callbacks(attributes)
 
     def get_train_loss_dict(self, step: int) -> Any:
-        torch.manual_seed(key_of(self.config.seed, self.datamanager.rank, step))
+        seed_generators(key_of(self.config.seed, self.datamanager.rank, step), self.device)
         return super().get_train_loss_dict(step)
 
     def load_pipeline(self, loaded_state: Dict[str, Any], step: int) -> None:
@@ -132,12 +132,12 @@ class DaCPipeline(VanillaPipeline):
         views: List[Dict[str, Any]] = []
         for number in wanted if progress else track(wanted, "Evaluating views", transient=True):
             camera, batch = loader.get_camera(number)
-            start = perf_counter()
+            start, processor_start = perf_counter(), process_time()
             outputs = self.model.get_outputs_for_camera(camera=camera)
             rays = int(camera.height * camera.width)
             # On a GPU the clock would stop before the work is done.
             outputs["rgb"].sum().item()
-            seconds = perf_counter() - start
+            seconds, processor_seconds = perf_counter() - start, process_time() - processor_start
             metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
             if output_path is not None:
                 for kind, image in images.items():
@@ -151,6 +151,7 @@ class DaCPipeline(VanillaPipeline):
                     **metrics,
                     "num_rays_per_sec": rays / seconds,
                     "fps": 1 / seconds,
+                    **({"processor_seconds": processor_seconds} if outputs["rgb"].device.type == "cpu" else {}),
                 }
             )
             if pairs is not None:

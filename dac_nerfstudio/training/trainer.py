@@ -243,7 +243,7 @@ class DaCTrainer(Trainer):
                 write(self.sources)
             super().setup(test_mode)
             self.call_teachers()
-        self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
+        self._start_clocks()
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
         self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
@@ -274,6 +274,11 @@ class DaCTrainer(Trainer):
         """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
         self.pipeline.model.teach = None
 
+    def _start_clocks(self) -> None:
+        """When the run would have begun had it never been interrupted."""
+        self._begun = time.perf_counter() - self.stage.seconds
+        self._processor_begun = time.process_time() - self.stage.processor_seconds
+
     def _load_checkpoint(self) -> None:
         folder, file = self.config.load_dir, self.config.load_checkpoint
         named = folder or file
@@ -295,7 +300,8 @@ class DaCTrainer(Trainer):
             self.grad_scaler = type(scaler)(enabled=False)
         super()._load_checkpoint()
         self.grad_scaler = scaler
-        self.stage.seconds, self.stage.peak_memory = earlier.seconds, earlier.peak_memory
+        self.stage.seconds, self.stage.processor_seconds = earlier.seconds, earlier.processor_seconds
+        self.stage.peak_memory = earlier.peak_memory
 
     def load_start(self) -> None:
         """Weights and Adam's moments that a run which is not resumed starts from. Rates belong to its own schedule."""
@@ -370,7 +376,7 @@ class DaCTrainer(Trainer):
                 self.stage.mark(last, self._start_step)
                 self.stage.save(self.base_dir)
             return
-        self._clock, self._seconds_before = time.perf_counter(), self.stage.seconds
+        self._start_clocks()
         # nerfstudio would run this many steps on top of those it resumes from.
         self.config.max_num_iterations = total - self._start_step
         self.in_loop = True
@@ -440,7 +446,9 @@ class DaCTrainer(Trainer):
                 "last one saved."
             ) from error
         self.stage.mark(path, step + 1)
-        self.stage.seconds = self._seconds_before + time.perf_counter() - self._clock
+        self.stage.seconds = time.perf_counter() - self._begun
+        if self.config.machine.device_type == "cpu":
+            self.stage.processor_seconds = time.process_time() - self._processor_begun
         self.stage.save(self.base_dir)
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("*.ckpt"):

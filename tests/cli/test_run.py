@@ -7,7 +7,8 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
@@ -30,8 +31,8 @@ from dac_nerfstudio.launch.lock import scene_lock
 from dac_nerfstudio.launch.messages import Report
 from dac_nerfstudio.launch.plan import Job, Plan, Request, make_plan
 from dac_nerfstudio.partition import Partition, divide, publish, read_views
-from dac_nerfstudio.presets import PRESETS, Recipe
-from dac_nerfstudio.report.results import gather
+from dac_nerfstudio.presets import PRESETS, Recipe, choose_preset
+from dac_nerfstudio.report.results import Results, gather, save
 from dac_nerfstudio.runs.record import Stage
 
 RUN = "demo-seed7"
@@ -66,22 +67,22 @@ def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
 
 
 def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> None:
-    for preset in ("quick", "best", "demo"):
+    for preset in ("quick", "few", "demo"):
         jobs = {job.name: job for job in planned(shell, preset=preset).jobs}
         steps = {name: jobs[name].flags["max-num-iterations"] for name in ("distill", "finetune", "baseline")}
         assert steps["baseline"] == steps["distill"] + steps["finetune"]
 
 
 @pytest.mark.parametrize("suffix", ["", "-360"])
-def test_the_best_student_has_a_tenth_of_the_total_variation_that_the_methods_have(suffix: str) -> None:
+def test_the_student_of_few_photos_has_a_tenth_of_the_total_variation_that_the_methods_have(suffix: str) -> None:
     config: Any = getattr(methods, "finetune" + suffix.replace("-", "_")).config
     weights = config.pipeline.model.regularizers
     for stage in ("distill", "finetune"):
-        flags = PRESETS["best"].flags_of(stage, real=bool(suffix))
+        flags = PRESETS["few"].flags_of(stage, real=bool(suffix))
         for name in ("plane", "proposal"):
             ours = flags[f"pipeline.model.regularizers.{name}-tv"]
             assert ours == pytest.approx(getattr(weights, f"{name}_tv") / 10)
-    for preset, stage in (("best", "expert"), ("best", "baseline"), ("quick", "finetune")):
+    for preset, stage in (("few", "expert"), ("few", "baseline"), ("quick", "finetune")):
         assert not [flag for flag in PRESETS[preset].flags_of(stage, bool(suffix)) if "regularizers" in flag]
 
 
@@ -185,6 +186,32 @@ def test_experts_go_on_teaching_at_new_cameras_where_the_recipe_says_so(shell: S
 def test_every_preset_can_be_asked_for() -> None:
     asked = get_args(get_type_hints(cli.run)["preset"])[0]
     assert set(get_args(asked)) == set(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("device", "photos", "preset", "why"),
+    [
+        ("cuda", 30, "few", "there are 30 training photos, at most 30."),
+        ("cpu", 12, "few", "at most 30. Without a GPU it takes days; --preset quick shows"),
+        ("cuda", 31, "reference", "more than 30, and a GPU."),
+        ("cpu", 31, "quick", "more than 30, and no GPU."),
+        ("mps", 100, "quick", "no GPU"),
+    ],
+)
+def test_device_and_number_of_photos_choose_a_preset_and_say_why(
+    device: str, photos: int, preset: str, why: str
+) -> None:
+    chosen, said = choose_preset(device, photos)
+    assert chosen == preset and why in said
+
+
+def test_the_earlier_name_of_few_finds_its_runs() -> None:
+    assert dataclasses.replace(PRESETS["best"], name="few") == PRESETS["few"]
+    assert PRESETS["best"].run_name(7) == "best-seed7"
+
+
+def test_recipes_whose_gain_is_claimed_have_a_baseline_of_equal_cost() -> None:
+    assert {name for name, recipe in PRESETS.items() if recipe.baseline == "total"} == {"few", "demo", "best"}
 
 
 def test_stages_share_cosines(shell: Shell) -> None:
@@ -821,7 +848,7 @@ def whole(shell: Shell) -> Ran:
 
 
 @pytest.fixture(scope="session")
-def results(whole: Ran) -> dict[str, Any]:
+def results(whole: Ran) -> Results:
     return gather(whole.plan.scene_dir, RUN)
 
 
@@ -880,47 +907,48 @@ def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_aske
     assert looked.code == 0 and "nothing to mend" in looked.output
 
 
-def test_results_have_these_keys(results: Mapping[str, Any]) -> None:
-    assert set(results) == {
+def test_results_have_these_keys(whole: Ran, results: Results) -> None:
+    assert set(json.loads(save(results, whole.plan.scene_dir).read_text())) == {
         *("format", "scene", "run", "partition", "groups", "seed", "versions", "scores", "left_out", "missing"),
-        *("notes", "methods", "gain", "commands", "costs"),
+        *("notes", "methods", "gain", "commands", "processor", "costs"),
     }
-    assert (results["scene"], results["groups"], results["seed"]) == ("demo", GROUPS, 7)
-    assert set(results["methods"]) == {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"}
-    for figures in results["methods"].values():
-        assert set(figures) == {"steps", "parameters", "scores", "per_group", "per_view"}
+    assert results.processor
+    assert (results.scene, results.groups, results.seed) == ("demo", GROUPS, 7)
+    assert set(results.methods) == {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"}
+    for figures in results.methods.values():
+        assert set(asdict(figures)) == {"steps", "parameters", "scores", "per_group", "per_view"}
         # The images are too small for MS-SSIM; LPIPS is there where its weights are, FLIP where it is installed.
-        assert {"psnr", "ssim"} <= set(figures["scores"]) <= {"psnr", "ssim", "lpips", "flip"}
-    assert "32 x 32" in results["left_out"]["ms_ssim"]
+        assert {"psnr", "ssim"} <= set(figures.scores) <= {"psnr", "ssim", "lpips", "flip"}
+    assert "32 x 32" in results.left_out["ms_ssim"]
     trunk = "The experts started from a trunk of 6 steps on all views, whose time is in theirs."
-    assert (results["missing"], results["notes"]) == ({}, [trunk])
-    assert results["commands"][0].startswith("dac run --data ")
+    assert (results.missing, results.notes) == ({}, [trunk])
+    assert results.commands[0].startswith("dac run --data ")
 
 
-def test_results_score_every_test_view(results: Mapping[str, Any]) -> None:
+def test_results_score_every_test_view(results: Results) -> None:
     views = {f"test/r_{number}.png" for number in range(TEST_VIEWS)}
-    for figures in results["methods"].values():
-        assert set(figures["per_view"]) == views
-        for score, mean in figures["scores"].items():
-            assert mean == pytest.approx(sum(view[score] for view in figures["per_view"].values()) / TEST_VIEWS)
+    for figures in results.methods.values():
+        assert set(figures.per_view) == views
+        for score, mean in figures.scores.items():
+            assert mean == pytest.approx(sum(view[score] for view in figures.per_view.values()) / TEST_VIEWS)
             # Two views in each of the two groups.
-            assert mean == pytest.approx(sum(figures["per_group"][score]) / GROUPS)
+            assert mean == pytest.approx(sum(figures.per_group[score]) / GROUPS)
 
 
-def test_results_count_steps_and_parameters(results: Mapping[str, Any], whole: Ran) -> None:
-    methods, costs = results["methods"], results["costs"]
-    steps = {name: figures["steps"] for name, figures in methods.items()}
+def test_results_count_steps_and_parameters(results: Results, whole: Ran) -> None:
+    methods, costs = results.methods, results.costs
+    steps = {name: figures.steps for name, figures in methods.items()}
     assert steps == {"dac-baseline": 18, "dac-expert": 12, "dac-distill": 8, "dac-finetune": 18}
-    one = methods["dac-baseline"]["parameters"]
-    assert methods["dac-finetune"]["parameters"] == methods["dac-distill"]["parameters"] == one
-    assert methods["dac-expert"]["parameters"] == GROUPS * one
-    experts = [Stage.load(whole.job(name).run_dir).seconds for name in ("trunk", "expert 1", "expert 2")]
-    assert costs["dac-expert"]["seconds"] == pytest.approx(sum(experts))
-    assert costs["dac-finetune"]["seconds"] > costs["dac-distill"]["seconds"] > 0
-    assert all(cost["peak_memory"]["process"] > 1e8 for cost in costs.values())
+    one = methods["dac-baseline"].parameters
+    assert methods["dac-finetune"].parameters == methods["dac-distill"].parameters == one
+    assert methods["dac-expert"].parameters == GROUPS * one
+    experts = [Stage.load(whole.job(name).run_dir).processor_seconds for name in ("trunk", "expert 1", "expert 2")]
+    assert costs["dac-expert"].seconds == pytest.approx(sum(experts))
+    assert costs["dac-finetune"].seconds > costs["dac-distill"].seconds > 0
+    assert all(cost.peak_memory["process"] > 1e8 for cost in costs.values())
 
 
-def test_photo_and_rendering_of_every_test_view_are_kept(whole: Ran, results: Mapping[str, Any]) -> None:
+def test_photo_and_rendering_of_every_test_view_are_kept(whole: Ran, results: Results) -> None:
     for name in ("baseline", "finetune"):
         run_dir = whole.job(name).run_dir
         views = json.loads((run_dir / "evaluation.json").read_text())["views"]
@@ -940,7 +968,7 @@ def test_video_is_a_video(whole: Ran) -> None:
     assert len(content) > 1000
 
 
-def test_second_run_keeps_everything(whole: Ran, results: Mapping[str, Any]) -> None:
+def test_second_run_keeps_everything(whole: Ran, results: Results) -> None:
     files = [
         path
         for job in whole.plan.jobs
@@ -960,14 +988,14 @@ def test_second_run_keeps_everything(whole: Ran, results: Mapping[str, Any]) -> 
     assert gather(whole.plan.scene_dir, RUN) == results
 
 
-def test_report_shows_the_figures(whole: Ran, results: Mapping[str, Any], shell: Shell) -> None:
+def test_report_shows_the_figures(whole: Ran, results: Results, shell: Shell) -> None:
     printed = shell.dac("report", str(whole.plan.scene_dir)).output
     saved = json.loads((whole.plan.scene_dir / "report" / "results.json").read_text())
-    assert saved == results
-    for figures in results["methods"].values():
-        assert f"{figures['scores']['psnr']:.2f}" in printed
+    assert saved == asdict(results)
+    for figures in results.methods.values():
+        assert f"{figures.scores['psnr']:.2f}" in printed
     page = (whole.plan.scene_dir / "report" / "report.html").read_text()
-    # Partition, pictures of the extremes, planes; learning curves of experts, baseline and student.
+    # Partition and pictures of the extremes; learning curves of experts, baseline and student.
     assert page.count("<img") > 10 and page.count("<svg") == 2 and "expert 2" in page
     assert f"{GROUPS}x{STEPS['expert']}" in printed
 
@@ -1017,7 +1045,7 @@ def test_failed_job_is_named_and_the_others_finish(shell: Shell) -> None:
     for name in ("expert 1", "ensemble", "distill", "finetune"):
         assert not ran.job(name).run_dir.exists()
     # Experts of some groups only are not compared with methods that are scored on all views.
-    assert set(gather(plan.scene_dir, RUN)["methods"]) == {"dac-baseline"}
+    assert set(gather(plan.scene_dir, RUN).methods) == {"dac-baseline"}
 
 
 def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Shell) -> None:

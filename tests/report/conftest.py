@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 from run_folders import Maker
@@ -44,31 +43,11 @@ def log_curves() -> Callable[..., None]:
 
 
 @pytest.fixture
-def save_planes() -> Callable[[Path, int], np.ndarray]:
-    """Writes a checkpoint with two scales of planes; lengths of the features of the finer one."""
-
-    def write(run_dir: Path, seed: int) -> np.ndarray:
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        prefix = "_model.field.planes.scales."
-        scales = [torch.rand(3, side, side, 4, generator=generator) for side in (4, 8)]
-        folder = run_dir / "nerfstudio_models"
-        folder.mkdir(parents=True)
-        state = {f"{prefix}{number}": planes for number, planes in enumerate(scales)}
-        torch.save({"step": 9, "pipeline": {"_model.other": torch.zeros(3), **state}}, folder / "step-000000009.ckpt")
-        return np.sqrt((scales[1].numpy() ** 2).sum(axis=-1))
-
-    return write
-
-
-@pytest.fixture
-def whole(maker: Callable, log_curves: Callable, save_planes: Callable) -> Maker:
+def whole(maker: Callable, log_curves: Callable) -> Maker:
     """A scene that has everything that a report can show."""
     made = maker().everything()
     for seed, method in enumerate(("dac-baseline", "dac-finetune")):
         made.keep_pairs(made.run_dir(method), lambda number, photo, seed=seed: photo // (2 + (seed + number) % 2))
-        save_planes(made.run_dir(method), seed)
     for method in ("dac-baseline", "dac-distill", "dac-finetune"):
         log_curves(made.run_dir(method), [(0, 0.0, 10.0), (40, 8.0, 12.0)])
     Image.new("RGB", (40, 20), "red").save(made.folder / "partition.png")

@@ -26,10 +26,11 @@ CONFIG = (
 
 
 @pytest.fixture
-def made(maker: Callable, save_planes: Callable) -> Maker:
+def made(maker: Callable) -> Maker:
     scene = maker().everything()
     student = scene.run_dir("dac-finetune")
-    save_planes(student, 1)
+    (student / "nerfstudio_models").mkdir()
+    (student / "nerfstudio_models" / "step-000000009.ckpt").write_bytes(b"weights")
     (student / "config.yml").write_text(CONFIG)
     return scene
 
@@ -43,7 +44,7 @@ def test_it_unpacks_as_a_folder_of_results(made: Maker, tmp_path: Path) -> None:
     for name in ("stage.json", "evaluation.json", "nerfstudio_models/step-000000009.ckpt"):
         assert (there / student / name).read_bytes() == (made.folder / student / name).read_bytes()
     assert (there / "report" / "report.html").read_bytes() == (made.folder / "report" / "report.html").read_bytes()
-    assert list(gather(there, RUN)["methods"]) == ["dac-finetune"]
+    assert list(gather(there, RUN).methods) == ["dac-finetune"]
     config = read_config(there / student / "config.yml")
     assert (config["data"], config["output_dir"], config["typed_in"]) == ("data/lego", "outputs", None)
     assert config["pipeline"]["data"] == "data/lego" and config["vis"] == "tensorboard"

@@ -57,11 +57,13 @@ def test_the_student_is_distillation_followed_by_fine_tuning(maker: Callable, lo
     found, remarks = courses(read_scene(made.folder, RUN))
     (student,) = found
     before, after = (part["train_psnr"] for part in student.parts)
-    np.testing.assert_allclose(before.steps, [0, 40])
+    # Two experts of 100 steps and 20 seconds each come first.
+    np.testing.assert_allclose(before.steps, [200, 240])
+    np.testing.assert_allclose(before.seconds, [40, 48])
     # Distillation has 50 steps and took 12 seconds.
-    np.testing.assert_allclose(after.steps, [50, 140])
-    np.testing.assert_allclose(after.seconds, [12, 32])
-    assert student.changes == (50.0, 12.0)
+    np.testing.assert_allclose(after.steps, [250, 340])
+    np.testing.assert_allclose(after.seconds, [52, 72])
+    assert student.changes == (250.0, 52.0)
     assert [remark.split(":")[0] for remark in remarks] == [
         f"There are no curves of {name}" for name in ("expert 1", "expert 2", "baseline")
     ]

@@ -13,7 +13,7 @@ from PIL import Image
 from run_folders import picture
 
 from dac_nerfstudio.report.pictures import compare, extremes, partition_picture, png
-from dac_nerfstudio.report.planes import read_planes, scale_of, shrunk
+from dac_nerfstudio.report.results import ViewGain
 from dac_nerfstudio.report.runs import read_scene
 
 RUN = "quick-seed7"
@@ -25,52 +25,11 @@ def decoded(address: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
 
-def test_lengths_of_features_on_the_finest_planes(save_planes: Callable, tmp_path: Path) -> None:
-    expected = save_planes(tmp_path, 3)
-    planes, why = read_planes(tmp_path)
-    assert why == "" and planes is not None and planes.shape == (3, 8, 8)
-    np.testing.assert_allclose(planes, expected, rtol=1e-6)
-
-
-def test_a_checkpoint_is_never_a_program(tmp_path: Path) -> None:
-    import torch
-
-    class Evil:
-        def __reduce__(self) -> tuple:
-            return (Path.touch, (tmp_path / "ran",))
-
-    (tmp_path / "nerfstudio_models").mkdir()
-    torch.save({"pipeline": Evil()}, tmp_path / "nerfstudio_models" / "step-000000009.ckpt")
-    planes, why = read_planes(tmp_path)
-    assert planes is None and why.endswith("cannot be read.")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(("content", "why"), [(None, "has no checkpoint"), (b"broken", "cannot be read")])
-def test_missing_checkpoints_are_explained(content: bytes | None, why: str, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "nerfstudio_models").mkdir()
-        (tmp_path / "nerfstudio_models" / "step-000000009.ckpt").write_bytes(content)
-    planes, reason = read_planes(tmp_path)
-    assert planes is None and why in reason
-
-
-def test_large_planes_are_shrunk_to_means() -> None:
-    plane = np.kron(np.array([[1.0, 2.0], [3.0, 4.0]]), np.ones((3, 3)))
-    np.testing.assert_allclose(shrunk(plane, 2), [[1, 2], [3, 4]])
-    assert shrunk(plane, 6) is plane
-
-
-def test_the_scale_of_equal_values_is_no_point() -> None:
-    low, high = scale_of([np.ones((4, 4))])
-    assert low == 1 and high > low
-
-
 def test_extremes_are_gains_and_losses_only() -> None:
-    views = [{"name": str(gain), "gain": gain} for gain in (3, 2, 1, 0.5, 0, -1)]
+    views = [ViewGain(str(gain), 1, gain) for gain in (3, 2, 1, 0.5, 0, -1)]
     gains, losses = extremes(views)
-    assert [view["gain"] for view in gains] == [3, 2, 1]
-    assert [view["gain"] for view in losses] == [-1]
+    assert [view.gain for view in gains] == [3, 2, 1]
+    assert [view.gain for view in losses] == [-1]
 
 
 def spoiled(photo: np.ndarray, rows: slice) -> np.ndarray:
@@ -89,8 +48,8 @@ def test_the_crop_is_where_gain_or_loss_is(maker: Callable, monkeypatch: pytest.
     made.keep_pairs(made.run_dir("dac-finetune"), lambda number, photo: spoiled(photo, slice(16, 24)))
     scene = read_scene(made.folder, RUN)
     baseline, student = scene.scored("dac-baseline")[0], scene.scored("dac-finetune")[0]
-    gained = compare({"name": "test/b.png", "group": 1, "gain": 0.5}, baseline, student)
-    lost = compare({"name": "test/b.png", "group": 1, "gain": -0.5}, baseline, student)
+    gained = compare(ViewGain("test/b.png", 1, 0.5), baseline, student)
+    lost = compare(ViewGain("test/b.png", 1, -0.5), baseline, student)
     assert gained is not None and lost is not None
     np.testing.assert_array_equal(gained.photo, picture(1))
     assert (gained.box[0], gained.box[2]) == (0, 9)
@@ -107,7 +66,7 @@ def test_views_without_kept_pictures_are_not_compared(maker: Callable) -> None:
     made.keep_pairs(made.run_dir("dac-baseline"), lambda number, photo: photo)
     scene = read_scene(made.folder, RUN)
     runs = scene.scored("dac-baseline")[0], scene.scored("dac-finetune")[0]
-    view = {"name": "test/a.png", "group": 1, "gain": 1.0}
+    view = ViewGain("test/a.png", 1, 1.0)
     assert compare(view, *runs) is None
     for path in (made.run_dir("dac-baseline") / "test").iterdir():
         path.unlink()
@@ -120,7 +79,7 @@ def test_a_record_reaches_no_file_outside_its_folder(maker: Callable) -> None:
     Image.new("RGB", (8, 4)).save(made.folder / "secret.png")
     assert run.evaluation is not None
     run.evaluation["views"][0]["pair"] = "../../../secret.png"
-    assert compare({"name": "test/a.png", "group": 1, "gain": 1.0}, run, run) is None
+    assert compare(ViewGain("test/a.png", 1, 1.0), run, run) is None
 
 
 def test_pictures_survive_their_way_into_the_page(tmp_path: Path) -> None:

@@ -5,49 +5,51 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
+from run_folders import PSNR, Maker
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.report.methods import LONG
-from dac_nerfstudio.report.results import gather, latest_run, save, table
+from dac_nerfstudio.report.results import Results, gather, latest_run, save, table
 from dac_nerfstudio.report.tables import headline
 
 RUN = "quick-seed7"
 
 
 def test_means_over_views_and_groups(maker: Callable) -> None:
-    methods = gather(maker().everything().folder, RUN)["methods"]
+    methods = gather(maker().everything().folder, RUN).methods
     # (20 + 24 + 30 + 28) / 4, and (20 + 24) / 2, (30 + 28) / 2.
-    assert methods["dac-baseline"]["scores"] == pytest.approx({"psnr": 25.5, "ssim": 0.255, "flip": 0.0255})
-    assert methods["dac-baseline"]["per_group"]["psnr"] == [22.0, 29.0]
+    assert methods["dac-baseline"].scores == pytest.approx({"psnr": 25.5, "ssim": 0.255, "flip": 0.0255})
+    assert methods["dac-baseline"].per_group["psnr"] == [22.0, 29.0]
     # Each expert on its own views: (21 + 25) / 2 and (29 + 27) / 2.
-    assert methods["dac-expert"]["scores"]["psnr"] == 25.5
-    assert methods["dac-expert"]["per_group"]["psnr"] == [23.0, 28.0]
-    assert methods["dac-finetune"]["per_view"]["test/c.png"] == pytest.approx(
+    assert methods["dac-expert"].scores["psnr"] == 25.5
+    assert methods["dac-expert"].per_group["psnr"] == [23.0, 28.0]
+    assert methods["dac-finetune"].per_view["test/c.png"] == pytest.approx(
         {"group": 2, "psnr": 29.0, "ssim": 0.29, "flip": 0.029}
     )
 
 
 def test_gains_are_sorted_and_counted(maker: Callable) -> None:
-    gain = gather(maker().everything().folder, RUN)["gain"]
+    gain = gather(maker().everything().folder, RUN).gain
     # Fine-tuned less baseline: a 1.5, b 0.5, c -1, d 0.
-    assert [(view["name"], view["gain"]) for view in gain["views"]] == [
+    assert [(view.name, view.gain) for view in gain.views] == [
         ("test/a.png", 1.5), ("test/b.png", 0.5), ("test/d.png", 0.0), ("test/c.png", -1.0),
     ]  # fmt: skip
-    assert (gain["mean"], gain["better"], gain["per_group"]) == (0.25, 2, [1.0, -0.5])
+    assert (gain.mean, gain.better, gain.per_group) == (0.25, 2, [1.0, -0.5])
 
 
 def test_costs_of_experts_and_student_are_those_of_all_that_they_took(maker: Callable) -> None:
     results = gather(maker().everything().folder, RUN)
-    methods, costs = results["methods"], results["costs"]
-    assert [methods[name]["steps"] for name in ("dac-baseline", "dac-expert", "dac-finetune")] == [150, 100, 150]
-    assert (methods["dac-expert"]["parameters"], methods["dac-finetune"]["parameters"]) == (2000, 1000)
-    assert (costs["dac-expert"]["seconds"], costs["dac-expert"]["seconds_of_runs"]) == (40.0, [20.0, 20.0])
-    assert costs["dac-finetune"]["seconds"] == 12.0 + 25.0
-    assert costs["dac-baseline"]["peak_memory"] == {"process": 500_000_000}
-    assert costs["dac-baseline"]["seconds_per_view"] == 0.25
+    methods, costs = results.methods, results.costs
+    assert [methods[name].steps for name in ("dac-baseline", "dac-expert", "dac-finetune")] == [150, 100, 150]
+    assert (methods["dac-expert"].parameters, methods["dac-finetune"].parameters) == (2000, 1000)
+    assert (costs["dac-expert"].seconds, costs["dac-expert"].seconds_of_runs) == (40.0, [20.0, 20.0])
+    assert costs["dac-finetune"].seconds == 12.0 + 25.0
+    assert costs["dac-baseline"].peak_memory == {"process": 500_000_000}
+    assert costs["dac-baseline"].seconds_per_view == 0.25
 
 
 @pytest.mark.parametrize("parameters, one_size", [(990, True), (1040, True), (1060, False), (900, False)])
@@ -57,9 +59,9 @@ def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size:
     made.score(run_dir)
     results = gather(made.folder, RUN)
     note = f"The student has {parameters:,} parameters, the baseline 1,000."
-    assert (note in results["notes"]) != one_size
+    assert (note in results.notes) != one_size
     assert ("are of one size" in str(table(results).caption)) == one_size
-    del results["methods"]["dac-baseline"]
+    del results.methods["dac-baseline"]
     assert "are of one size" not in str(table(results).caption)
 
 
@@ -71,8 +73,8 @@ def test_two_runs_that_took_different_time_differ_in_costs_alone(maker: Callable
         view["fps"] = 1.0
     (run_dir / "evaluation.json").write_text(json.dumps(content))
     results, others = gather(one.folder, RUN), gather(other.folder, RUN)
-    assert results.pop("costs") != others.pop("costs")
-    assert results == others
+    assert results.costs != others.costs
+    assert replace(results, costs={}) == replace(others, costs={})
 
 
 def test_the_same_folders_give_the_same_file(maker: Callable, copied: Callable) -> None:
@@ -86,10 +88,10 @@ def test_a_method_that_is_not_there_is_named(method: str, maker: Callable) -> No
     made = maker()
     made.only(*({"dac-baseline", "dac-distill", "dac-finetune"} - {method}))
     results = gather(made.folder, RUN)
-    assert method not in results["methods"]
+    assert method not in results.methods
     names = {"dac-baseline": "baseline", "dac-distill": "distilled student", "dac-finetune": "fine-tuned student"}
-    assert results["missing"][method] == f"There is no {names[method]} named {RUN}."
-    assert (results["gain"] is None) == (method != "dac-distill")
+    assert results.missing[method] == f"There is no {names[method]} named {RUN}."
+    assert (results.gain is None) == (method != "dac-distill")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
@@ -98,45 +100,83 @@ def test_one_broken_record_is_named_and_the_others_reported(maker: Callable, con
     for path in (made.run_dir("dac-distill") / "stage.json", made.run_dir("dac-expert", 2) / "stage.json"):
         path.write_text(content)
     results = gather(made.folder, RUN)
-    assert {"dac-baseline", "dac-finetune"} <= set(results["methods"])
-    assert "dac-distill" not in results["methods"] and "dac-expert" not in results["methods"]
-    assert "dac-distill/quick-seed7/stage.json cannot be read" in results["missing"]["dac-distill"]
-    assert "group-2/quick-seed7/stage.json cannot be read" in results["missing"]["dac-expert"]
+    assert {"dac-baseline", "dac-finetune"} <= set(results.methods)
+    assert "dac-distill" not in results.methods and "dac-expert" not in results.methods
+    assert "dac-distill/quick-seed7/stage.json cannot be read" in results.missing["dac-distill"]
+    assert "group-2/quick-seed7/stage.json cannot be read" in results.missing["dac-expert"]
 
 
 def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
     made = maker().only("dac-baseline")
     made.score(made.train("dac-expert", 2))
     results = gather(made.folder, RUN)
-    assert "dac-expert" not in results["methods"]
-    assert results["missing"]["dac-expert"] == (
+    assert "dac-expert" not in results.methods
+    assert results.missing["dac-expert"] == (
         f"There is no expert of group 1 named {RUN}. Experts are compared only where all of them are there."
     )
 
 
-def test_a_baseline_of_all_steps_is_shown_and_named_where_it_was_made(maker: Callable) -> None:
-    made = maker().everything()
-    assert LONG not in gather(made.folder, RUN)["missing"]
+def with_long(made: Maker, ahead: float) -> Results:
+    """Figures with a baseline of all steps, that is so many dB better than the other."""
     long = made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400, seconds=75.0)
-    assert LONG not in gather(made.folder, RUN)["methods"], "it is not scored yet"
     made.score(long)
     views = json.loads((long / "evaluation.json").read_text())["views"]
-    views = [{**view, "psnr": view["psnr"] + 2} for view in views]
-    made.score(long, views=views)
-    results = gather(made.folder, RUN)
-    assert results["methods"][LONG]["scores"]["psnr"] == 27.5 and results["methods"]["dac-baseline"]["steps"] == 150
-    assert headline(results).endswith(
-        "A baseline of as many steps as all stages together (400, 2.5 times the baseline's time) is 1.75 dB better "
-        "than the student (PSNR 27.50 dB)."
-    )
+    made.score(long, views=[{**view, "psnr": view["psnr"] + ahead} for view in views])
+    return gather(made.folder, RUN)
+
+
+def test_a_baseline_of_all_steps_is_missed_by_nobody(maker: Callable) -> None:
+    made = maker().everything()
+    assert LONG not in gather(made.folder, RUN).missing
+    made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400)
+    assert LONG not in gather(made.folder, RUN).methods, "it is not scored yet"
     assert latest_run(made.folder) == RUN, "it is of the same run as the others"
-    # The gain is that over the baseline of the student's steps.
-    assert results["gain"]["mean"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("ahead", "over", "mean", "sentence"),
+    [
+        # The student is 0.25 dB ahead of the short baseline.
+        (2.0, LONG, -1.75, "Plain training for as long is better here (+1.75 dB). The method pays where longer"),
+        (0.1, LONG, 0.15, "At equal cost the fine-tuned student is 0.15 dB better than plain training (PSNR 25.75"),
+        (-1.0, "dac-baseline", 0.25, "At equal cost the fine-tuned student is 0.25 dB better than plain training"),
+    ],
+)
+def test_the_student_is_compared_with_the_better_baseline_at_equal_cost(
+    maker: Callable, ahead: float, over: str, mean: float, sentence: str
+) -> None:
+    results = with_long(maker().everything(), ahead)
+    assert results.methods[LONG].scores["psnr"] == 25.5 + ahead and results.methods["dac-baseline"].steps == 150
+    assert results.gain is not None and results.gain.equal_cost
+    assert (results.gain.over, results.gain.mean) == (over, pytest.approx(mean))
+    assert headline(results).startswith(sentence)
+    assert f"400 steps (as many as all stages together) {25.5 + ahead:.2f} dB; the better one" in headline(results)
+
+
+def test_plain_training_may_be_better_for_fewer_steps_too(maker: Callable) -> None:
+    made = maker().everything()
+    content = json.loads((made.run_dir("dac-finetune") / "evaluation.json").read_text())
+    made.score(made.run_dir("dac-finetune"), views=[{**v, "psnr": v["psnr"] - 1} for v in content["views"]])
+    assert headline(with_long(made, -0.25)).startswith("Plain training for fewer steps is better here (+0.75 dB).")
+
+
+def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) -> None:
+    made = maker().everything()
+    assert not gather(made.folder, RUN).processor
+    for method in PSNR:
+        for group in (1, 2) if method == "dac-expert" else (None,):
+            made.score(made.train(method, group, processor_seconds=9.0))
+    results = gather(made.folder, RUN)
+    assert results.processor
+    seconds = {method: costs.seconds for method, costs in results.costs.items()}
+    # Two experts; distillation and fine-tuning.
+    assert seconds == {"dac-baseline": 9.0, "dac-expert": 18.0, "dac-distill": 9.0, "dac-finetune": 18.0}
+    assert "CPU time" in [column.header for column in table(results).columns]
 
 
 def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Callable) -> None:
     made = maker().everything()
-    assert "dac-ensemble" not in gather(made.folder, RUN)["missing"]
+    assert "dac-ensemble" not in gather(made.folder, RUN).missing
     stage = made.stage("dac-expert", 1)
     stage.method, stage.group = "dac-ensemble", None
     run_dir = made.run_dir("dac-ensemble")
@@ -144,7 +184,7 @@ def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Ca
     views = json.loads((made.run_dir("dac-baseline") / "evaluation.json").read_text())["views"]
     evaluation = {"stage": stage.fingerprint, "partition": made.partition.fingerprint, "views": views}
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
-    assert gather(made.folder, RUN)["methods"]["dac-ensemble"]["scores"]["psnr"] == 25.5
+    assert gather(made.folder, RUN).methods["dac-ensemble"].scores["psnr"] == 25.5
 
 
 @pytest.mark.parametrize(
@@ -167,7 +207,7 @@ def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Ca
 def test_why_a_run_does_not_count(record: dict, evaluation: dict, problem: str, maker: Callable) -> None:
     made = maker().only("dac-baseline", "dac-distill")
     made.score(made.train("dac-finetune", **record), **evaluation)
-    assert gather(made.folder, RUN)["missing"]["dac-finetune"] == f"The fine-tuned student {problem}."
+    assert gather(made.folder, RUN).missing["dac-finetune"] == f"The fine-tuned student {problem}."
 
 
 def test_an_expert_of_another_partition_does_not_count(maker: Callable) -> None:
@@ -175,8 +215,8 @@ def test_an_expert_of_another_partition_does_not_count(maker: Callable) -> None:
     # Scored as if it were of the group that has its number now.
     made.score(made.train("dac-expert", 2, partition="another"))
     results = gather(made.folder, RUN)
-    assert "dac-expert" not in results["methods"]
-    assert results["missing"]["dac-expert"].startswith(
+    assert "dac-expert" not in results.methods
+    assert results.missing["dac-expert"].startswith(
         "The expert of group 2 was trained for another partition than the current one."
     )
 
@@ -185,19 +225,19 @@ def test_a_distillation_that_the_student_did_not_start_from_is_not_among_its_cos
     made = maker().everything()
     made.score(made.train("dac-distill", seed=8))
     results = gather(made.folder, RUN)
-    assert results["methods"]["dac-finetune"]["steps"] == 100
-    assert results["costs"]["dac-finetune"]["seconds"] == 25.0
-    assert results["notes"][0].startswith("The distilled student that the fine-tuned one started from is not here")
+    assert results.methods["dac-finetune"].steps == 100
+    assert results.costs["dac-finetune"].seconds == 25.0
+    assert results.notes[0].startswith("The distilled student that the fine-tuned one started from is not here")
 
 
 def test_methods_scored_on_different_photos_are_noted(maker: Callable) -> None:
     made = maker().everything()
     for method, photos in (("dac-baseline", "large"), ("dac-finetune", "small")):
         made.score(made.run_dir(method), views_of=photos)
-    (note,) = gather(made.folder, RUN)["notes"]
+    (note,) = gather(made.folder, RUN).notes
     assert note.startswith("The methods were not scored on the same photos")
     made.score(made.run_dir("dac-baseline"), views_of="small")
-    assert gather(made.folder, RUN)["notes"] == []
+    assert gather(made.folder, RUN).notes == []
 
 
 def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> None:
@@ -211,14 +251,14 @@ def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> Non
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    assert json.loads(save(results, made.folder).read_text(), parse_constant=refuse) == results
-    student = results["methods"]["dac-finetune"]
-    assert student["per_view"]["test/a.png"]["psnr"] is None
+    assert json.loads(save(results, made.folder).read_text(), parse_constant=refuse) == asdict(results)
+    student = results.methods["dac-finetune"]
+    assert student.per_view["test/a.png"]["psnr"] is None
     # (24.5 + 29 + 28) / 3; of the first group 24.5 alone.
-    assert student["scores"]["psnr"] == pytest.approx(81.5 / 3)
-    assert student["per_group"]["psnr"] == [24.5, 28.5]
-    assert [view["name"] for view in results["gain"]["views"]] == ["test/b.png", "test/d.png", "test/c.png"]
-    assert results["notes"] == [
+    assert student.scores["psnr"] == pytest.approx(81.5 / 3)
+    assert student.per_group["psnr"] == [24.5, 28.5]
+    assert [view.name for view in results.gain.views] == ["test/b.png", "test/d.png", "test/c.png"]
+    assert results.notes == [
         "student, fine-tuned: PSNR of test/a.png is infinite, as the rendering equals the photo; means are without it."
     ]
 
@@ -232,13 +272,13 @@ def test_scores_of_an_earlier_version_are_explained(maker: Callable) -> None:
         del content["left_out"], content["format"]
         (run_dir / "evaluation.json").write_text(json.dumps(content))
     results = gather(made.folder, RUN)
-    assert results["scores"] == ["psnr", "ssim"]
-    assert set(results["left_out"]) == {"ms_ssim", "lpips", "flip"}
-    assert all(why.startswith("not scored when these runs were") for why in results["left_out"].values())
+    assert results.scores == ["psnr", "ssim"]
+    assert set(results.left_out) == {"ms_ssim", "lpips", "flip"}
+    assert all(why.startswith("not scored when these runs were") for why in results.left_out.values())
 
 
 def test_left_out_scores_keep_the_reason_that_was_recorded(maker: Callable) -> None:
-    assert gather(maker().everything().folder, RUN)["left_out"]["lpips"] == "no weights."
+    assert gather(maker().everything().folder, RUN).left_out["lpips"] == "no weights."
 
 
 def test_views_of_different_choice_are_noted(maker: Callable) -> None:
@@ -248,15 +288,15 @@ def test_views_of_different_choice_are_noted(maker: Callable) -> None:
     del content["views"][0]
     path.write_text(json.dumps(content))
     results = gather(made.folder, RUN)
-    assert "not scored on the same views" in results["notes"][0]
-    assert [view["name"] for view in results["gain"]["views"]] == ["test/b.png", "test/d.png", "test/c.png"]
+    assert "not scored on the same views" in results.notes[0]
+    assert [view.name for view in results.gain.views] == ["test/b.png", "test/d.png", "test/c.png"]
 
 
 def test_a_student_with_more_steps_than_the_baseline_is_noted(maker: Callable) -> None:
     made = maker().everything()
-    assert gather(made.folder, RUN)["notes"] == []
+    assert gather(made.folder, RUN).notes == []
     made.score(made.train("dac-baseline", total_steps=120, steps=120))
-    (note,) = gather(made.folder, RUN)["notes"]
+    (note,) = gather(made.folder, RUN).notes
     assert note == "The student was trained for 150 steps in all, the baseline for 120."
 
 
@@ -276,7 +316,7 @@ def test_real_scenes_are_found_under_their_methods(maker: Callable) -> None:
     for method in ("dac-baseline", "dac-finetune"):
         made.only(method)
         (made.folder / method).rename(made.folder / f"{method}-360")
-    assert set(gather(made.folder, RUN)["methods"]) == {"dac-baseline", "dac-finetune"}
+    assert set(gather(made.folder, RUN).methods) == {"dac-baseline", "dac-finetune"}
 
 
 def test_a_folder_without_a_partition_is_no_folder_of_results(maker: Callable) -> None:
@@ -296,17 +336,20 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
         "pipeline:\n  data: *id001\n  size: !!python/tuple\n  - 1\n  - 2\n"
     )
     (made.run_dir("dac-finetune") / "config.yml").write_text(text)
-    first, *others = gather(made.folder, RUN)["commands"]
+    first, *others = gather(made.folder, RUN).commands
     assert first == (
         "dac run --data '/data/my lego' --preset quick --seed 7 --groups 2 --strategy azimuth --similarity auto "
-        "--softness 0 --output-dir outputs --scene lego"
+        "--softness 0 --baseline yes --output-dir outputs --scene lego"
     )
+    made.score(made.train("dac-baseline", settings={"data": {"downscale_factor": 2}, "skip_missing": True}))
+    (command, *_) = gather(made.folder, RUN).commands
+    assert " --downscale 2 --skip-missing --baseline yes " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
 
 
 def test_there_are_no_commands_where_nothing_was_recorded(maker: Callable) -> None:
-    assert gather(maker().everything().folder, RUN)["commands"] == []
+    assert gather(maker().everything().folder, RUN).commands == []
 
 
 def test_the_table_fits_a_terminal(maker: Callable) -> None:

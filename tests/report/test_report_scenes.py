@@ -15,7 +15,7 @@ from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Job
 from dac_nerfstudio.report.results import gather
-from dac_nerfstudio.report.scenes import combine, scene_grid
+from dac_nerfstudio.report.scenes import Row, combine, scene_grid
 
 RUN = "quick-seed7"
 
@@ -35,15 +35,16 @@ def two(maker: Callable) -> list[Maker]:
 
 def test_means_over_scenes_are_of_what_all_have(two: list[Maker]) -> None:
     combined = combine([gather(made.folder, RUN) for made in two])
-    baseline, experts = (combined["methods"][name] for name in ("dac-baseline", "dac-expert"))
-    assert (baseline["per_scene"]["psnr"], baseline["mean"]["psnr"]) == ([25.5, 27.5], 26.5)
-    assert (experts["per_scene"]["psnr"], experts["mean"]) == ([25.5, None], {})
-    assert baseline["per_scene"]["flip"] == [pytest.approx(0.0255), None] and "flip" not in baseline["mean"]
+    psnr = combined.scores["psnr"]
+    assert psnr["dac-baseline"] == Row([25.5, 27.5], 26.5)
+    assert psnr["dac-expert"] == Row([25.5, None], None)
+    assert combined.scores["flip"]["dac-baseline"] == Row([pytest.approx(0.0255), None], None)
     # 0.25, and 0.25 - 2.
-    assert combined["gain"] == {"per_scene": [0.25, -1.75], "mean": -0.75}
-    assert combined["notes"][0] == "ship has no experts, own views, which therefore has no mean."
-    assert combined["notes"][1] == "ship has no FLIP of every method: not all views have it."
-    assert combined["costs"]["seconds"]["dac-expert"] == [40.0, None]
+    assert combined.gain == Row([0.25, -1.75], -0.75)
+    assert combined.notes[0] == "ship has no experts, own views, which therefore has no mean."
+    assert combined.notes[1] == "ship has no FLIP of every method: not all views have it."
+    assert combined.notes[2].startswith("lego was not compared at equal cost: --baseline total")
+    assert combined.seconds["dac-expert"] == [40.0, None]
 
 
 def test_the_table_of_scenes(two: list[Maker]) -> None:
@@ -51,14 +52,14 @@ def test_the_table_of_scenes(two: list[Maker]) -> None:
     assert grid.headings == ["", "lego", "ship", "mean"]
     assert grid.rows[0] == ["baseline", "25.50", "27.50", "26.50"]
     assert grid.rows[1] == ["experts, own views", "25.50", "–", "–"]
-    assert grid.rows[-1] == ["gain over the baseline", "+0.25", "−1.75", "−0.75"]
+    assert grid.rows[-1] == ["gain over plain training", "+0.25", "−1.75", "−0.75"]
 
 
 def test_the_command_reports_each_scene_and_all(two: list[Maker], capsys: pytest.CaptureFixture[str]) -> None:
     folders = [made.folder for made in two]
     cli.report(folders[0], (folders[1],))
     printed = capsys.readouterr().out
-    assert "lego: test views, seed 7" in printed and "gain over the baseline" in printed
+    assert "lego: test views, seed 7" in printed and "gain over plain training" in printed
     assert f"There is no expert named {RUN}." in printed
     outputs = folders[0].parent
     for folder in folders:
@@ -67,7 +68,7 @@ def test_the_command_reports_each_scene_and_all(two: list[Maker], capsys: pytest
     page = (outputs / "report.html").read_text()
     assert 'href="lego/report/report.html"' in page and 'href="ship/report/report.html"' in page
     assert "<td>27.50</td>" in page
-    assert "| gain over the baseline | +0.25 | −1.75 | −0.75 |" in (outputs / "results.md").read_text()
+    assert "| gain over plain training | +0.25 | −1.75 | −0.75 |" in (outputs / "results.md").read_text()
     before = {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
     cli.report(folders[0], (folders[1],), run=RUN)
     assert {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()} == before
@@ -97,7 +98,7 @@ def test_a_broken_scene_is_named_and_the_others_reported(
     first, second = (made.folder for made in two)
     with pytest.raises(StageError, match="broken/dac-baseline/quick-seed7/stage.json cannot be read"):
         cli.report(first, (broken.folder, second))
-    assert "gain over the baseline" in capsys.readouterr().out
+    assert "gain over plain training" in capsys.readouterr().out
     assert "broken" not in (first.parent / "results.md").read_text()
     assert all((folder / "report" / "report.html").exists() for folder in (first, second))
 

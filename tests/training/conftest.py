@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-from tiny import reference, samples_between  # noqa: F401
+from tiny import reference  # noqa: F401
 from tiny_runs import demo, rays, save_run, tiny_model  # noqa: F401

@@ -178,8 +178,8 @@ def test_a_photo_that_claims_to_be_huge_counts_as_damaged(tmp_path: Path, monkey
 
 def test_drawing_leaves_pyplot_alone_and_importing_loads_no_drawing_library(tmp_path: Path) -> None:
     program = (
-        "import sys, numpy as np; from dac_nerfstudio.partition import *\n"
-        "from dac_nerfstudio.partition import *\n"
+        "import sys, numpy as np; from dac_nerfstudio.partition import Views, divide\n"
+        "from dac_nerfstudio.partition.picture import plot_partition\n"
         "print([name for name in ('matplotlib', 'jinja2', 'PIL') if name in sys.modules])\n"
         "views = Views(('a',), np.eye(4)[None, :3], np.ones((1, 6)))\n"
         f"plot_partition(divide(views, 1), {str(tmp_path / 'a.png')!r}); print('matplotlib.pyplot' in sys.modules)"
