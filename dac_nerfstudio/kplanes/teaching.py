@@ -45,7 +45,7 @@ class ExpertModel(KPlanesModel):
         return self
 
     def render(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Rendering:
-        # Whoever asks: weights in single precision and features in half do not go together.
+        # Weights in single precision and features in half do not go together.
         with torch.autocast(rays.origins.device.type, torch.float16, enabled=self.in_half):
             return super().render(rays, background)
 

@@ -33,7 +33,7 @@ def reopen(config: DaCTrainerConfig, run_dir: Path, partition: Optional[Path] = 
     Args:
         config: as of `recorded_config`.
         run_dir: the run's folder.
-        partition: file of the partition by whose groups views are told apart; by default the run's own.
+        partition: file of the partition that gives views their groups; by default the run's own.
 
     Raises:
         StageError: there is no checkpoint, or it is damaged or holds more than tensors.

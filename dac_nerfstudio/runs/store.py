@@ -60,9 +60,8 @@ def find(scene_dir: Path, method: MethodName, group: int | None = None) -> List[
 
 
 def made_from(run: Run) -> Dict[str, Run | None]:
-    """The runs that a run was made from, by the names that its record has for them, such as ``student`` or
-    ``expert-3``: where its configuration has them, or in the scene's folder. None for one that is gone, or was trained
-    again."""
+    """The runs that a run was made from, by their names in its record, for example ``expert-3``. They are looked for
+    where its configuration has them and in the scene's folder; None for one that is gone or was trained again."""
     config, scene_dir = read_config(run.folder / CONFIG), scene_of(run)
     method, found = MethodName.parse(run.record.method), {}
     for name, fingerprint in run.record.inputs.items():
@@ -103,7 +102,7 @@ def why_not(
 
     Args:
         run: to be judged.
-        stages: what it may be, such as ``expert``.
+        stages: what it may be, for example ``expert``.
         of: record of the other run: of the same views and photos.
         partition: whether the two have to be of the same partition.
         shared: settings of the model that they have to share.

@@ -24,7 +24,7 @@ from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Partition, Views, align, blending_weights, view_name
 from dac_nerfstudio.sampling.dataset import PhotoDataset
 from dac_nerfstudio.sampling.pixels import PixelSchedule
-from dac_nerfstudio.sampling.prefetch import Ahead
+from dac_nerfstudio.sampling.prefetch import Prefetch
 from dac_nerfstudio.sampling.rays import PixelRays
 from dac_nerfstudio.teachers.rendered_views import RenderedViews
 
@@ -127,7 +127,7 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     def setup_train(self) -> None:
         # Photos are read at the first training step: evaluation, rendering and viewer never need them.
-        self.batches = Ahead(self.prepare)
+        self.batches = Prefetch(self.prepare)
 
     def next_train(self, step: int) -> Tuple[RayBundle, Dict[str, Tensor]]:
         self.train_count += 1
@@ -155,7 +155,7 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         indices = torch.stack((views, rows, columns), dim=-1)
         rays = self.train_rays(indices)
         if self.rendered is not None:
-            # Nobody has seen more views than the training views: a rendered view counts as the one it is like.
+            # Per-image embeddings have as many entries as there are training views.
             rays.camera_indices = torch.cat((torch.arange(len(self.train_names)), self.rendered.like))[views, None]
         colours = places if self.photos.pixels.is_cuda else self.photos.pixels[places]
         if torch.device(self.device).type == "cuda":
@@ -186,10 +186,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         partition = Partition.load(self.config.partition)
         names = self.train_names
         if set(names) != set(partition.views.names):
-            stranger = sorted(set(names) ^ set(partition.views.names))[0]
+            other = sorted(set(names) ^ set(partition.views.names))[0]
             raise PartitionError(
                 f"{self.config.partition} divides {len(partition.views)} views, the data has {len(names)} training "
-                f"views, and they differ (for example in {stranger}). Divide this data: dac split --data "
+                f"views, and they differ (for example in {other}). Divide this data: dac split --data "
                 f"{self.config.data}, or name its partition with --partition."
             )
         return partition

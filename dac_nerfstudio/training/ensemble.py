@@ -1,4 +1,4 @@
-"""All experts in one model, each camera answered by a blend of them: what the teachers know, as one method."""
+"""The ensemble as a nerfstudio model: all experts in one checkpoint."""
 
 from __future__ import annotations
 

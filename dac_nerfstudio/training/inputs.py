@@ -1,4 +1,4 @@
-"""The views that a run is trained on: read by nerfstudio's data parser, checked, and told from others by digests."""
+"""The views that a run is trained on: read by nerfstudio's data parser, checked, and digested."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Inputs:
             PartitionError: the data cannot be read, or lack photos.
         """
         config, data = self.config, self.data
-        # Whoever trains with a data manager of his own may have the data in memory.
+        # Other data managers may have the data in memory.
         of_files = config.pipeline.datamanager._target is DaCDataManager
         if of_files and not data.exists():
             raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
@@ -125,7 +125,7 @@ class Inputs:
         )
 
     def test_digests(self) -> Tuple[str, str]:
-        """Tell the test views apart from others, and what their photos hold.
+        """Digests of the test views, and of what their photos hold.
 
         Raises:
             FileNotFoundError: there are none.
@@ -140,7 +140,7 @@ class Inputs:
 
 
 def digest_of(outputs: DataparserOutputs) -> str:
-    """Tells views apart: by poses, intrinsics, lenses, and names and sizes of the photos' files."""
+    """Digest of views: of poses, intrinsics, lenses, and names and sizes of the photos' files."""
     cameras = outputs.cameras
     digest = hashlib.sha256()
     for tensor in (cameras.camera_to_worlds, cameras.fx, cameras.fy, cameras.cx, cameras.cy):

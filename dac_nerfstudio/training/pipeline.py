@@ -109,7 +109,7 @@ class DaCPipeline(VanillaPipeline):
         Args:
             output_path: where nerfstudio's pictures go, if anywhere.
             only_group: pass over the views of other groups.
-            most: score one view in so many that no more than this are scored, the first included.
+            most: score at most this many views, evenly spread, the first included.
             progress: called after each view with the number of views done and their total; without it a bar is drawn.
             pairs: folder for photo and rendering of each view, side by side; a view's ``pair`` is its file there.
 
@@ -188,7 +188,7 @@ class DaCPipeline(VanillaPipeline):
         return camera, self.model.true_colour({}, batch)
 
     def render_views(self, teachers: Ensemble, steps: int) -> None:
-        """Have teachers render new views, of which training of so many steps draws its share of rays."""
+        """Have teachers render new views, of which training draws its share of rays."""
         assert isinstance(self.config, FinetunePipelineConfig)
         manager, share = self.datamanager, self.config.novel_share
         teachers, cameras = self.choose_inverse_temperature(teachers), manager.train_dataset.cameras

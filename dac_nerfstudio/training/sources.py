@@ -28,8 +28,8 @@ from dac_nerfstudio.runs.record import Stage, flattened, versions
 from dac_nerfstudio.runs.store import Run, find, why_not
 from dac_nerfstudio.sampling.hashing import key_of
 from dac_nerfstudio.training.inputs import Inputs
-from dac_nerfstudio.training.limits import check_numbers
 from dac_nerfstudio.training.scene_radius import scene_radius
+from dac_nerfstudio.training.validation import validate
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def resolve(given: Any) -> Sources:
     """Find and check all that a run is made from.
 
     Args:
-        given: the configuration of a run, a `DaCTrainerConfig`; it stays as it is.
+        given: the configuration of a run, a `DaCTrainerConfig`, which is not changed.
 
     Raises:
-        UserError: something that the user must mend.
+        UserError: something that the user has to correct.
     """
     config = deepcopy(given)
     manager, model, method = config.pipeline.datamanager, config.pipeline.model, MethodName.parse(config.method_name)
@@ -63,7 +63,7 @@ def resolve(given: Any) -> Sources:
     manager.data = manager.data or config.data
     config.set_timestamp()
     carry_over(config)
-    check_numbers(config)
+    validate(config)
     _check_background(config)
     model.implementation = resolve_implementation(model.implementation, config.machine.device_type == "cuda")
     inputs = Inputs(config)

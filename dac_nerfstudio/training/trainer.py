@@ -50,7 +50,7 @@ from dac_nerfstudio.training.sources import Sources, check_resumable, resolve
 
 
 def found_again(path: Optional[Path], typed_in: Path) -> Optional[Path]:
-    """A path that is there from here, or else was from the folder that it was typed in; as it is if neither."""
+    """A path as it is found from here, or else from the folder that it was typed in."""
     if path is None or path.exists() or not (typed_in / path).exists():
         return path
     return typed_in / path
@@ -69,7 +69,7 @@ class DaCTrainerConfig(TrainerConfig):
     partition: Optional[Path] = None
     """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
     typed_in: tyro.conf.Suppress[Optional[Path]] = None
-    """Absolute path of the folder in which the command was typed; filled in when the configuration is saved."""
+    """Absolute path of the folder in which the command was typed; filled in when the run begins."""
 
     def __getstate__(self) -> Dict[str, Any]:
         # Copies, and config.yml, have settings alone.
@@ -118,7 +118,7 @@ class DaCTrainerConfig(TrainerConfig):
         """What the run is made from, found once for the same settings.
 
         Raises:
-            UserError: something is the user's to mend.
+            UserError: something that the user has to correct.
         """
         # Where to go on from is decided when the sources are known.
         settings = replace(self, load_dir=None, load_checkpoint=None, load_step=None)
@@ -145,10 +145,10 @@ class DaCTrainerConfig(TrainerConfig):
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """What is the user's to mend ends the program with its message, without a traceback.
+    """Errors that users can correct end the program with their message, without a traceback.
 
     Raises:
-        SystemExit: something is.
+        SystemExit: instead of such an error.
     """
     try:
         yield
@@ -356,7 +356,7 @@ class DaCTrainer(Trainer):
         """Make what the run is for, and end where that is asked for or fails.
 
         Raises:
-            SystemExit: something is the user's to mend, which the exception says.
+            SystemExit: something that the user has to correct.
             Interrupted: somebody has asked to stop.
         """
         with in_words(), stop_requests(self.wake) as self.request:

@@ -97,7 +97,7 @@ class LayersPanel(ViewerControl):
 
 
 class LayeredModel:
-    """A model as the viewer takes it, with layers among its outputs. Whatever else is asked of it, the model answers.
+    """A model as the viewer takes it, with layers among its outputs. All else is the model's.
 
     Outputs that nobody looks at are listed, with another picture of as many channels in their place.
 
@@ -151,7 +151,7 @@ class LayeredModel:
                 rendered(STUDENT)
         self.tell(problem)
         if not self.channels:
-            # The list of outputs has to stay as it is: with each change the viewer forgets what is wiped between.
+            # The list of outputs must not change: the viewer would forget what is wiped between.
             own = {name: picture.shape[-1] for name, picture in rendered(STUDENT).items()}
             self.channels = {**own, **{name: 1 if name in MAPS else 3 for name in self.layers}}
         first = next(iter(done.values()))

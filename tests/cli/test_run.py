@@ -218,12 +218,14 @@ def test_stages_share_cosines(shell: Shell) -> None:
     """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
     from dac_nerfstudio.launch.commands import parse
     from dac_nerfstudio.training.schedules import rate_factor
+    from dac_nerfstudio.training.sources import carry_over
 
     jobs = {job.name: job for job in planned(shell).jobs}
 
     def rates(name: str) -> tuple[float, float]:
         """At the beginning and at the end of a stage, the same for both groups of parameters."""
         config = parse(jobs[name].arguments)
+        carry_over(config)
         schedules = [group["scheduler"] for group in config.optimizers.values()]
         found = {tuple(rate_factor(step, one) for step in (0, config.max_num_iterations)) for one in schedules}
         ((first, last),) = found

@@ -1,4 +1,4 @@
-"""Numbers that no training can do anything with, refused before it begins."""
+"""Validates numeric settings before training begins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEAST = {
 POSITIVE = ("pipeline.model.far_plane", "pipeline.model.scene_radius", "pipeline.datamanager.camera_res_scale_factor")
 
 
-def check_numbers(config: Any) -> None:
+def validate(config: Any) -> None:
     """Make sure that a run's numbers can be trained with.
 
     Raises:
