@@ -263,7 +263,7 @@ class Study:
                 group["scheduler"].end = 0.1
             for group in finetune.optimizers.values():
                 group["scheduler"].begin = 0.1
-            finetune.pipeline.novel_share, finetune.pipeline.sharpness = teaching.share, 0.0
+            finetune.pipeline.novel_share, finetune.pipeline.inverse_temperature = teaching.share, 0.0
             finetune.student = distill.get_base_dir().parent / name
             return [distill, finetune]
 
