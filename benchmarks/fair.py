@@ -121,7 +121,7 @@ class Teaching:
 class Options:
     """What to do."""
 
-    action: tyro.conf.Positional[Literal["tune", "study"]]
+    action: tyro.conf.Positional[Literal["tune", "study", "page"]]
     scene: tuple[str, ...] = ("lego-25",)
     """Scenes, one after another."""
     seeds: tuple[int, ...] = (1,)
@@ -371,8 +371,75 @@ def public(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "folder"}
 
 
+PAGE, BEGIN, END = (
+    Path(__file__).parents[1] / "docs" / "results.md",
+    "<!-- begin fair.json -->",
+    "<!-- end fair.json -->",
+)
+NAMES = {
+    "samples": "samples", "planes": "planes", "tv": "total variation", "rate": "rate", "linear": "decoder",
+    "features": "features", "levels": "proposal levels", "rays": "rays", "steps": "steps",
+}  # fmt: skip
+"""Settings as the page calls them."""
+
+
+def value_of(setting: str, value: Any) -> str:
+    """A setting's value as the page has it."""
+    shown = {
+        "samples": lambda v: f"{32 * v} + {16 * v}", "planes": lambda v: f"{32 * v} and {64 * v} points",
+        "linear": lambda v: "explicit" if v else "hybrid", "steps": lambda v: f"{v:,}",
+    }  # fmt: skip
+    return shown.get(setting, lambda v: f"{v:g}")(value)
+
+
+def tables(figures: dict[str, Any]) -> str:
+    """What was tuned and what came of it, scene by scene, in Markdown."""
+    parts = []
+    for name, scene in figures.items():
+        shape, best = SCENES[name], scene["baseline"]
+        parts.append(f"### {name}: {shape.photos} photos, {shape.width} pixels wide")
+        chosen = ", ".join(f"{NAMES[key]} {value_of(key, value)}" for key, value in best.items())
+        parts.append(f"Chosen for the baseline, from {len(scene['tuned'])} trainings: {chosen}.")
+        rows = ["| baseline | validation | test | seconds of a core |", "|---|---:|---:|---:|"]
+        first = scene["tuned"][0]
+        for entry in scene["tuned"]:
+            changed = [f"{NAMES[key]} {value_of(key, entry[key])}" for key in NAMES if entry[key] != first[key]]
+            label = ", ".join(changed) or "first settings: " + ", ".join(
+                f"{NAMES[key]} {value_of(key, first[key])}" for key in NAMES
+            )
+            mark = "**" if all(entry[key] == best[key] for key in NAMES) else ""
+            rows.append(f"| {mark}{label}{mark} | {entry['val']:.2f} | {entry['test']:.2f} | {entry['seconds']} |")
+        parts.append("\n".join(rows))
+        if scene.get("trained"):
+            rows = [
+                "| with these settings | seed | validation | test | seconds of a core |",
+                "|---|---:|---:|---:|---:|",
+            ]
+            for kind, runs in scene["trained"].items():
+                for run in runs:
+                    label = (
+                        kind
+                        if "steps" not in run
+                        else f"{kind}, {value_of('linear', run['linear'])}, {run['steps']:,} steps"
+                    )
+                    label += f", share {run['kind'].partition('share')[2]}" if "share" in run.get("kind", "") else ""
+                    seconds = run.get("seconds of all", run["seconds"])
+                    rows.append(f"| {label} | {run['seed']} | {run['val']:.2f} | {run['test']:.2f} | {seconds} |")
+            parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def with_tables(page: str, figures: dict[str, Any]) -> str:
+    """The page of results with the tables of these figures."""
+    head, _, rest = page.partition(BEGIN)
+    return f"{head}{BEGIN}\n{tables(figures)}\n{END}{rest.partition(END)[2]}"
+
+
 def main(options: Options) -> None:
     torch.set_num_threads(1)
+    if options.action == "page":
+        PAGE.write_text(with_tables(PAGE.read_text("utf8"), read(options)), "utf8")
+        return
     for name in options.scene:
         (tune if options.action == "tune" else study)(options, name)
 

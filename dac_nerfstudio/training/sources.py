@@ -22,7 +22,7 @@ from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
-from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, divide
+from dac_nerfstudio.partition import Partition, Views, check_views, divide
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage, flattened, versions
 from dac_nerfstudio.runs.store import Run, find, why_not
@@ -68,7 +68,7 @@ def resolve(given: Any) -> Sources:
     model.implementation = resolve_implementation(model.implementation, config.machine.device_type == "cuda")
     inputs = Inputs(config)
     views = inputs.read_views()
-    partition = find_partition(config, as_recorded(inputs.data, views))
+    partition = find_partition(config, views)
     _find_scene_radius(model, views)
     config.typed_in = Path.cwd()
     manager.partition = config.get_base_dir() / PARTITION

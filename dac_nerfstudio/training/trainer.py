@@ -114,8 +114,11 @@ class DaCTrainerConfig(TrainerConfig):
         """The run's photos."""
         return Inputs(self)
 
-    def sources(self) -> Sources:
+    def sources(self, examine: bool = True) -> Sources:
         """What the run is made from, found once for the same settings.
+
+        Args:
+            examine: whether to look at all photos before.
 
         Raises:
             UserError: something that the user has to correct.
@@ -125,6 +128,8 @@ class DaCTrainerConfig(TrainerConfig):
         settings.set_experiment_name()
         known = self.__dict__.get("_resolved")
         if known is None or known[0] != settings:
+            if examine:
+                settings.inputs.examine()
             known = self.__dict__["_resolved"] = deepcopy(settings), resolve(settings)
         sources: Sources = known[1]
         resumed = self.load_dir or self.load_checkpoint

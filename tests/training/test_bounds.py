@@ -10,7 +10,8 @@ from PIL import Image
 
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.methods import baseline, trunk
-from dac_nerfstudio.partition import Views, read_views
+from dac_nerfstudio.partition import Views
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.training.scene_radius import scene_radius
 
 SIZE, FOCAL = 64, 88.9  # as NeRF-synthetic's, whose cameras stand 4 away, at a smaller size
