@@ -140,16 +140,16 @@ class DaCTrainerConfig(TrainerConfig):
     def print_to_terminal(self) -> None:
         # ns-train's first call, with data, folders and names settled: whatever can be found wrong is said before a
         # hundred lines of configuration, and these say what was found right.
-        with in_words():
+        with without_traceback():
             super(DaCTrainerConfig, self.sources().config).print_to_terminal()
 
     def save_config(self) -> None:
-        with in_words():
+        with without_traceback():
             super(DaCTrainerConfig, self.sources().config).save_config()
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
+def without_traceback() -> Iterator[None]:
     """Errors that users can correct end the program with their message, without a traceback.
 
     Raises:
@@ -232,7 +232,7 @@ class DaCTrainer(Trainer):
     """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
 
     def __init__(self, config: DaCTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
-        with in_words():
+        with without_traceback():
             self.sources = config.sources()
         # What is trained is the configuration as it was resolved; nerfstudio's trainer notes its state in it.
         resolved = deepcopy(self.sources.config)
@@ -243,7 +243,7 @@ class DaCTrainer(Trainer):
         super().__init__(resolved, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        with in_words():
+        with without_traceback():
             if self.local_rank == 0:
                 write(self.sources)
             super().setup(test_mode)
@@ -364,7 +364,7 @@ class DaCTrainer(Trainer):
             SystemExit: something that the user has to correct.
             Interrupted: somebody has asked to stop.
         """
-        with in_words(), stop_requests(self.wake) as self.request:
+        with without_traceback(), stop_requests(self.wake) as self.request:
             self._train()
             if self.request.signal is not None:
                 # Too late to stop short of the total, which is saved by now; in time for what would come next.
