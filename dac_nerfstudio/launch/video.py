@@ -8,9 +8,9 @@ from typing import Any, Dict
 from dac_nerfstudio.files import atomic_write, read_json, write_json
 from dac_nerfstudio.launch.messages import Report, Tell
 from dac_nerfstudio.launch.plan import Job, Plan
-from dac_nerfstudio.launch.reopen import recorded_config, reopen
 from dac_nerfstudio.runs.layout import report_folder, video_path
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.reopen import recorded_config, reopen
 
 STEPS = 3
 """Pictures from one test camera to the next."""

@@ -1152,7 +1152,7 @@ def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path
     from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 
     from dac_nerfstudio.launch.commands import parse, with_data
-    from dac_nerfstudio.launch.reopen import recorded_config
+    from dac_nerfstudio.runs.reopen import recorded_config
 
     data = shell.folder / "real"
     plan = planned(shell, data=data, output_dir=tmp_path, preset="quick", only="baseline", downscale=1)
