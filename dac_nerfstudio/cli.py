@@ -20,7 +20,7 @@ from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, choose_preset
-from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
+from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, scene_name
 from dac_nerfstudio.units import size
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def split(
     from dac_nerfstudio.scene.examination import refuse
 
     console, scene_dir = Console(), output_dir / (scene or scene_name(data))
-    refuse(_examined(data, console).problems, data)
+    found = _examined(data, console)
+    refuse(found.problems if skip_missing else found.all_problems, data)
     with _showing_warnings(console):
         views, test = read_views(data, skip_missing=skip_missing), read_test_views(data, skip_missing)
         remarks = left_out(data, views) if skip_missing else []
@@ -108,7 +109,7 @@ def split(
 
 
 def run(
-    data: tyro.conf.UseAppendAction[Tuple[Path, ...]],
+    data: tyro.conf.UseAppendAction[Tuple[Path, ...]] = (),
     preset: Optional[Literal["reference", "few", "quick", "demo", "best"]] = None,
     groups: Optional[Union[int, Literal["auto"]]] = None,
     strategy: Optional[Literal["auto", "azimuth", "kmeans", "spectral", "louvain"]] = None,
@@ -159,7 +160,7 @@ def run(
         baseline: Whether to train the baseline, for as many steps as the student gets; with total another one, for as
             many steps as all stages together, which makes a comparison at equal cost. By default total with the presets
             few and demo, otherwise yes.
-        video: Render a short flight with the student.
+        video: In the end, render a short flight with the student.
         only: Do this alone, from what is already there.
         experts: Run folders of ready experts, one per group, instead of training them.
         config: TOML file with flags of ns-train, one table per method (dac-trunk, dac-expert, dac-distill,
@@ -168,8 +169,8 @@ def run(
             a preemption or when their time is up.
         wait: With Slurm: follow the jobs until all have ended.
         slurm: What to ask Slurm for, for each stage.
-        dry_run: Print what each stage would do, and why, and where it departs from its method's own settings, instead
-            of running it.
+        dry_run: Print what each stage would do, how many steps and about how long, why, and where it departs from its
+            method's own settings, instead of running it.
         verbose: With --dry-run: print the whole command of each stage.
     """
     from dac_nerfstudio.launch.data import scene_suffix
@@ -181,6 +182,10 @@ def run(
     from dac_nerfstudio.partition import read_views
     from dac_nerfstudio.scene.examination import refuse
 
+    if not data:
+        raise StageError("Say which scene: dac run --data FOLDER. To try it on a generated one: dac demo")
+    for path in data:
+        scene_suffix(path)  # at once, before what takes seconds to import
     check_executor(executor, slurm, devices)
     if verbose and not dry_run:
         raise StageError("--verbose says more of a --dry-run; logs/ in the scene's folder has all that stages print.")
@@ -195,7 +200,6 @@ def run(
     asked = {name: value for name, value in settings.items() if value is not None}
     flags = read_flags(config) if config is not None else {}
     for path in data:
-        scene_suffix(path)
         found = _examined(path, console)
         # Smaller photos than those that the data name may be there.
         refuse(found.problems if skip_missing or downscale is not None else found.all_problems, path)
@@ -222,9 +226,12 @@ def run(
     else:
         for plan in plans:
             refuse_queued(plan.scene_dir)
-        succeeded = run_plans(plans, places, console)
+        succeeded = run_plans(plans, places, console, ("split", "train", "evaluate"))
     # Experts that were named may have any name.
     _show_results(plans, None if experts else recipe.run_name(seed), console)
+    if succeeded and executor == "local" and any(job.kind == "video" for plan in plans for job in plan.jobs):
+        # After the report: whoever has seen enough stops here.
+        succeeded = run_plans(plans, places, console, ("video",))
     if not succeeded:
         sys.exit(1)
 
@@ -244,7 +251,7 @@ def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str])
 
 
 def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -> None:
-    """Report the scenes that were scored, and say where pictures and videos lie.
+    """Report the scenes that were scored, and say where their groups are pictured.
 
     Args:
         plans: what was done.
@@ -260,12 +267,9 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
             report_scenes(scored, run, console)
     finally:
         for plan in plans:
-            pictures = {"Groups:  ": plan.scene_dir / PARTITION_PICTURE}
-            if any(job.kind == "video" for job in plan.jobs):
-                pictures["Video:   "] = video_path(plan.scene_dir)
-            for name, path in pictures.items():
-                if path.exists():
-                    console.print(f"{name}{path}", highlight=False, soft_wrap=True)
+            path = plan.scene_dir / PARTITION_PICTURE
+            if path.exists():
+                console.print(f"Groups:  {path}", highlight=False, soft_wrap=True)
 
 
 def report(
@@ -359,11 +363,19 @@ def view(
         port: Where the page is: http://localhost:7007
         host: Address to listen at. With the default only this machine can see it, with 0.0.0.0 whoever reaches it.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="nerfstudio|torch|websockets")
-        from dac_nerfstudio.render.view import view_scene
+    console = Console()
+    if not any(scene_dir.rglob(RECORD)):
+        raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data FOLDER")
+    console.print("Loading nerfstudio, the photos and the model, which may take a minute …")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="nerfstudio|torch|websockets")
+            from dac_nerfstudio.render.view import view_scene
 
-        view_scene(scene_dir, run, data, port, host, Console())
+            view_scene(scene_dir, run, data, port, host, console)
+    except KeyboardInterrupt:  # while it loads
+        console.print("Stopped.")
+        sys.exit(130)
 
 
 def check(
@@ -438,6 +450,11 @@ def main() -> None:
     """Entry of the command ``dac``."""
     # torch and nerfstudio warn each other at import of what no user of this command can change.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    if sys.argv[1:] == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"dac-nerfstudio {version('dac-nerfstudio')}")
+        return
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
     except (UserError, OSError) as error:

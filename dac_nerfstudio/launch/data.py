@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -49,7 +50,12 @@ def data_parser(data: Path, suffix: str, downscale: Optional[int]) -> Tuple[str,
         sizes = (
             ", ".join(sorted(path.name for path in folder.glob("images*") if path.is_dir())) or "no folder of images"
         )
-        raise StageError(f"{folder} has {sizes}, but no images_{downscale}. Choose another --downscale, or make it.")
+        large, small = (shlex.quote(str(folder / name)) for name in ("images", f"images_{downscale}"))
+        raise StageError(
+            f"{folder} has {sizes}, but no images_{downscale}. Choose another --downscale, or make it: mkdir {small}; "
+            f'for photo in {large}/*; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{downscale}:ih/{downscale} '
+            f'{small}/"${{photo##*/}}"; done'
+        )
     flags = () if downscale is None else ("--downscale-factor", str(downscale))
     if data.is_file() or (data / "transforms.json").exists():
         return ("nerfstudio-data", *flags) if flags else ()
