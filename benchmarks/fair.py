@@ -5,10 +5,10 @@ trainer on the registered methods, in process. For each scene
 
 1. `tune` improves the baseline one setting at a time, by halves and doubles, until none of them gives GAIN dB on
    validation views; then it doubles the steps until they give no more;
-2. `study` trains experts with these settings that see all photos and differ in seed and decoder, then students of the
-   first one, two and four of them, and chooses the student's settings on validation views, from fewer trainings than
-   the baseline had; a baseline for as long as all stages took stands beside them;
-3. `page` writes docs/results.md from the file of figures.
+2. `study` trains experts with these settings that see all photos and differ in seed and decoder, averages them, and
+   trains students of one and of two of them; the first seed chooses the student's settings on validation views, from
+   fewer trainings than the baseline had. A baseline of four times the steps takes at least as long as all of that;
+3. `page` writes the tables of docs/results.md from the file of figures.
 
     python benchmarks/fair.py tune --scene lego-25
     python benchmarks/fair.py study --scene lego-25 --seeds 1 2 3
@@ -23,9 +23,10 @@ import copy
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Callable, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -144,6 +145,10 @@ class Run:
     @property
     def val(self) -> float:
         return self.figures["val"]
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**{field.name: self.figures[field.name] for field in fields(Settings)})
 
 
 class Study:
@@ -280,54 +285,164 @@ def averaged(runs: list[Run]) -> dict[str, float]:
 
 def record(options: Options, scene: str, **entries: Any) -> None:
     """Add to the file of figures."""
-    figures = json.loads(options.json.read_text("utf8")) if options.json.exists() else {}
+    figures = read(options)
     figures.setdefault(scene, {}).update(entries)
     write_json(options.json, figures)
 
 
 def tune(options: Options, name: str) -> Settings:
-    """The baseline's settings that validation views prefer."""
+    """The baseline's settings that validation views prefer: each in turn at few steps, then the number of steps."""
     study = Study(options, name)
-    start = Settings(tv=1e-1, planes=2) if study.scene.real else Settings()
-    best = study.baseline(start)
-    tried = {best.figures["val"]: start}
-    table = [best.figures]
+    best = study.baseline(Settings(tv=1e-1, planes=2) if study.scene.real else Settings())
+    tried = [best.figures]
 
-    def attempt(settings: Settings, least: float) -> bool:
-        nonlocal best, start
-        run = study.baseline(settings)
-        if run.figures not in table:
-            table.append(run.figures)
-        record(options, name, tuned=[without_folder(entry) for entry in table])
-        if run.val <= best.val + least:
-            return False
-        best, start = run, settings
-        return True
+    def attempt(**change: Any) -> bool:
+        nonlocal best
+        run = study.baseline(replace(best.settings, **change))
+        tried.extend([run.figures] if run.figures not in tried else [])
+        better = run.val > best.val + GAIN
+        best = run if better else best
+        record(options, name, tuned=[public(entry) for entry in tried], baseline=asdict(best.settings))
+        return better
 
-    improved = True
-    while improved:
-        improved = False
-        for axis, moves in AXES:
-            for move in moves:
-                while attempt(replace(start, **{axis: move(getattr(start, axis))}), GAIN):
-                    improved = True
-        # Steps come last, and with more of them the other settings are tried again.
-        if start.steps < MOST_STEPS and attempt(replace(start, steps=2 * start.steps), GAIN):
-            improved = True
-    del tried
-    record(options, name, baseline=asdict(start), photos=study.scene.photos, width=study.scene.width)
-    return start
+    for axis, moves in AXES:
+        for move in moves:
+            while attempt(**{axis: move(getattr(best.settings, axis))}):
+                pass
+    while best.settings.steps < MOST_STEPS and attempt(steps=2 * best.settings.steps):
+        pass
+    return best.settings
 
 
-def without_folder(figures: dict[str, Any]) -> dict[str, Any]:
+def study(options: Options, name: str) -> None:
+    """Baselines, experts and students with the tuned settings, for each seed."""
+    runs, tuned = Study(options, name), read(options)[name]
+    settings = Settings(**tuned["baseline"])
+    trained: dict[str, list[dict[str, Any]]] = tuned.get("trained", {})
+    teaching: tuple[Settings, Teaching] | None = None
+
+    def add(kind: str, figures: dict[str, Any]) -> None:
+        found = trained.setdefault(kind, [])
+        found.extend([figures] if figures not in found else [])
+        record(options, name, trained=trained)
+
+    for seed in options.seeds:
+        baseline = runs.baseline(settings, seed)
+        add("baseline", public(baseline.figures))
+        members = [
+            runs.expert(replace(settings, linear=settings.linear == (number % 2 == 0)), seed + 10 * number)
+            for number in range(2)
+        ]
+        for member in members:
+            add("expert", public(member.figures))
+        add("two experts averaged", {"seed": seed, **averaged(members), "seconds": total(members)})
+        if teaching is None:
+            # Rendered views smooth the student's planes, too.
+            wanted = replace(settings, steps=2 * settings.steps, tv=round(settings.tv / 3.16, 5))
+            candidates = [(wanted, Teaching(share)) for share in (0.25, 0.5)]
+            students = [runs.student(members, *candidate, seed) for candidate in candidates]
+            for student in students:
+                add("student tried", public(student.figures))
+            teaching = max(zip(candidates, students), key=lambda pair: pair[1].val)[0]
+        for count in (2, 1):
+            student = runs.student(members[:count], *teaching, seed)
+            add(
+                f"student of {count}",
+                {**public(student.figures), "all": student.figures["seconds"] + total(members[:count])},
+            )
+        if seed == options.seeds[0]:
+            for longer in (2, 4):
+                add(
+                    "longer baseline",
+                    public(runs.baseline(replace(settings, steps=longer * settings.steps), seed).figures),
+                )
+
+
+def total(runs: Sequence[Run]) -> int:
+    """Seconds of a core that trainings took together."""
+    return sum(run.figures["seconds"] for run in runs)
+
+
+def read(options: Options) -> dict[str, Any]:
+    """The file of figures."""
+    return json.loads(options.json.read_text("utf8")) if options.json.exists() else {}
+
+
+def public(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "folder"}
+
+
+PAGE, BEGIN, END = (
+    Path(__file__).parents[1] / "docs" / "results.md",
+    "<!-- begin fair.json -->",
+    "<!-- end fair.json -->",
+)
+NAMES = {
+    "samples": "samples", "planes": "planes", "tv": "total variation", "rate": "rate", "linear": "decoder",
+    "features": "features", "levels": "proposal levels", "rays": "rays", "steps": "steps",
+}  # fmt: skip
+"""Settings as the page calls them."""
+
+
+def value_of(setting: str, value: Any) -> str:
+    """A setting's value as the page has it."""
+    shown = {
+        "samples": lambda v: f"{32 * v} + {16 * v}", "planes": lambda v: f"{32 * v} and {64 * v} points",
+        "linear": lambda v: "explicit" if v else "hybrid", "steps": lambda v: f"{v:,}",
+    }  # fmt: skip
+    return shown.get(setting, lambda v: f"{v:g}")(value)
+
+
+def tables(figures: dict[str, Any]) -> str:
+    """What was tuned and what came of it, scene by scene, in Markdown."""
+    parts = []
+    for name, scene in figures.items():
+        shape, best = SCENES[name], scene["baseline"]
+        parts.append(f"### {name}: {shape.photos} photos, {shape.width} pixels wide")
+        chosen = ", ".join(f"{NAMES[key]} {value_of(key, value)}" for key, value in best.items())
+        parts.append(f"Chosen for the baseline, from {len(scene['tuned'])} trainings: {chosen}.")
+        rows = ["| baseline | validation | test | seconds of a core |", "|---|---:|---:|---:|"]
+        first = scene["tuned"][0]
+        for entry in scene["tuned"]:
+            changed = [f"{NAMES[key]} {value_of(key, entry[key])}" for key in NAMES if entry[key] != first[key]]
+            label = ", ".join(changed) or "first settings: " + ", ".join(
+                f"{NAMES[key]} {value_of(key, first[key])}" for key in NAMES
+            )
+            mark = "**" if all(entry[key] == best[key] for key in NAMES) else ""
+            rows.append(f"| {mark}{label}{mark} | {entry['val']:.2f} | {entry['test']:.2f} | {entry['seconds']} |")
+        parts.append("\n".join(rows))
+        if scene.get("trained"):
+            rows = [
+                "| with these settings | seed | validation | test | seconds of a core |",
+                "|---|---:|---:|---:|---:|",
+            ]
+            for kind, runs in scene["trained"].items():
+                for run in runs:
+                    label = (
+                        kind
+                        if "steps" not in run
+                        else f"{kind}, {value_of('linear', run['linear'])}, {run['steps']:,} steps"
+                    )
+                    label += f", share {run['kind'].partition('share')[2]}" if "share" in run.get("kind", "") else ""
+                    seconds = run.get("seconds of all", run["seconds"])
+                    rows.append(f"| {label} | {run['seed']} | {run['val']:.2f} | {run['test']:.2f} | {seconds} |")
+            parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def with_tables(page: str, figures: dict[str, Any]) -> str:
+    """The page of results with the tables of these figures."""
+    head, _, rest = page.partition(BEGIN)
+    return f"{head}{BEGIN}\n{tables(figures)}\n{END}{rest.partition(END)[2]}"
 
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
+    if options.action == "page":
+        PAGE.write_text(with_tables(PAGE.read_text("utf8"), read(options)), "utf8")
+        return
     for name in options.scene:
-        if options.action == "tune":
-            tune(options, name)
+        (tune if options.action == "tune" else study)(options, name)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,13 @@ from timing import machine
 from torch import Tensor
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.data import data_parser, scene_suffix
 from dac_nerfstudio.launch.flags import words
 from dac_nerfstudio.launch.plan import Job, Request, make_plan
 from dac_nerfstudio.presets import METHOD_STEPS, PRESETS, Flags, Recipe
 from dac_nerfstudio.report.markdown import table, write_text
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.runs.layout import PARTITION
+from dac_nerfstudio.scene.layout import find_layout
 from dac_nerfstudio.units import clock, signed
 
 PROGRAM = "benchmarks/peers.py"
@@ -151,7 +151,7 @@ class Options:
 
     @property
     def real(self) -> bool:
-        return scene_suffix(self.data) != ""
+        return find_layout(self.data).suffix != ""
 
     def chosen(self) -> tuple[str, ...]:
         """Who is trained.
@@ -344,7 +344,7 @@ def command(options: Options, peer: Peer, folder: Path) -> tuple[str, ...]:
         "machine.device-type": options.device, "machine.seed": options.seed, **QUIET, **peer.flags,
         **({} if options.real else peer.bounded),
     }  # fmt: skip
-    parser = data_parser(options.data, scene_suffix(options.data), options.downscale) or ("blender-data",)
+    parser = find_layout(options.data, options.downscale).flags or ("blender-data",)
     return (peer.method, *words(flags), *parser)
 
 
@@ -386,8 +386,8 @@ def steps_in(options: Options, one: Training) -> int:
 
 def stages(options: Options, steps: int, scene: str) -> dict[str, Job]:
     """Jobs of `dac run` for so many steps in all stages together, with the baseline of as many; views are divided."""
-    from dac_nerfstudio.partition import read_test_views, read_views
     from dac_nerfstudio.partition.split import split
+    from dac_nerfstudio.scene.data import scene_at
 
     recipe = scaled(PRESETS[options.preset], steps)
     folder = options.output_dir / options.data.name
@@ -396,7 +396,8 @@ def stages(options: Options, steps: int, scene: str) -> dict[str, Job]:
         downscale=options.downscale, flags={"all": QUIET},
     )  # fmt: skip
     if not (request.scene_dir / PARTITION).exists():
-        views, test = read_views(options.data), read_test_views(options.data)
+        scene = scene_at(options.data)
+        views, test = scene.views(), scene.test_views()
         split(views, request.scene_dir, test, softness=recipe.softness)
     return {job.name: job for job in make_plan(request, recipe).jobs}
 

@@ -28,7 +28,7 @@ from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.methods import BOUNDED, methods
 from dac_nerfstudio.partition import find_or_divide
-from dac_nerfstudio.scene.reading import read_views
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.teachers.ensemble import ExpertBank
 from dac_nerfstudio.teachers.models import ExpertModel, StudentModel
 

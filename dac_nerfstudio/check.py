@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import List, Literal, Optional
 
-from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.errors import StageError, UserError
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,27 @@ def fetch_lpips(file: Optional[Path] = None) -> Path:
     return place
 
 
-def scene_findings(data: Path, thorough: bool = False, skip_missing: bool = False) -> List[Finding]:
-    """All that there is to say of a scene's files.
+def scene_findings(
+    data: Path, thorough: bool = False, skip_missing: bool = False, downscale: Optional[int] = None
+) -> List[Finding]:
+    """All that there is to say of a scene's files. Imports nerfstudio, which takes seconds.
 
     Args:
-        data: the folder of the scene, or the JSON file in it.
-        thorough: decode its photos.
+        data: the folder of the scene, or a JSON file of nerfstudio's format.
+        thorough: decode its photos and masks.
         skip_missing: photos that are not there are to be left out.
+        downscale: take photos made smaller by this number.
     """
+    from dac_nerfstudio.scene.data import scene_at
     from dac_nerfstudio.scene.examination import examine
 
     start = time.perf_counter()
-    found = examine(data, thorough)
+    try:
+        found = examine(scene_at(data, downscale, skip_missing), thorough)
+    except UserError as error:
+        return [Finding("bad", str(error))]
     lines = [Finding("bad", text) for text in found.problems]
-    lines += [Finding("optional" if skip_missing else "bad", text) for text in found.missing_ones]
+    lines += [Finding("optional" if skip_missing else "bad", text) for text in found.missing]
     lines += [Finding("optional", text) for text in found.remarks]
     if found.views:
         splits = ", ".join(f"{split} {count}" for split, count in found.views.items())

@@ -21,10 +21,11 @@ from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, choose_preset
 from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, scene_name
+from dac_nerfstudio.scene.layout import Layout, find_layout
 from dac_nerfstudio.units import size
 
 if TYPE_CHECKING:
-    from dac_nerfstudio.scene.examination import Findings
+    from dac_nerfstudio.scene.data import Scene
 
 
 @contextmanager
@@ -37,15 +38,22 @@ def _showing_warnings(console: Console) -> Iterator[None]:
         console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
 
-def _examined(data: Path, console: Console) -> Findings:
-    """What there is to say of a scene's files; remarks are printed."""
-    from dac_nerfstudio.scene.examination import examine
+def _examined(layout: Layout, skip_missing: bool, console: Console) -> Scene:
+    """A scene that can be trained on; remarks are printed. Imports nerfstudio, which takes seconds.
 
-    with console.status(f"Looking at {data} …"):
-        found = examine(data)
+    Raises:
+        PartitionError: what is wrong with it, a line for each.
+    """
+    with console.status(f"Looking at {escape(str(layout.data))} …"):
+        from dac_nerfstudio.scene.data import open_scene
+        from dac_nerfstudio.scene.examination import examine, refuse
+
+        scene = open_scene(layout.config(), skip_missing)
+        found = examine(scene)
+    refuse(found.problems if skip_missing else found.all_problems, layout.data)
     for remark in found.remarks:
         console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
-    return found
+    return scene
 
 
 def split(
@@ -55,9 +63,10 @@ def split(
     similarity: Literal["auto", "covisibility", "frustum", "appearance"] = "auto",
     overlap: float = 0.0,
     softness: float = 0.0,
+    downscale: Optional[int] = None,
+    skip_missing: bool = False,
     output_dir: Path = Path("outputs"),
     scene: Optional[str] = None,
-    skip_missing: bool = False,
 ) -> None:
     """Divide a scene's training views into groups, say how good the division is, and draw it.
 
@@ -74,23 +83,20 @@ def split(
             a COLMAP model, otherwise frustum. The division is judged by it, too.
         overlap: Every group also takes this share of its size in nearest views of other groups.
         softness: Share of an expert's rays that come from other groups' views.
+        downscale: Take real photos from images_<number> beside images, made smaller by this number.
+        skip_missing: Leave out photos that the data list and that are not there.
         output_dir: Where results go.
         scene: Folder of the scene below it; by default the data folder's name.
-        skip_missing: Leave out photos that the data list and that are not there.
     """
     from dac_nerfstudio.launch.lock import scene_lock
     from dac_nerfstudio.launch.slurm.queue import refuse_queued
-    from dac_nerfstudio.partition import left_out, read_test_views, read_views
     from dac_nerfstudio.partition.split import split as split_scene
     from dac_nerfstudio.partition.table import division_table
-    from dac_nerfstudio.scene.examination import refuse
 
     console, scene_dir = Console(), output_dir / (scene or scene_name(data))
-    found = _examined(data, console)
-    refuse(found.problems if skip_missing else found.all_problems, data)
+    opened = _examined(find_layout(data, downscale, skip_missing), skip_missing, console)
     with _showing_warnings(console):
-        views, test = read_views(data, skip_missing=skip_missing), read_test_views(data, skip_missing)
-        remarks = left_out(data, views) if skip_missing else []
+        views, test, remarks = opened.views(), opened.test_views(), opened.left_out()
     # A run that is under way must not find its views divided otherwise.
     with scene_lock(scene_dir, console.print):
         refuse_queued(scene_dir)
@@ -173,20 +179,17 @@ def run(
             method's own settings, instead of running it.
         verbose: With --dry-run: print the whole command of each stage.
     """
-    from dac_nerfstudio.launch.data import scene_suffix
     from dac_nerfstudio.launch.devices import find_devices
     from dac_nerfstudio.launch.flags import read_flags
     from dac_nerfstudio.launch.local import explain_plan, run_plans
     from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
     from dac_nerfstudio.launch.slurm.queue import refuse_queued
-    from dac_nerfstudio.partition import read_views
-    from dac_nerfstudio.scene.examination import refuse
 
-    if not data:
-        raise StageError("Say which scene: dac run --data FOLDER. To try it on a generated one: dac demo")
-    for path in data:
-        scene_suffix(path)  # at once, before what takes seconds to import
+    # What is wrong at once is said at once, before what takes seconds to import.
     check_executor(executor, slurm, devices)
+    if not data:
+        raise StageError("No scene is named. Name its folder: --data PATH. To try a generated one: dac demo")
+    layouts = [find_layout(path, downscale, skip_missing) for path in data]
     if verbose and not dry_run:
         raise StageError("--verbose says more of a --dry-run; logs/ in the scene's folder has all that stages print.")
     if not 0 <= seed < SEEDS:
@@ -199,13 +202,10 @@ def run(
     }  # fmt: skip
     asked = {name: value for name, value in settings.items() if value is not None}
     flags = read_flags(config) if config is not None else {}
-    for path in data:
-        found = _examined(path, console)
-        # Smaller photos than those that the data name may be there.
-        refuse(found.problems if skip_missing or downscale is not None else found.all_problems, path)
+    scenes = [_examined(layout, skip_missing, console) for layout in layouts]
     name: str = preset or ""
     if preset is None:
-        name, why = choose_preset(kind, max(len(read_views(path, skip_missing=skip_missing)) for path in data))
+        name, why = choose_preset(kind, max(len(one.names()) for one in scenes))
         console.print(f"Preset {name}: {why} It is {PRESETS[name].description}.", soft_wrap=True)
     elif preset == "best":
         console.print("[yellow]--preset best is now called few. Runs of best keep their name.[/]")
@@ -381,6 +381,7 @@ def view(
 def check(
     data: Optional[Path] = None,
     thorough: bool = False,
+    downscale: Optional[int] = None,
     skip_missing: bool = False,
     fetch_lpips: bool = False,
     lpips_file: Optional[Path] = None,
@@ -391,6 +392,7 @@ def check(
         data: Folder of a scene: open every photo and judge every pose, as dac split and dac run do before anything
             long, and list all that is wrong.
         thorough: Decode these photos to their last byte.
+        downscale: Look at real photos from images_<number> beside images, made smaller by this number.
         skip_missing: Photos that are not there are to be left out, and nothing to mend.
         fetch_lpips: Fetch the weights of LPIPS (torchvision's AlexNet, 244 MB) first, from the network.
         lpips_file: Take these weights from a file instead.
@@ -401,11 +403,14 @@ def check(
     if fetch_lpips or lpips_file is not None:
         place = looking.fetch_lpips(lpips_file)
         console.print(f"The weights of LPIPS are now at {escape(str(place))}.", highlight=False, soft_wrap=True)
-    with console.status("Importing nerfstudio …" if data is None else f"Looking at {data} …"):
-        found = looking.findings() if data is None else looking.scene_findings(data, thorough, skip_missing)
+    with console.status("Importing nerfstudio …" if data is None else f"Looking at {escape(str(data))} …"):
+        if data is None:
+            found = looking.findings()
+        else:
+            found = looking.scene_findings(data, thorough, skip_missing, downscale)
     for finding in found:
         mark = {"good": "[green]✓[/]", "optional": "[yellow]–[/]", "bad": "[red]✗[/]"}[finding.state]
-        console.print(f"{mark} {finding.text}", highlight=False, soft_wrap=True)
+        console.print(f"{mark} {escape(finding.text)}", highlight=False, soft_wrap=True)
     if any(finding.state == "bad" for finding in found):
         sys.exit(1)
 

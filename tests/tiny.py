@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
+
+from dac_nerfstudio.kplanes.proposals import Bins
 
 TINY: dict[str, Any] = {
     "grid_base_resolution": 4,
@@ -34,21 +34,6 @@ def reference() -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "fixtures" / "reference_losses.json").read_text())
 
 
-@pytest.fixture
-def samples_between() -> Callable[..., RaySamples]:
-    """Makes samples from bin edges along the ray [rays, samples + 1] and, if they differ, in normalised ray space."""
-
-    def make(edges: Tensor, normalised: Tensor | None = None) -> RaySamples:
-        normalised = edges if normalised is None else normalised
-        count = len(edges)
-        bundle = RayBundle(
-            origins=torch.zeros(count, 3), directions=torch.eye(3)[:1].expand(count, 3), pixel_area=torch.ones(count, 1)
-        )
-        return bundle.get_ray_samples(
-            bin_starts=edges[:, :-1, None],
-            bin_ends=edges[:, 1:, None],
-            spacing_starts=normalised[:, :-1, None],
-            spacing_ends=normalised[:, 1:, None],
-        )
-
-    return make
+def bins_between(edges: Tensor, normalised: Tensor | None = None) -> Bins:
+    """Bins from edges along the ray [rays, samples + 1] and, if they differ, in normalised ray space."""
+    return Bins(edges if normalised is None else normalised, edges)

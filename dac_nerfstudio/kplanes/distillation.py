@@ -11,10 +11,9 @@ from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.rays import RayBundle, RaySamples
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.proposals import histogram_loss
+from dac_nerfstudio.kplanes.proposals import Bins, histogram_loss
 
 
 @dataclass
@@ -42,31 +41,22 @@ class Answer:
 
     rgb: Float[Tensor, "rays 3"]
     """Rendered colour, on the student's background."""
-    samples: RaySamples
-    """The teacher's final samples, ``[rays, samples]``."""
-    edges: Float[Tensor, "rays samples_plus_1"]
-    """Edges of the samples' bins in normalised ray space [0, 1]."""
+    bins: Bins
+    """The teacher's final bins; its samples are in their middles."""
     alphas: Float[Tensor, "rays samples"]
     """Opacity of each bin by itself."""
     colours: Float[Tensor, "rays samples 3"]
     """Colour at each sample."""
 
     @classmethod
-    def joined(cls, answers: Sequence[Answer], rays: RayBundle) -> Answer:
+    def joined(cls, answers: Sequence[Answer]) -> Answer:
         """One answer for a bundle whose parts, in this order, were answered one by one."""
-
-        edges = torch.cat([answer.edges for answer in answers])
-        frustums = [answer.samples.frustums for answer in answers]
-        samples = rays.get_ray_samples(
-            bin_starts=torch.cat([frustum.starts for frustum in frustums]),
-            bin_ends=torch.cat([frustum.ends for frustum in frustums]),
-            spacing_starts=edges[:, :-1, None],
-            spacing_ends=edges[:, 1:, None],
-        )
         return cls(
             rgb=torch.cat([answer.rgb for answer in answers]),
-            samples=samples,
-            edges=edges,
+            bins=Bins(
+                torch.cat([answer.bins.edges for answer in answers]),
+                torch.cat([answer.bins.distances for answer in answers]),
+            ),
             alphas=torch.cat([answer.alphas for answer in answers]),
             colours=torch.cat([answer.colours for answer in answers]),
         )
@@ -79,7 +69,7 @@ NEAR = 0.05
 def stands_clear(answer: Answer) -> Float[Tensor, "rays"]:
     """1 for rays that meet little in their first twentieth, 0 for those that are stopped there: their camera stands
     inside something, where no photo was taken and no expert knows anything."""
-    near = answer.edges[:, 1:] <= NEAR
+    near = answer.bins.edges[:, 1:] <= NEAR
     stopped = 1 - torch.where(near, 1 - answer.alphas, 1).prod(dim=-1)
     return (stopped < 0.5).to(stopped.dtype)
 
@@ -105,7 +95,7 @@ def distillation_losses(
     """
     losses: Dict[str, Tensor] = {}
     if weights.histogram > 0:
-        losses["histogram_loss"] = weights.histogram * histogram_loss(answer.edges, answer.alphas, proposals)
+        losses["histogram_loss"] = weights.histogram * histogram_loss(answer.bins.edges, answer.alphas, proposals)
     if point_colours is not None:
         losses["point_colour_loss"] = weights.point_colour * (point_colours - answer.colours).square().mean()
     if point_alphas is not None:

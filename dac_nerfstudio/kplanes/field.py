@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, Optional, Sequence
 
 from jaxtyping import Float
-from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.activations import trunc_exp
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 from torch import Tensor, nn
@@ -88,12 +87,12 @@ class KPlanesField(nn.Module):
         else:
             self.decoder = ExplicitDecoder(self.planes.out_dim, linear_decoder_layers, implementation)
 
-    def forward(self, samples: RaySamples) -> tuple[Float[Tensor, "rays samples 1"], Float[Tensor, "rays samples 3"]]:
-        """Density (per unit of ray length) and colour in [0, 1]. All samples of a ray share its direction."""
-        positions = samples.frustums.get_positions()
+    def forward(
+        self, positions: Float[Tensor, "rays samples 3"], directions: Float[Tensor, "rays 3"]
+    ) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, "rays samples 3"]]:
+        """Density (per unit of distance) and colour in [0, 1]."""
         points = self.coordinates(positions).reshape(-1, 3)
         raw, features = self.decoder.density(self.planes(points))
-        density = activate_density(raw).view(*positions.shape[:2], 1)
-        directions = samples.frustums.directions[:, 0]
+        density = activate_density(raw).view(*positions.shape[:2])
         colour = self.decoder.colour(features.reshape(*positions.shape[:2], -1), directions)
         return density, colour.to(density.dtype)

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.config_utils import to_immutable_dict
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.model_components.ray_samplers import UniformLinDispPiecewiseSampler, UniformSampler
-from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.model_components.renderers import AccumulationRenderer, RGBRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
@@ -156,11 +155,8 @@ class KPlanesModel(Model):
             ProposalField(coordinates, resolution, config.proposal_feature_dim, config.linear_decoder, implementation)
             for resolution in config.proposal_resolutions
         )
-        spacing = UniformLinDispPiecewiseSampler if config.is_contracted else UniformSampler
         self.sampler = ProposalSampler(
-            spacing(single_jitter=config.single_jitter),
-            (*config.num_proposal_samples, config.num_samples),
-            config.single_jitter,
+            (*config.num_proposal_samples, config.num_samples), config.is_contracted, config.single_jitter
         )
         self.update_schedule = UpdateSchedule(config.proposal_warmup, config.proposal_update_every)
         # The same near plane in training and evaluation: a teacher (in eval mode) has to see its student's rays.
@@ -168,7 +164,6 @@ class KPlanesModel(Model):
         eval_background = "white" if config.background_color == "random" else config.background_color
         self.renderer_rgb = RGBRenderer(background_color=eval_background)
         self.renderer_accumulation = AccumulationRenderer()
-        self.renderer_depth = DepthRenderer(method="median")
         self.first_step = 0
         """Training steps that the model had behind it before this run; its schedules go on from there."""
         self.step = 0
@@ -201,10 +196,10 @@ class KPlanesModel(Model):
                 self.step, config.proposal_weights_anneal_slope, config.proposal_weights_anneal_max_num_iters
             )
             learn = self.update_schedule.due(self.step)
-        proposals, samples = self.sampler(rays, list(self.proposal_networks), anneal, learn)
-        density, colours = self.field(samples)
-        final = Level(samples, density)
-        rgb = self.renderer_rgb(colours, final.weights, background_color=background)
+        proposals, bins = self.sampler(rays, list(self.proposal_networks), anneal, learn)
+        density, colours = self.field(bins.positions(rays), rays.directions)
+        final = Level(bins, density)
+        rgb = self.renderer_rgb(colours, final.weights[..., None], background_color=background)
         return Rendering(proposals, final, colours, rgb)
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
@@ -217,10 +212,10 @@ class KPlanesModel(Model):
             outputs.update(background=background, rendering=rendering, regularizers=self.regularizers(rendering))
         else:
             # For pictures alone: neither losses nor metrics of training look at them, and viewers render in evaluation.
-            outputs["accumulation"] = self.renderer_accumulation(rendering.final.weights)
-            outputs["depth"] = self.renderer_depth(rendering.final.weights, rendering.final.samples)
+            outputs["accumulation"] = self.renderer_accumulation(rendering.final.weights[..., None])
+            outputs["depth"] = rendering.final.median_depth()
             for number, level in enumerate(rendering.proposals):
-                outputs[f"prop_depth_{number}"] = self.renderer_depth(level.weights, level.samples)
+                outputs[f"prop_depth_{number}"] = level.median_depth()
         return outputs
 
     @torch.no_grad()
@@ -242,11 +237,8 @@ class KPlanesModel(Model):
         return max(room // (4 * numbers_per_ray(self.config)), FEWEST_RAYS)
 
     def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
-        truth = self.true_colour(outputs, batch)
-        # Takes longer to import than all of this package, and every ns-* command imports this module.
-        from torchmetrics.functional.image import peak_signal_noise_ratio
-
-        return {"psnr": peak_signal_noise_ratio(outputs["rgb"].detach(), truth, data_range=1.0)}
+        error = (outputs["rgb"].detach() - self.true_colour(outputs, batch)).square().mean()
+        return {"psnr": -10 * torch.log10(error)}
 
     def get_loss_dict(
         self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
@@ -261,11 +253,16 @@ class KPlanesModel(Model):
         weights, final = self.config.regularizers, rendering.final
         losses: Dict[str, Tensor] = {}
         if weights.interlevel > 0:
-            losses["interlevel_loss"] = weights.interlevel * histogram_loss(
-                final.edges, final.weights[..., 0], [(p.edges, p.weights[..., 0]) for p in rendering.proposals]
+            # On the steps on which proposals do not learn, no parameter has a gradient by it.
+            learning = any(level.weights.requires_grad for level in rendering.proposals)
+            levels = [(level.edges, level.weights) for level in rendering.proposals]
+            losses["interlevel_loss"] = (
+                weights.interlevel * histogram_loss(final.edges, final.weights, levels)
+                if learning
+                else torch.zeros((), device=final.weights.device)
             )
         if weights.distortion > 0:
-            losses["distortion_loss"] = weights.distortion * distortion(final.weights[..., 0], final.edges)
+            losses["distortion_loss"] = weights.distortion * distortion(final.weights, final.edges)
         if weights.plane_tv > 0:
             losses["plane_tv_loss"] = weights.plane_tv * plane_tv(self.field.planes.scales)
         if weights.proposal_tv > 0:

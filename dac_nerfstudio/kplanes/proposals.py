@@ -1,8 +1,9 @@
 """Where along a ray to look: proposal sampling (mip-NeRF 360, arXiv 2111.12077, section 4), stateless.
 
-nerfstudio's own sampler counts the steps since the last update of the proposal fields. Here the schedule is a function
-of the step, so that a resumed run does what the undisturbed one would have done, and every level keeps its opacities,
-which distillation compares.
+The samplers draw what nerfstudio's UniformSampler, UniformLinDispPiecewiseSampler and PDFSampler draw, from the same
+random numbers, as plain tensors: nerfstudio makes two objects with a dozen fields per level, which costs a CPU more
+than the arithmetic, and reads constants from the host, which breaks a CUDA graph. The schedule of updates is a function
+of the step, so that a resumed run does what the undisturbed one would have done.
 """
 
 from __future__ import annotations
@@ -12,37 +13,63 @@ from typing import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.rays import RayBundle, RaySamples
-from nerfstudio.model_components.losses import lossfun_outer, ray_samples_to_sdist
-from nerfstudio.model_components.ray_samplers import PDFSampler, SpacedSampler
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.losses import lossfun_outer
 from torch import Tensor, nn
+
+PADDING = 0.01
+"""Added to the weight of each bin before the next level is drawn, so that no bin is never looked into."""
+LEAST_SUM = 1e-5
+"""Weights of a ray that sum to less are raised evenly to this."""
 
 
 @dataclass
+class Bins:
+    """Bins along each ray, near to far."""
+
+    edges: Float[Tensor, "rays bins_plus_1"]
+    """In normalised ray space, from 0 (near plane) to 1 (far plane)."""
+    distances: Float[Tensor, "rays bins_plus_1"]
+    """Of the edges from the ray's origin, in the units of the camera poses."""
+
+    @property
+    def widths(self) -> Float[Tensor, "rays bins"]:
+        return self.distances[:, 1:] - self.distances[:, :-1]
+
+    @property
+    def midpoints(self) -> Float[Tensor, "rays bins"]:
+        """Distances of the bins' middles from the ray's origin."""
+        return (self.distances[:, 1:] + self.distances[:, :-1]) / 2
+
+    def positions(self, rays: RayBundle) -> Float[Tensor, "rays bins 3"]:
+        """Points in the middle of the bins."""
+        return torch.addcmul(rays.origins[:, None], rays.directions[:, None], self.midpoints[..., None])
+
+
 class Level:
-    """One sampling level: bins along each ray and the density found in them."""
+    """One sampling level: bins and the density found in them (per unit of distance)."""
 
-    samples: RaySamples
-    density: Float[Tensor, "rays samples 1"]
-
-    def __post_init__(self) -> None:
-        self.weights: Float[Tensor, "rays samples 1"] = self.samples.get_weights(self.density)
+    def __init__(self, bins: Bins, density: Float[Tensor, "rays bins"]) -> None:
+        self.bins = bins
+        depth = density * bins.widths
+        self.alphas: Float[Tensor, "rays bins"] = 1 - torch.exp(-depth)
+        """Opacity of each bin by itself."""
+        before = depth[:, :-1].cumsum(dim=-1)
+        transmittance = torch.exp(-torch.cat((torch.zeros_like(depth[:, :1]), before), dim=-1))
+        self.weights: Float[Tensor, "rays bins"] = torch.nan_to_num(self.alphas * transmittance)
+        """Share of the ray's colour that each bin has (NeRF, arXiv 2003.08934, eq. 3)."""
 
     @property
-    def alphas(self) -> Float[Tensor, "rays samples"]:
-        """Opacity of each bin by itself, 1 - exp(-density * width)."""
-        return opacity(self.density, self.samples)
-
-    @property
-    def edges(self) -> Float[Tensor, "rays samples_plus_1"]:
+    def edges(self) -> Float[Tensor, "rays bins_plus_1"]:
         """Bin edges in normalised ray space [0, 1]."""
-        return ray_samples_to_sdist(self.samples)
+        return self.bins.edges
 
-
-def opacity(density: Float[Tensor, "rays samples 1"], samples: RaySamples) -> Float[Tensor, "rays samples"]:
-    """Opacity of bins as wide as those of ``samples``: 1 - exp(-density * width)."""
-    assert samples.deltas is not None
-    return 1 - torch.exp(-density * samples.deltas)[..., 0]
+    def median_depth(self) -> Float[Tensor, "rays 1"]:
+        """Distance at which half of the light is stopped; the last bin's where less is."""
+        reached = self.weights.cumsum(dim=-1)
+        half = torch.full_like(reached[:, :1], 0.5)
+        index = torch.searchsorted(reached, half, side="left").clamp(max=reached.shape[-1] - 1)
+        return self.bins.midpoints.gather(-1, index)
 
 
 def histogram_loss(
@@ -85,29 +112,42 @@ class UpdateSchedule:
         return self._due[step]
 
 
+def to_disparity(distances: Tensor) -> Tensor:
+    """Normalised distance, linear up to 1 and linear in disparity beyond it (as nerfstudio's piecewise sampler)."""
+    return torch.where(distances < 1, distances / 2, 1 - 1 / (2 * distances))
+
+
+def from_disparity(normalised: Tensor) -> Tensor:
+    """The inverse of ``to_disparity``."""
+    return torch.where(normalised < 0.5, 2 * normalised, 1 / (2 - 2 * normalised))
+
+
 class ProposalSampler(nn.Module):
     """Draws bins from an initial spacing, then refines them by each proposal field's density in turn.
 
     Args:
-        initial: first spacing, for example uniform.
         counts: bins per level, one per proposal field and the last for the final samples.
+        disparity: the first bins are even in distance up to 1 and in disparity beyond, instead of in distance.
         single_jitter: one random shift per ray instead of one per bin.
     """
 
-    def __init__(self, initial: SpacedSampler, counts: Sequence[int], single_jitter: bool) -> None:
+    def __init__(self, counts: Sequence[int], disparity: bool, single_jitter: bool) -> None:
         super().__init__()
-        self.initial = initial
-        self.refine = PDFSampler(include_original=False, single_jitter=single_jitter)
-        self.counts = tuple(counts)
+        self.counts, self.disparity, self.single_jitter = tuple(counts), disparity, single_jitter
+        self.even: Tensor
+        self.register_buffer("even", torch.linspace(0, 1, counts[0] + 1)[None], persistent=False)
+        for number, count in enumerate(counts[1:]):
+            lower = torch.linspace(0, 1 - 1 / (count + 1), count + 1)[None]
+            self.register_buffer(f"quantiles_{number}", lower, persistent=False)
 
     def forward(
         self,
         rays: RayBundle,
         densities: Sequence[Callable[[Tensor], Tensor]],
-        anneal: float,
+        anneal: float | Tensor,
         learn: bool,
-    ) -> tuple[list[Level], RaySamples]:
-        """The proposal levels and the final samples.
+    ) -> tuple[list[Level], Bins]:
+        """The proposal levels and the final bins.
 
         Args:
             rays: with nears and fars set.
@@ -115,11 +155,62 @@ class ProposalSampler(nn.Module):
             anneal: exponent on the weights that the next level is drawn from.
             learn: whether the levels carry a gradient to the proposal fields.
         """
-        samples = self.initial(rays, num_samples=self.counts[0])
+        bins = self.bins(self.first(len(rays)), rays)
         levels = []
-        for density, count in zip(densities, self.counts[1:]):
+        for number, density in enumerate(densities):
             with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
-                level = Level(samples, density(samples.frustums.get_positions()))
+                level = Level(bins, density(bins.positions(rays))[..., 0])
             levels.append(level)
-            samples = self.refine(rays, samples, level.weights.detach() ** anneal, num_samples=count)
-        return levels, samples
+            quantiles = self.quantiles(getattr(self, f"quantiles_{number}"), len(rays))
+            bins = self.bins(resample(level.edges, level.weights.detach() ** anneal, quantiles), rays)
+        return levels, bins
+
+    def bins(self, edges: Float[Tensor, "rays edges"], rays: RayBundle) -> Bins:
+        """Bins of normalised edges, between the nears and fars of rays."""
+        nears, fars = rays.nears, rays.fars
+        assert nears is not None and fars is not None
+        if self.disparity:
+            nears, fars = to_disparity(nears), to_disparity(fars)
+        distances = edges * fars + (1 - edges) * nears
+        return Bins(edges, from_disparity(distances) if self.disparity else distances)
+
+    def first(self, count: int) -> Float[Tensor, "count edges"]:
+        """Even edges, in training each shifted at random between the middles of its neighbouring bins."""
+        if not self.training:
+            return self.even.expand(count, -1)
+        middles = (self.even[:, 1:] + self.even[:, :-1]) / 2
+        lower = torch.cat((self.even[:, :1], middles), dim=-1)
+        upper = torch.cat((middles, self.even[:, -1:]), dim=-1)
+        return lower + (upper - lower) * self.jitter(count, self.even)
+
+    def quantiles(self, lower: Float[Tensor, "1 edges"], count: int) -> Float[Tensor, "count edges"]:
+        """Where in the cumulative distribution edges are drawn: at random within even strata in training, else in
+        their middles."""
+        edges = lower.shape[1]
+        if not self.training:
+            return (lower + 1 / (2 * edges)).expand(count, -1).contiguous()
+        return lower + self.jitter(count, lower) / edges
+
+    def jitter(self, count: int, like: Tensor) -> Float[Tensor, "count _"]:
+        return torch.rand((count, 1 if self.single_jitter else like.shape[1]), device=like.device)
+
+
+def resample(
+    edges: Float[Tensor, "rays bins_plus_1"], weights: Float[Tensor, "rays bins"], quantiles: Float[Tensor, "rays n"]
+) -> Float[Tensor, "rays n"]:
+    """Edges of new bins: the inverse at ``quantiles`` of the distribution that is even in each bin and has its weight.
+
+    Weights of 3 and 1 in bins [0, 0.5] and [0.5, 1] have quantiles 0.375 and 0.75 at 0.25 and 0.5 (but for PADDING).
+    """
+    weights = weights + PADDING
+    total = weights.sum(dim=-1, keepdim=True)
+    padding = torch.relu(LEAST_SUM - total)
+    share = (weights + padding / weights.shape[-1]) / (total + padding)
+    cumulative = torch.nn.functional.pad(share.cumsum(dim=-1).clamp(max=1), (1, 0))
+    above = torch.searchsorted(cumulative, quantiles, side="right")
+    below = (above - 1).clamp(min=0)
+    above = above.clamp(max=edges.shape[-1] - 1)
+    low, high = cumulative.gather(-1, below), cumulative.gather(-1, above)
+    start, end = edges.gather(-1, below), edges.gather(-1, above)
+    within = torch.nan_to_num((quantiles - low) / (high - low), 0).clamp(0, 1)
+    return start + within * (end - start)

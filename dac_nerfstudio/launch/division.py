@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.partition import Partition, current_partition, divide, read_views
+from dac_nerfstudio.partition import Partition, current_partition, divide
 from dac_nerfstudio.runs.layout import PARTITION, run_folder
+from dac_nerfstudio.scene.layout import Layout
 
 
 def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness: float) -> Dict[str, Any]:
@@ -30,12 +31,14 @@ def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness
     return {**settings, **asked}
 
 
-def count_groups(data: Path, scene_dir: Path, asked: Dict[str, Any], skip_missing: bool = False) -> int:
+def count_groups(layout: Layout, scene_dir: Path, asked: Dict[str, Any], skip_missing: bool = False) -> int:
     """How many experts there will be: a question of the views where the number is to be found out or cannot be met."""
     before = current_partition(scene_dir)
     if before is not None and before.satisfies(asked):
         return before.num_groups
-    views = read_views(data, skip_missing=skip_missing)
+    from dac_nerfstudio.scene.data import open_scene
+
+    views = open_scene(layout.config(), skip_missing).views()
     return divide(views, **divide_settings(before, asked, 0.0)).num_groups
 
 

@@ -38,7 +38,7 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
     Raises:
         StageError: an expert of another partition, whose group's number means other views now; or the photos are not
             those that it was trained on.
-        FileNotFoundError: there are no test views.
+        SplitError: there are no test views.
     """
     path, current, stage = job.run_dir / EVALUATION, plan.scene_dir / PARTITION, Stage.load(job.run_dir)
     partition = Partition.load(current).fingerprint

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.data import data_parser, scene_suffix
 from dac_nerfstudio.launch.division import count_groups, partition_of
 from dac_nerfstudio.launch.flags import OWNED, words
 from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Baseline, Flags, Recipe
 from dac_nerfstudio.runs.layout import RECORD, run_dir, run_folder
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.scene.layout import Layout, find_layout
 
 StageName = Literal[
     "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video"
@@ -51,6 +51,15 @@ class Request:
     def scene_dir(self) -> Path:
         """The scene's folder of results."""
         return self.output_dir / self.scene
+
+    @property
+    def layout(self) -> Layout:
+        """The data parser, and its settings.
+
+        Raises:
+            StageError: the data are not there, of no known layout, or of one size only.
+        """
+        return find_layout(self.data, self.downscale, self.skip_missing)
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def make_plan(request: Request, recipe: Recipe) -> Plan:
             together, or the one stage asked for is none of the recipe's.
         PartitionError: the number of groups is to be found out, and the views cannot be read.
     """
-    draft = _Draft(request, recipe, scene_suffix(request.data))
+    draft = _Draft(request, recipe, request.layout)
     # Where nothing is divided yet, ready experts say how it was.
     undivided = request.only != "evaluate" and current_partition(request.scene_dir) is None
     partition = partition_of(request.experts, request.divide) if request.experts and undivided else None
@@ -138,14 +147,12 @@ class _Draft:
 
     Args:
         request, recipe: as of `make_plan`.
-        suffix: of the methods for this kind of scene.
+        layout: of the scene.
     """
 
-    def __init__(self, request: Request, recipe: Recipe, suffix: str) -> None:
-        self.request, self.recipe, self.suffix = request, recipe, suffix
-        # Left to itself, nerfstudio opens the first photo, which need not be there, to choose a size.
-        own_size = 1 if suffix and request.skip_missing else None
-        self.parser = data_parser(request.data, suffix, own_size if request.downscale is None else request.downscale)
+    def __init__(self, request: Request, recipe: Recipe, layout: Layout) -> None:
+        self.request, self.recipe = request, recipe
+        self.suffix, self.parser = layout.suffix, layout.flags
 
     def jobs(self) -> List[Job]:
         """All stages that the request and the recipe have."""
@@ -156,7 +163,7 @@ class _Draft:
             if "trunk" in self.recipe.steps:
                 jobs.append(self._training("trunk", needs=jobs))
                 start = {"trunk": jobs[-1].run_dir}
-            groups = range(1, count_groups(request.data, scene_dir, request.divide, request.skip_missing) + 1)
+            groups = range(1, count_groups(request.layout, scene_dir, request.divide, request.skip_missing) + 1)
             jobs += [self._training("expert", {"group": group, **start}, jobs, group) for group in groups]
         own = [job for job in jobs if job.stage == "expert"]
         # This run's own experts, not whichever are the latest.

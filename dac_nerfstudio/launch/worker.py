@@ -18,7 +18,7 @@ from typing import Dict, Optional, Sequence, Tuple
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
-from dac_nerfstudio.errors import UserError, in_a_line
+from dac_nerfstudio.errors import SplitError, UserError
 from dac_nerfstudio.launch.commands import check_flags, parse, with_data
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.estimate import about, seconds_of
@@ -27,15 +27,7 @@ from dac_nerfstudio.launch.messages import Report, Tell
 from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.resume import State, decide, has_config, take_up
 from dac_nerfstudio.launch.video import has_video, video
-from dac_nerfstudio.partition import (
-    Partition,
-    check_views,
-    current_partition,
-    left_out,
-    publish,
-    read_test_views,
-    verdict,
-)
+from dac_nerfstudio.partition import Partition, check_views, current_partition, publish, verdict
 from dac_nerfstudio.partition.picture import plot_partition
 from dac_nerfstudio.partition.split import split as divide_scene
 from dac_nerfstudio.runs.layout import PARTITION_PICTURE
@@ -113,18 +105,19 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
         warnings.simplefilter("always")
         if before is None and plan.partition is not None:
             partition = Partition.load(plan.partition)
-            check_views(partition, config.inputs.training_views(), plan.partition)
+            check_views(partition, config.inputs.read_views(), plan.partition)
             publish(partition, plan.scene_dir)
             plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         elif kept:
-            partition, _ = config.inputs.find_partition(config.inputs.training_views())
+            partition, _ = config.inputs.find_partition(config.inputs.read_views())
             if not (plan.scene_dir / PARTITION_PICTURE).exists():
                 plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         else:
             settings = divide_settings(before, plan.request.divide, plan.recipe.softness)
-            views, data, skip_missing = config.inputs.training_views(), config.inputs.data, plan.request.skip_missing
-            test, remarks = read_test_views(data, skip_missing), left_out(data, views) if skip_missing else []
-            partition, _ = divide_scene(views, plan.scene_dir, test, remarks=remarks, **settings)
+            scene = config.inputs.scene
+            partition, _ = divide_scene(
+                scene.views(), plan.scene_dir, scene.test_views(), remarks=scene.left_out(), **settings
+            )
     warned = dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning)
     text = f"{len(partition.views)} views in {partition.num_groups} groups: {plan.scene_dir / PARTITION_PICTURE}"
     quality = partition.about.get("quality")
@@ -155,8 +148,8 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
     if job.score_most:
         try:
             scored = evaluate(job, plan, tell)
-        except FileNotFoundError as error:
-            text = f"trained, but not scored: there are no test views ({in_a_line(error)})"
+        except SplitError as error:
+            text = f"trained, but not scored: there are no test views ({error})"
     tell(Report("kept" if state == "kept" and not scored else "done", text=text))
 
 

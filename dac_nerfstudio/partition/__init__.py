@@ -1,7 +1,6 @@
 """Divide: which training views belong to which group, and which group answers for a camera.
 
-Needs neither torch nor nerfstudio but for its reader of COLMAP's models. scikit-learn and networkx are imported where
-they are used.
+Needs neither torch nor nerfstudio. scikit-learn and networkx are imported where they are used.
 """
 
 from dac_nerfstudio.partition.blending import blending_weights, nearness
@@ -12,7 +11,6 @@ from dac_nerfstudio.partition.quality import assess, verdict
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
 from dac_nerfstudio.scene.frames import Axis, Transform, align, find_axis, view_distances
-from dac_nerfstudio.scene.reading import as_recorded, find_model, left_out, read_test_views, read_views
 from dac_nerfstudio.scene.views import PartitionError, Views, listing, view_name
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     "Transform",
     "Views",
     "align",
-    "as_recorded",
     "assess",
     "azimuth",
     "blending_weights",
@@ -33,15 +30,11 @@ __all__ = [
     "current_partition",
     "divide",
     "find_axis",
-    "find_model",
     "find_or_divide",
-    "left_out",
     "listing",
     "measure",
     "nearness",
     "publish",
-    "read_test_views",
-    "read_views",
     "sector_centres",
     "verdict",
     "view_distances",

@@ -1,9 +1,10 @@
-"""Keys: what all randomness is a function of."""
+"""Counter-based random keys: all randomness is a function of seed, stage and step."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
@@ -27,3 +28,11 @@ def key_of(*parts: int) -> int:
     for part in parts:
         state = mix((state * 31 + (part & MASK) + 0x9E3779B9) & MASK)
     return state >> 1
+
+
+def seed_generators(key: int, device: torch.device) -> None:
+    """Seed PyTorch's generators of the CPU and of one device. ``torch.manual_seed`` would also queue a call with a
+    stack trace for every kind of device that is not there, which takes longer than drawing the step's numbers."""
+    torch.default_generator.manual_seed(key)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(key)

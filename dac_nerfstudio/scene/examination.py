@@ -1,28 +1,35 @@
-"""Examination of a scene before anything long: every photo opened, every pose judged, all that is wrong in one list.
+"""Examination of a scene before anything long: what the data parser gives is judged, and all problems are one list.
 
-Dividing, training and `dac check --data` share it.
+Every photo and mask is opened, every pose and every lens judged. `dac split`, `dac run`, `ns-train` and
+`dac check --data` share it.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
+from nerfstudio.cameras.cameras import CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, transform_poses_to_original_space
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 
-from dac_nerfstudio.errors import SplitError
-from dac_nerfstudio.scene.photos import UPRIGHT, PhotoError, Shape, fits, in_pixels, photo_shape, read_photo
-from dac_nerfstudio.scene.reading import IMAGE_FOLDERS, Recorded, is_blender, read_splits
-from dac_nerfstudio.scene.views import PartitionError, listing
+from dac_nerfstudio.errors import PartitionError, SplitError
+from dac_nerfstudio.scene.data import SPLITS, Scene
+from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES
+from dac_nerfstudio.scene.points import larger_model, names_have_blanks
+from dac_nerfstudio.scene.problems import mask_problems, missing_photos, photo_problems, pose_problems
+from dac_nerfstudio.scene.transforms import INTRINSICS, contradictions, faults, has_times
+from dac_nerfstudio.scene.views import listing
 
 MOST = 20
 """Sentences of a message."""
-TOLERANCE = 0.01
-"""How far axes of a camera may be from unit length and right angles: poses are often rounded."""
+LEAST_SPREAD = 1e-5
+"""Of cameras, relative to how far from the origin they are: the parsers' single precision rounds at 6e-8."""
 
 
 @dataclass
@@ -31,170 +38,185 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)
     """What keeps a scene from being trained on: a sentence each."""
-    missing: list[Path] = field(default_factory=list)
-    """Photos that are not there: poses can be divided without them, but not trained on."""
+    missing: list[str] = field(default_factory=list)
+    """Photos that are not there: training can do without them if that is asked for."""
     remarks: list[str] = field(default_factory=list)
-    """What may be meant so: a sentence each."""
+    """What may be meant: a sentence each."""
     views: dict[str, int] = field(default_factory=dict)
     """How many views each split has."""
-
-    @property
-    def missing_ones(self) -> list[str]:
-        """Photos that are not there, a sentence each."""
-        return [f"{photo} is missing." for photo in self.missing]
 
     @property
     def all_problems(self) -> list[str]:
         """What keeps the scene from being trained on as a whole, and how to do without photos that are not there."""
         way = ["Photos that are not there can be left out: --skip-missing"] if self.missing else []
-        return [*way, *self.problems, *self.missing_ones]
+        return [*way, *self.problems, *self.missing]
 
 
-def examine(data: Path, thorough: bool = False) -> Findings:
-    """Look at a scene's own files.
-
-    All poses are judged, whichever split they belong to: nerfstudio puts a scene in the middle of all its cameras.
+def examine(scene: Scene, thorough: bool = False) -> Findings:
+    """Look at what the data parser gives of all splits, whether their photos are there or not.
 
     Args:
-        data: the folder of the scene, or the JSON file in it.
-        thorough: decode photos to the last byte, instead of reading what their headers say.
+        scene: what is to be trained on.
+        thorough: decode photos and masks to the last byte, instead of reading what their headers say.
     """
-    found = Findings()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # who divides is warned of photos without poses
-            splits = read_splits(data)
-    except PartitionError as error:
-        found.problems.append(str(error))
-        return found
-    good = {split: recorded for split, recorded in splits.items() if isinstance(recorded, Recorded)}
-    for split, recorded in splits.items():
-        if isinstance(recorded, SplitError) and split != "train":
-            if split == "test":
-                found.remarks.append(f"There are no test views, so nothing will be scored: {recorded}")
-        elif isinstance(recorded, PartitionError):
-            found.problems.append(str(recorded))
-    judged: set[Path] = set()
-    for split, recorded in good.items():
-        if not is_there(split, recorded.photos):
-            found.remarks.append(f"None of the photos of the split {split} is there.")
+    found, listed = Findings(), {}
+    for split in SPLITS:
+        try:
+            outputs = scene.listed(split)
+        except SplitError as error:
+            if split == "train":
+                found.problems.append(str(error))
+            elif split == "test":
+                found.remarks.append(f"There are no test views, so nothing will be scored: {error}")
+            elif scene.is_blender and scene.file(split).exists():
+                found.remarks.append(str(error))
             continue
-        found.views[split] = len(recorded.chosen)
-        if recorded.path not in judged:
-            judged.add(recorded.path)
-            _examine_frames(recorded, found, thorough)
-    if "train" in found.views and "test" in found.views:
-        found.remarks += _seen_in_training(good["train"], good["test"])
+        except PartitionError as error:
+            found.problems += str(error).splitlines()
+            continue
+        if split != "train" and not any(map(os.path.exists, outputs.image_filenames)):
+            # Many copies of NeRF-synthetic come without their validation views' photos.
+            found.remarks.append(f"None of the photos of the split '{split}' is there.")
+            continue
+        listed[split] = outputs
+        found.views[split] = len(outputs.image_filenames)
+    lenses = [problem for split, outputs in listed.items() for problem in _lens_problems(scene, split, outputs)]
+    found.problems += lenses
+    _examine_files(scene, listed, found, thorough)
+    if listed:
+        _examine_poses(scene, listed, found)
+        _examine_beside(scene, listed, found)
+        if not lenses:
+            _examine_said(scene, listed, found)
+    for sentences in (found.problems, found.missing, found.remarks):
+        sentences[:] = dict.fromkeys(sentences)
     return found
 
 
-def _examine_frames(recorded: Recorded, found: Findings, thorough: bool) -> None:
-    """Look at all frames of a file."""
-    exists = [os.path.exists(photo) for photo in recorded.photos]
-    there = [number for number, known in enumerate(exists) if known]
-    found.missing += [photo for photo, known in zip(recorded.photos, exists) if not known]
-    found.problems += recorded.problems
-    twice = [name for name, count in Counter(recorded.names).items() if count > 1]
-    if twice:
-        found.problems.append(f"{recorded.path} has several frames of these: {listing(twice)}.")
-    found.problems += pose_problems(recorded.names, recorded.poses)
-    photos = [recorded.photos[number] for number in there]
-    # Beside smaller ones a model's cameras are those of the photos that it was made from.
-    smaller = any(photo.parent.name in IMAGE_FOLDERS[1:] for photo in photos)
-    sizes = None
-    if recorded.sizes is not None and not smaller:
-        sizes = [recorded.sizes[number] for number in there]
-    found.problems += photo_problems(photos, sizes, is_blender(recorded.path), thorough)
-    for frame in recorded.frames:
-        mask = frame.get("mask_path")
-        if isinstance(mask, str) and not os.path.isfile(recorded.path.parent / mask):
-            found.problems.append(f"There is no mask {recorded.path.parent / mask}.")
+def _examine_files(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings, thorough: bool) -> None:
+    """Look at all photos and masks, those of several splits once."""
+    judged: set[Path] = set()
+    masks: dict[Path, tuple[int, int]] = {}
+    for split, outputs in listed.items():
+        width, height = outputs.cameras.width, outputs.cameras.height
+        sizes = list(zip(width[:, 0].tolist(), height[:, 0].tolist()))
+        photos = {path: size for path, size in zip(outputs.image_filenames, sizes) if path not in judged}
+        judged |= set(photos)
+        masks.update(zip(outputs.mask_filenames or (), sizes))
+        there = {path: size for path, size in photos.items() if os.path.exists(path)}
+        found.missing += missing_photos([path for path in photos if path not in there])
+        # In Blender's format the first photo sets the size of all cameras, and may be the odd one.
+        known = None if scene.is_blender else list(there.values())
+        found.problems += photo_problems(list(there), known, scene.is_blender, thorough)
+        twice = [name for name, count in Counter(map(scene.name_of, outputs.image_filenames)).items() if count > 1]
+        if twice:
+            found.problems.append(f"{scene.file(split)} has several frames of these: {listing(twice)}.")
+    if found.missing and isinstance(scene.config, ColmapDataParserConfig) and names_have_blanks(scene.file()):
+        found.problems.append(
+            f"{scene.file()} has names of photos with blanks, at which nerfstudio ends a name in COLMAP's text files. "
+            "Make the model binary (colmap model_converter --output_type BIN) and remove its .txt files, or rename the "
+            "photos."
+        )
+    covered = {path: size for path, size in masks.items() if os.path.exists(path)}
+    found.problems += missing_photos([path for path in masks if path not in covered])
+    found.problems += mask_problems(list(covered), list(covered.values()), thorough)
 
 
-def _seen_in_training(train: Recorded, test: Recorded) -> list[str]:
+def _lens_problems(scene: Scene, split: str, outputs: DataparserOutputs) -> list[str]:
+    """What is wrong with focal lengths, principal points, sizes and lenses."""
+    cameras, problems = outputs.cameras, []
+    names = list(map(scene.name_of, outputs.image_filenames))
+    positive = torch.cat((cameras.fx, cameras.fy, cameras.width, cameras.height), dim=1)
+    usable = (positive.isfinite() & (positive > 0)).all(dim=1)
+    usable &= torch.cat((cameras.cx, cameras.cy), dim=1).isfinite().all(dim=1)
+    if not usable.all():
+        bad = [name for name, good in zip(names, usable.tolist()) if not good]
+        problems.append(
+            f"{scene.file(split)} gives these a focal length or image size that is not a positive number: "
+            f"{listing(bad)}."
+        )
+    lens = cameras.distortion_params
+    if lens is not None:
+        expected = 12 if (cameras.camera_type == CameraType.FISHEYE624.value).any() else 6
+        if lens.shape[-1] != expected:
+            problems.append(
+                f"{scene.file(split)} gives lenses of {lens.shape[-1]} distortion parameters; expected {expected}"
+                + (": k1, k2, k3, k4, p1, p2." if expected == 6 else ".")
+            )
+        elif not lens.isfinite().all():
+            problems.append(f"{scene.file(split)} gives lenses with distortion parameters that are not finite.")
+    return problems
+
+
+def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:
+    """Judge all poses, whichever split they belong to: a parser puts a scene in the middle of all its cameras."""
+    names: list[str] = []
+    poses = []
+    for outputs in listed.values():
+        names += map(scene.name_of, outputs.image_filenames)
+        poses.append(outputs.cameras.camera_to_worlds)
+    together = torch.cat(poses).double()
+    if scene.file().suffix == ".json" and not together[:, :, 3].isfinite().any():
+        # One that is not finite spoils the middle, and so all of them: the file knows which.
+        found.problems += [f"{scene.file()} {fault}" for fault in faults(scene.file(), scene.is_blender)]
+        return
+    found.problems += pose_problems(names, together.numpy())
+    first = next(iter(listed.values()))
+    original = transform_poses_to_original_space(
+        together, first.dataparser_transform.double(), first.dataparser_scale, "opengl"
+    )[:, :, 3].numpy()
+    across = float(np.linalg.norm(original - original.mean(axis=0), axis=1).max())
+    if len(set(names)) > 1 and across <= LEAST_SPREAD * np.abs(original).max():
+        spot = ", ".join(f"{number:.4g}" for number in original.mean(axis=0))
+        found.problems.append(
+            f"{scene.file()} has all {len(set(names))} cameras on one spot, ({spot}): nothing tells how far away things"
+            " are. Photos have to be taken from several places."
+        )
+
+
+def _examine_said(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:
+    """Compare what JSON files say with what the parser takes."""
+    for split, outputs in listed.items():
+        path, cameras = scene.file(split), outputs.cameras
+        if path.suffix == ".json":
+            used = None
+            if scene.is_blender:
+                columns = (cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height)
+                used = dict(zip(INTRINSICS, (float(column[0]) for column in columns)))
+            found.problems += contradictions(path, used, int(cameras.camera_type[0]))
+            if has_times(path):
+                found.remarks.append(f'{path} has a "time" for its frames, which plays no part: the scene is at rest.')
+
+
+def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:
+    """Look at what lies beside the views of a scene, and at views that are seen twice."""
+    if isinstance(scene.config, ColmapDataParserConfig):
+        remark = larger_model(scene.file())
+        found.remarks += [remark] if remark else []
+        known = {os.path.abspath(path) for outputs in listed.values() for path in outputs.image_filenames}
+        folder = scene.data / scene.config.images_path
+        photos = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+        others = sorted(str(path.relative_to(folder)) for path in photos if os.path.abspath(path) not in known)
+        if others and listed["train"].image_filenames[0].is_relative_to(folder):
+            found.remarks.append(
+                f"{len(others)} of the photos in {folder} have no pose or no split: {listing(others)}."
+            )
+    if "train" in listed and "test" in listed:
+        found.remarks += _seen_in_training(scene, listed["train"], listed["test"])
+
+
+def _seen_in_training(scene: Scene, train: DataparserOutputs, test: DataparserOutputs) -> list[str]:
     """A remark if test views are training views, too."""
-    trained = {train.photos[number].resolve() for number in train.chosen}
-    tested = [test.files[number] for number in test.chosen if test.photos[number].resolve() in trained]
+    trained = {path.resolve() for path in train.image_filenames if os.path.exists(path)}
+    there = [path for path in test.image_filenames if os.path.exists(path)]
+    tested = [scene.name_of(path) for path in there if path.resolve() in trained]
     if not tested:
         return []
-    which = "All" if len(tested) == len(test.chosen) else f"{len(tested)} of {len(test.chosen)}"
+    which = "All" if len(tested) == len(test.image_filenames) else f"{len(tested)} of {len(test.image_filenames)}"
     return [
         f"{which} test views are training views ({listing(tested)}): their scores tell how well these are remembered, "
         "and nothing of new views."
     ]
-
-
-def pose_problem(pose: np.ndarray) -> str | None:
-    """Why a camera-to-world matrix [3, 4] is none; None if it is one."""
-    if not np.isfinite(pose).all():
-        return "has a pose that is not finite"
-    axes = pose[:, :3].T
-    lengths = np.linalg.norm(axes, axis=1)
-    volume = float(np.linalg.det(axes))
-    if lengths.min() < 1e-6 or abs(volume) < 1e-3 * np.prod(lengths):
-        return "has a pose whose rotation is singular: its axes lie in a plane"
-    if volume < 0:
-        return "has a pose that is mirrored: its axes are left-handed"
-    if np.abs(lengths - 1).max() > TOLERANCE:
-        return f"has a pose whose axes are {lengths[np.abs(lengths - 1).argmax()]:.3g} long and should be 1"
-    if np.abs(axes @ axes.T - np.eye(3)).max() > 2 * TOLERANCE:
-        return "has a pose whose axes are not at right angles"
-    return None
-
-
-def pose_problems(names: Sequence[str], poses: np.ndarray) -> list[str]:
-    """What is wrong with poses [views, 3, 4], a sentence for each view."""
-    return [f"{name} {problem}." for name, pose in zip(names, poses, strict=True) if (problem := pose_problem(pose))]
-
-
-def photo_problems(
-    photos: Sequence[Path], sizes: Sequence[tuple[int, int]] | None, alike: bool = False, thorough: bool = False
-) -> list[str]:
-    """What is wrong with photos, a sentence for each.
-
-    Args:
-        photos: their files.
-        sizes: width and height that each one's camera says; None where that is not known.
-        alike: whether all have to be of one size, as in Blender's format, where nothing but the photos says it and the
-            first sets every camera's focal length.
-        thorough: decode them.
-    """
-    problems: list[str] = []
-    shapes: dict[Path, Shape] = {}
-    for path in photos:
-        try:
-            shapes[path] = photo_shape(path)
-            if thorough:
-                read_photo(path)
-        except PhotoError as error:
-            problems.append(str(error))
-    for path, camera in zip(photos, sizes or ()):
-        shape = shapes.get(path)
-        if shape and not fits(shape.size, camera) and not shape.is_turned_for(camera):
-            problems.append(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(camera)}.")
-    if alike and shapes:
-        problems += _odd_ones(shapes)
-    return problems
-
-
-def _odd_ones(shapes: dict[Path, Shape]) -> list[str]:
-    problems, first = [], next(iter(shapes))
-    (most, _), *_ = Counter(shape.size for shape in shapes.values()).most_common()
-    for path, shape in shapes.items():
-        if shape.orientation != UPRIGHT and (path == first or shape.turned != most or shape.size == most):
-            problems.append(
-                f"{path} is marked by EXIF to be turned, and whether its pose is that of the turned photo is not "
-                "known. Turn its pixels, or take the mark away."
-            )
-        elif shape.size != most and shape.turned != most:
-            problems.append(f"{path} has {in_pixels(shape.size)}, others beside it {in_pixels(most)}.")
-    return problems
-
-
-def is_there(split: str, photos: Sequence[Path]) -> bool:
-    """Whether a scene has a split: many copies of NeRF-synthetic come without their validation views' photos, and
-    training can do without."""
-    return split == "train" or any(os.path.exists(path) for path in photos)
 
 
 def refuse(problems: Sequence[str], data: Path) -> None:

@@ -24,6 +24,7 @@ UPRIGHT = 1
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF's numbers for photos whose sides change places when they are turned upright."""
 ORIENTATION = 0x0112
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp")
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises for files that are damaged, none, or that claim to be huge."""
 
@@ -60,7 +61,7 @@ def photo_shape(path: Path) -> Shape:
     """
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # no file can have such a name
         raise PhotoError(f"{path} is missing.") from None
     return _shape_of(path, status.st_mtime_ns, status.st_size)
 
@@ -92,6 +93,41 @@ def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
             return in_colour(photo, path)
         except BROKEN as error:
             raise error if isinstance(error, PhotoError) else _unreadable(path, error) from None
+
+
+def check_mask(path: Path, size: tuple[int, int]) -> None:
+    """Reads a mask's header alone.
+
+    Raises:
+        PhotoError: the file is missing, is no picture, or of another size than its camera's.
+    """
+    with _opened(path) as mask:
+        if not fits(mask.size, size):
+            raise PhotoError(f"{path} has {in_pixels(mask.size)}, its camera {in_pixels(size)}.")
+
+
+def read_mask(path: Path, size: tuple[int, int], scale: float = 1.0) -> np.ndarray:
+    """Where a mask is not black, [height, width]. Colours count as grey, and what is transparent as black.
+
+    Args:
+        path: its file, of whatever mode.
+        size: width and height that its camera says.
+        scale: make it smaller by this factor.
+
+    Raises:
+        PhotoError: the file is missing, damaged, or of another size.
+    """
+    check_mask(path, size)
+    with _opened(path) as mask:
+        try:
+            if scale != 1.0:
+                mask = mask.resize((int(mask.width * scale), int(mask.height * scale)), Image.Resampling.NEAREST)
+            if len(mask.getbands()) == 1 and mask.mode != "P":
+                return np.asarray(mask) != 0
+            whole = mask.convert("LA" if mask.mode == "La" else "RGBA").convert("RGBA")
+            return (np.asarray(whole.convert("L")) != 0) & (np.asarray(whole.getchannel("A")) != 0)
+        except BROKEN as error:
+            raise _unreadable(path, error) from None
 
 
 def in_colour(photo: Image.Image, path: Path) -> Image.Image:

@@ -86,4 +86,4 @@ class ExpertBank:
                 if end > start:
                     answers.append(expert.answer(rays[start:end], background))
                 start = end
-        return Answer.joined(answers, rays)
+        return Answer.joined(answers)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dac_nerfstudio.kplanes.distillation import Answer, DistillationWeights, distillation_losses
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, Rendering
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
-from dac_nerfstudio.kplanes.proposals import opacity
+from dac_nerfstudio.kplanes.proposals import Level
 
 Teachers = Callable[[RayBundle, Float[Tensor, "3"]], Answer]
 """A function that takes rays sorted by group and the background's colour to the teachers' answer."""
@@ -63,7 +63,7 @@ class ExpertModel(KPlanesModel):
         """
         rendering = self.render(rays, background)
         final = rendering.final
-        return Answer(rendering.rgb, final.samples, final.edges, final.alphas, rendering.colours)
+        return Answer(rendering.rgb, final.bins, final.alphas, rendering.colours)
 
 
 @dataclass
@@ -89,8 +89,9 @@ class StudentModel(KPlanesModel):
             answer = self.teachers(ray_bundle, outputs["background"])
             outputs.update(answer=answer, point_alphas=None, point_colours=None)
             if self.config.distillation.points:
-                density, outputs["point_colours"] = self.field(answer.samples)
-                outputs["point_alphas"] = opacity(density, answer.samples)
+                positions = answer.bins.positions(ray_bundle)
+                density, outputs["point_colours"] = self.field(positions, ray_bundle.directions)
+                outputs["point_alphas"] = Level(answer.bins, density).alphas
         return outputs
 
     def get_loss_dict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Dict, List, Literal, NamedTuple, Optional, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -13,19 +13,19 @@ import tyro
 from jaxtyping import Float, Int, UInt8
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
 
-from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition import Partition, Views, align, blending_weights, view_name
+from dac_nerfstudio.errors import PartitionError, SplitError
+from dac_nerfstudio.partition import Partition, align, blending_weights
 from dac_nerfstudio.sampling.dataset import PhotoDataset
 from dac_nerfstudio.sampling.pixels import PixelSchedule
 from dac_nerfstudio.sampling.prefetch import Ahead
 from dac_nerfstudio.sampling.rays import PixelRays
+from dac_nerfstudio.scene.data import Scene, open_scene
 from dac_nerfstudio.teachers.rendered_views import Lessons
 
 
@@ -51,49 +51,8 @@ class DaCDataManagerConfig(VanillaDataManagerConfig):
     """Seed of the draw of pixels; derived from --machine.seed and the method."""
 
 
-NO_VIEWS = (FileNotFoundError, RuntimeError)
-"""What nerfstudio's data parsers raise where a split has no file, or no place in the lists that others have."""
-
 ROOM = 0.25
 """Share of a device's free memory that photos may take."""
-
-
-def without_missing(outputs: DataparserOutputs) -> DataparserOutputs:
-    """What a dataparser says of the photos that are there.
-
-    Raises:
-        FileNotFoundError: none is.
-    """
-    count = len(outputs.image_filenames)
-    kept = [number for number, path in enumerate(outputs.image_filenames) if path.exists()]
-    if not kept and count:
-        raise FileNotFoundError(f"none of {count} photos is there, for example {outputs.image_filenames[0]}")
-    masks, depths = outputs.mask_filenames, outputs.metadata.get("depth_filenames")
-    return replace(
-        outputs,
-        image_filenames=[outputs.image_filenames[number] for number in kept],
-        cameras=outputs.cameras[torch.tensor(kept)],
-        mask_filenames=masks and [masks[number] for number in kept],
-        metadata={**outputs.metadata, "depth_filenames": depths and [depths[number] for number in kept]},
-    )
-
-
-def views_of(outputs: DataparserOutputs, data: Path) -> Views:
-    """The views of one split as a dataparser sees them, in the frame that the model is trained in."""
-    cameras = outputs.cameras
-    intrinsics = [cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height]
-    return Views(
-        names=tuple(name_of(path, data) for path in outputs.image_filenames),
-        camera_to_worlds=cameras.camera_to_worlds.numpy().astype(np.float64),
-        intrinsics=torch.cat([column.double() for column in intrinsics], dim=-1).numpy(),
-        photos=tuple(outputs.image_filenames),
-    )
-
-
-def name_of(image: Path, data: Path) -> str:
-    """A photo's name in partitions and reports."""
-    folder = data.parent if data.is_file() else data
-    return view_name(image.relative_to(folder) if image.is_relative_to(folder) else image)
 
 
 class DaCDataManager(VanillaDataManager[PhotoDataset]):
@@ -105,19 +64,30 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
     lesson_share: float = 0.0
     """Share of the drawn pixels that are of lessons."""
 
-    def create_train_dataset(self) -> PhotoDataset:
-        self.train_dataparser_outputs = self.there(self.train_dataparser_outputs)
-        return _in_single_precision(super().create_train_dataset())
+    def __init__(
+        self,
+        config: DaCDataManagerConfig,
+        device: Union[torch.device, str] = "cpu",
+        test_mode: Literal["test", "val", "inference"] = "val",
+        **settings: Any,
+    ) -> None:
+        parser = replace(config.dataparser, data=Path(config.data or config.dataparser.data))
+        config.data = config.dataparser.data = parser.data
+        # In inference nerfstudio sets a size of photos that nobody else asks for.
+        opened = Scene if test_mode == "inference" else open_scene
+        self.scene = opened(parser, config.skip_missing)
+        # nerfstudio builds the data parser from its configuration, and reads the files again.
+        standing_in = replace(parser, _target=lambda config: self.scene)  # type: ignore[arg-type]
+        super().__init__(replace(config, dataparser=standing_in), device, test_mode, **settings)
+        self.config, self.dataparser_config = config, config.dataparser
 
-    def there(self, outputs: DataparserOutputs) -> DataparserOutputs:
-        """What is to be taken of a split's photos."""
-        return without_missing(outputs) if self.config.skip_missing else outputs
+    def create_train_dataset(self) -> PhotoDataset:
+        return _in_single_precision(super().create_train_dataset())
 
     def create_eval_dataset(self) -> Optional[PhotoDataset]:
         try:
-            outputs = self.there(self.dataparser.get_dataparser_outputs(split=self.test_split))
-            return _in_single_precision(self.dataset_type(outputs, self.config.camera_res_scale_factor))
-        except NO_VIEWS as error:
+            return _in_single_precision(super().create_eval_dataset())
+        except SplitError as error:
             # Many copies of NeRF-synthetic come without their validation views; training can do without.
             if self.test_split == "val":
                 CONSOLE.print(f"[yellow]No validation views ({error}): training without evaluation.")
@@ -195,12 +165,12 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
     @cached_property
     def train_names(self) -> Tuple[str, ...]:
         """Names of the training views, in the order of the dataset."""
-        return tuple(name_of(path, self.get_datapath()) for path in self.train_dataset.image_filenames)
+        return tuple(map(self.scene.name_of, self.train_dataset.image_filenames))
 
     @cached_property
     def eval_names(self) -> Tuple[str, ...]:
         """Names of the evaluation views, in the order of the dataset."""
-        return tuple(name_of(path, self.get_datapath()) for path in self.eval_dataset.image_filenames)
+        return tuple(map(self.scene.name_of, self.eval_dataset.image_filenames))
 
     def views_to_choose_on(self, most: int) -> List[int]:
         """Numbers of evaluation views, evenly spread, that settings may be chosen on: those for validation, unless they
@@ -208,8 +178,8 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         if self.eval_dataset is None or self.test_split != "val":
             return []
         try:
-            test = self.dataparser.get_dataparser_outputs(split="test").image_filenames
-        except NO_VIEWS:
+            test = self.scene.get_dataparser_outputs("test").image_filenames
+        except SplitError:
             test = []
         if set(test) & set(self.eval_dataset.image_filenames):
             return []

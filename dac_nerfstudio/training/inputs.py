@@ -3,7 +3,6 @@
 Cameras take one way from the data to a group:
 
 * nerfstudio's data parser says which views are trained on;
-* the data's own files add what they know of these views, in their own frame and order, and the points that they share;
 * these views are divided, once for a scene, or are those of its current partition;
 * a copy of that partition lies in the run's folder. It is the one that data manager, evaluation and rendering read.
 """
@@ -13,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -23,14 +22,14 @@ from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.naming import MethodName
-from dac_nerfstudio.partition import Partition, Views, as_recorded, check_views, find_or_divide, listing
+from dac_nerfstudio.partition import Partition, Views, check_views, find_or_divide, listing
 from dac_nerfstudio.runs.contents import contents_digest
 from dac_nerfstudio.runs.layout import PARTITION, PHOTOS, latest_checkpoint, run_folder
 from dac_nerfstudio.runs.record import Stage, flattened, versions
-from dac_nerfstudio.scene.examination import examine, is_there, photo_problems, pose_problems, refuse
-from dac_nerfstudio.scene.reading import SPLITS, is_blender, poses_file
+from dac_nerfstudio.scene.data import Scene, open_scene
+from dac_nerfstudio.scene.examination import examine, refuse
 from dac_nerfstudio.teachers.experts import find_experts, model_settings, rebuild_config, runs_of, same_shape, stranger
-from dac_nerfstudio.training.datamanager import DaCDataManager, name_of, views_of, without_missing
+from dac_nerfstudio.training.datamanager import DaCDataManager
 from dac_nerfstudio.training.limits import check_numbers
 from dac_nerfstudio.training.scene_radius import scene_radius
 from dac_nerfstudio.training.settings import (
@@ -72,7 +71,7 @@ class Inputs:
         self.check_background()
         model.implementation = resolve_implementation(model.implementation, config.machine.device_type == "cuda")
         views = self.read_views()
-        partition, _ = self.find_partition(as_recorded(self.data, views))
+        partition, _ = self.find_partition(views)
         self.find_scene_radius(views)
         manager.partition = config.get_base_dir() / PARTITION
         config.stage = self.record(partition)
@@ -184,19 +183,34 @@ class Inputs:
         manager = self.config.pipeline.datamanager
         return Path(manager.data or manager.dataparser.data)
 
-    def parsed(self, split: str) -> DataparserOutputs:
-        """What nerfstudio's data parser says of a split."""
-        manager = self.config.pipeline.datamanager
-        outputs = replace(manager.dataparser, data=self.data).setup().get_dataparser_outputs(split=split)
-        return without_missing(outputs) if manager.skip_missing else outputs
+    @property
+    def of_files(self) -> bool:
+        """Whether the data are files: whoever trains with a data manager of his own may have them in memory."""
+        return self.config.pipeline.datamanager._target is DaCDataManager
 
-    def training_views(self) -> Views:
-        """The views that are trained on, as the data's own files know them: these are divided.
+    @property
+    def scene(self) -> Scene:
+        """The scene, with the data parser of this run."""
+        manager = self.config.pipeline.datamanager
+        if self.of_files and not self.data.exists():
+            raise PartitionError(f"There is no data at {self.data}. Name a scene's folder: --data PATH")
+        return open_scene(replace(manager.dataparser, data=self.data), manager.skip_missing)
+
+    def examine(self) -> None:
+        """Stop before anything long if the data cannot be trained on.
 
         Raises:
-            PartitionError: the data cannot be read, or lack photos.
+            PartitionError: what is wrong with them, a line for each.
         """
-        return as_recorded(self.data, self.read_views())
+        if self.of_files:
+            found, skip = examine(self.scene), self.config.pipeline.datamanager.skip_missing
+            problems = found.problems if skip else found.all_problems
+            if "train" not in found.views:
+                way = f"ns-train {self.config.method_name} --data {self.data} blender-data"
+                problems.append(f"For another data parser, end the command with its name, as in: {way}")
+            refuse(problems, self.data)
+            for remark in found.remarks:
+                CONSOLE.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def read_views(self) -> Views:
         """The views that are trained on, in the model's frame; ``config.data_digest`` tells them from others.
@@ -204,63 +218,20 @@ class Inputs:
         Raises:
             PartitionError: the data cannot be read, or lack photos.
         """
-        config, data = self.config, self.data
-        # Whoever trains with a data manager of his own may have the data in memory.
-        of_files = config.pipeline.datamanager._target is DaCDataManager
-        if of_files and not data.exists():
-            raise PartitionError(f"There is no data at {data}. Name a scene's folder: --data PATH")
-        if of_files and self.files_are_known:
-            refuse(examine(data).problems, data)
-        try:
-            outputs = self.parsed("train")
-        except (OSError, AssertionError, KeyError, ValueError, RuntimeError) as error:
-            raise PartitionError(
-                f"The training views in {data} cannot be read: {error}. Does the data want another data parser? Its "
-                f"name ends the command, as in: ns-train {config.method_name} --data {data} blender-data"
-            ) from None
-        missing = [str(path) for path in outputs.image_filenames if of_files and not path.exists()]
+        config, scene = self.config, self.scene
+        outputs = scene.get_dataparser_outputs("train")
+        missing = [str(path) for path in outputs.image_filenames if self.of_files and not path.exists()]
         if missing:
             raise PartitionError(
                 f"{len(missing)} of {len(outputs.image_filenames)} training photos are missing: {listing(missing)}. "
                 "Put them back, or leave them out: --pipeline.datamanager.skip-missing True (dac run: --skip-missing)."
             )
-        if of_files:
-            refuse(self.problems(outputs), data)
         config.data_digest = digest_of(outputs)
-        config.photos_digest = self.photos_digest(outputs) if of_files else ""
-        views = views_of(outputs, data)
-        return views if of_files else replace(views, photos=None)
-
-    @property
-    def files_are_known(self) -> bool:
-        """Whether the data parser reads the very file of poses that dividing would."""
-        try:
-            path = poses_file(self.data, "train")
-        except PartitionError:
-            return False
-        parser = type(self.config.pipeline.datamanager.dataparser).__name__
-        if path.is_dir():
-            return parser == "ColmapDataParserConfig"
-        return parser == ("BlenderDataParserConfig" if is_blender(path) else "NerfstudioDataParserConfig")
-
-    def problems(self, training: DataparserOutputs) -> List[str]:
-        """What is wrong with photos and poses of all splits, as the data parser gives them: a sentence for each.
-
-        Args:
-            training: what it says of the training views.
-        """
-        problems: List[str] = []
-        for split in SPLITS:
-            try:
-                outputs = training if split == "train" else self.parsed(split)
-            except (OSError, AssertionError, KeyError, ValueError, RuntimeError):
-                continue  # there is no such split
-            if is_there(split, outputs.image_filenames):
-                cameras, names = outputs.cameras, [name_of(path, self.data) for path in outputs.image_filenames]
-                sizes = list(zip(cameras.width[:, 0].tolist(), cameras.height[:, 0].tolist()))
-                problems += pose_problems(names, cameras.camera_to_worlds.numpy())
-                problems += photo_problems(outputs.image_filenames, sizes)
-        return list(dict.fromkeys(problems))
+        config.photos_digest = self.photos_digest(outputs) if self.of_files else ""
+        # The points that photos share are for dividing, which is done once.
+        divided = config.partition is not None or (config.scene_dir / PARTITION).exists()
+        views = scene.views(tracks=not divided)
+        return views if self.of_files else replace(views, photos=None)
 
     def find_scene_radius(self, views: Views) -> None:
         """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike.
@@ -285,14 +256,9 @@ class Inputs:
         """Tell the test views apart from others, and what their photos hold.
 
         Raises:
-            FileNotFoundError: there are none.
+            SplitError: there are none.
         """
-        try:
-            outputs = self.parsed("test")
-        except RuntimeError as error:  # what nerfstudio raises where other splits have lists
-            raise FileNotFoundError(str(error)) from None
-        if not outputs.image_filenames:
-            raise FileNotFoundError("none is left for testing")
+        outputs = self.scene.get_dataparser_outputs("test")
         return digest_of(outputs), self.photos_digest(outputs)
 
     # Groups

@@ -22,7 +22,7 @@ from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.sampling.hashing import key_of
+from dac_nerfstudio.sampling.hashing import key_of, seed_generators
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.teachers.calibration import MOST_VIEWS, UNCHOSEN, Pictures, Weights, choose_sharpness
 from dac_nerfstudio.teachers.ensemble import ExpertBank, of_experts, without_the_least
@@ -78,7 +78,7 @@ class DaCPipeline(VanillaPipeline):
         return super().get_training_callbacks(attributes)
 
     def get_train_loss_dict(self, step: int) -> Any:
-        torch.manual_seed(key_of(self.config.seed, self.datamanager.rank, step))
+        seed_generators(key_of(self.config.seed, self.datamanager.rank, step), self.device)
         assert isinstance(self.model, KPlanesModel)
         # What nerfstudio's pipeline does, which keeps the batch to itself.
         rays, batch = self.datamanager.next_train(step)

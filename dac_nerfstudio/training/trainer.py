@@ -134,6 +134,7 @@ class DaCTrainerConfig(TrainerConfig):
             SystemExit: something is the user's to mend, which the exception says.
         """
         try:
+            self.inputs.examine()
             partition = self.inputs.resolve()
             resumed = self.load_dir or self.load_checkpoint
             if resumed is not None:

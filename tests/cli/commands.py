@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from dac_nerfstudio.cli import main
-from dac_nerfstudio.partition import read_views
+from dac_nerfstudio.scene.data import read_views
 
 STEPS = 90
 SAVED = 40

@@ -34,8 +34,9 @@ from dac_nerfstudio.launch.messages import Report
 from dac_nerfstudio.launch.plan import Job, Plan, Request
 from dac_nerfstudio.launch.process import Place, visible_device
 from dac_nerfstudio.launch.table import Row, draw, showing
-from dac_nerfstudio.partition import divide, read_views
+from dac_nerfstudio.partition import divide
 from dac_nerfstudio.presets import PRESETS
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.signals import SIGNALS
 
 

@@ -18,8 +18,9 @@ from colmap_files import Camera, Photo, write_binary, write_text
 from PIL import Image
 
 from dac_nerfstudio.errors import UserError
-from dac_nerfstudio.partition import Partition, divide, read_views
+from dac_nerfstudio.partition import Partition, divide
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.scene.data import read_views, scene_at
 from dac_nerfstudio.scene.examination import examine
 from dac_nerfstudio.scene.photos import PhotoError, photo_shape, read_photo
 
@@ -150,7 +151,7 @@ def test_json_of_poses(scene: Path, fuzz: Callable[..., None], kind: str) -> Non
         else:
             written = spoilt(text, rng)
         (scene / name).write_bytes(written)
-        found = examine(scene)
+        found = examine(scene_at(scene))
         assert all(isinstance(problem, str) for problem in found.problems)
         for split in ("train",) if kind == "blender" else ("train", "test"):
             read_views(scene, split)
@@ -171,7 +172,7 @@ def test_colmap_models(scene: Path, fuzz: Callable[..., None], kind: str) -> Non
     def attempt(rng: random.Random) -> None:
         for path, content in whole.items():
             path.write_bytes(spoilt(content, rng) if rng.random() < 0.6 else content)
-        examine(scene)
+        examine(scene_at(scene))
         read_views(scene)
 
     fuzz(attempt, UserError)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from nerfstudio.cameras.rays import Frustums, RaySamples
 from torch import Tensor, nn
 
 from dac_nerfstudio.errors import StageError
@@ -90,14 +89,10 @@ def test_explicit_field_is_the_references(reference: dict[str, Any]) -> None:
         field.decoder.basis[0].weight.copy_(torch.tensor(inputs["basis_weight_hidden"]))
         field.decoder.basis[2].weight.copy_(torch.tensor(inputs["basis_weight_out"]))
     positions = torch.tensor(inputs["positions"], dtype=torch.float64)
-    directions = torch.tensor(inputs["directions"], dtype=torch.float64)[:, None].expand_as(positions)
-    zero = torch.zeros_like(positions[..., :1])
-    samples = RaySamples(
-        frustums=Frustums(origins=positions, directions=directions, starts=zero, ends=zero, pixel_area=zero)
-    )
-    density, colour = field(samples)
+    directions = torch.tensor(inputs["directions"], dtype=torch.float64)
+    density, colour = field(positions, directions)
     expected = {name: torch.tensor(values) for name, values in entry["correct"].items()}
-    torch.testing.assert_close(density.float(), expected["density"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(density[..., None].float(), expected["density"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(colour.float(), expected["rgb"], rtol=1e-5, atol=1e-6)
 
 

@@ -34,8 +34,8 @@ def test_rays_begin_and_end_alike_in_training_and_evaluation(
         assert torch.equal(bundle.nears, torch.full((5, 1), near)) and torch.equal(bundle.fars, torch.full((5, 1), far))
     with torch.no_grad():
         rendering = student(rays(5))["rendering"]
-    assert rendering.final.samples.frustums.starts.min() >= near
-    assert rendering.final.samples.frustums.ends.max() <= far
+    assert rendering.final.bins.distances.min() >= near
+    assert rendering.final.bins.distances.max() <= far
 
 
 def test_all_rays_of_a_training_batch_share_one_random_background(tiny_model: TinyModel, rays: Rays) -> None:
@@ -99,7 +99,7 @@ def test_a_rendered_ray_is_its_weighted_colours_on_the_background(tiny_model: Ti
     model = tiny_model().train()
     outputs = model(rays(5))
     rendering = outputs["rendering"]
-    weights = rendering.final.weights
+    weights = rendering.final.weights[..., None]
     expected = (weights * rendering.colours).sum(1) + (1 - weights.sum(1)) * outputs["background"]
     torch.testing.assert_close(outputs["rgb"], expected)
 
@@ -109,7 +109,7 @@ def test_depth_and_accumulation_are_rendered_for_pictures_alone(tiny_model: Tiny
     assert set(model.train()(rays(5))) == {"rgb", "background", "rendering", "regularizers"}
     model.eval()
     bundle = model.collider(rays(5))
-    outputs, weights = model(bundle), model.render(bundle, model.background()).final.weights
+    outputs, weights = model(bundle), model.render(bundle, model.background()).final.weights[..., None]
     assert set(outputs) == {"rgb", "accumulation", "depth", "prop_depth_0", "prop_depth_1"}
     torch.testing.assert_close(outputs["accumulation"], weights.sum(1))
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from nerfstudio.cameras.rays import RayBundle, RaySamples
-from nerfstudio.model_components.ray_samplers import UniformSampler
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.losses import ray_samples_to_sdist
+from nerfstudio.model_components.ray_samplers import PDFSampler, UniformLinDispPiecewiseSampler, UniformSampler
+from nerfstudio.model_components.renderers import DepthRenderer
+from tiny import bins_between
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.proposals import (
@@ -17,7 +20,7 @@ from dac_nerfstudio.kplanes.proposals import (
     UpdateSchedule,
     anneal_exponent,
     histogram_loss,
-    opacity,
+    resample,
 )
 
 
@@ -91,35 +94,75 @@ def test_anneal_exponent_is_the_references(reference: dict[str, Any]) -> None:
     assert anneal_exponent(0, slope, 0) == 1.0
 
 
-def test_alphas_and_weights_of_a_level_are_the_references(
-    reference: dict[str, Any], samples_between: Callable[..., RaySamples]
-) -> None:
+def test_alphas_and_weights_of_a_level_are_the_references(reference: dict[str, Any]) -> None:
     entry = reference["alphas_and_weights"]
-    edges, density = torch.tensor(entry["inputs"]["edges"]), torch.tensor(entry["inputs"]["density"])[..., None]
-    normalised = (edges - 2) / 4
-    level = Level(samples_between(edges, normalised), density)
+    edges, density = torch.tensor(entry["inputs"]["edges"]), torch.tensor(entry["inputs"]["density"])
+    level = Level(bins_between(edges, (edges - 2) / 4), density)
     torch.testing.assert_close(level.alphas, torch.tensor(entry["reference"]["alphas"]), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(level.weights[..., 0], torch.tensor(entry["reference"]["weights"]), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(level.edges, normalised)
+    torch.testing.assert_close(level.weights, torch.tensor(entry["reference"]["weights"]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(level.edges, (edges - 2) / 4)
     # Twice as wide is as opaque as twice as dense.
+    wide, dense = Level(bins_between(2 * edges), density), Level(level.bins, 2 * density)
+    torch.testing.assert_close(wide.alphas, dense.alphas)
+
+
+def test_quantiles_of_a_histogram_worked_out_by_hand() -> None:
+    # Nearly all the weight is 3 to 1 in the two bins; PADDING is lost in weights this large.
+    edges, weights = torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[3e4, 1e4]])
+    found = resample(edges, weights, torch.tensor([[0.0, 0.375, 0.75, 0.875]]))
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.25, 0.5, 0.75]]), rtol=1e-5, atol=1e-5)
+    # Without any weight all bins count alike.
     torch.testing.assert_close(
-        opacity(density, samples_between(2 * edges, normalised)), opacity(2 * density, level.samples)
+        resample(torch.tensor([[0.0, 0.2, 1.0]]), torch.zeros(1, 2), torch.tensor([[0.25, 0.75]])),
+        torch.tensor([[0.1, 0.6]]),
     )
 
 
-def sampler(*counts: int) -> ProposalSampler:
-    return ProposalSampler(UniformSampler(single_jitter=False), counts, single_jitter=False)
+def sampler(*counts: int, disparity: bool = False, single_jitter: bool = False) -> ProposalSampler:
+    return ProposalSampler(counts, disparity, single_jitter)
+
+
+@pytest.mark.parametrize("disparity", [False, True], ids=["uniform", "disparity"])
+@pytest.mark.parametrize("single_jitter", [False, True], ids=["jitter per bin", "jitter per ray"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_bins_weights_and_depth_are_nerfstudios(
+    rays: Callable[..., RayBundle], disparity: bool, single_jitter: bool, training: bool
+) -> None:
+    """From the same random numbers; and so is the density's gradient by the weights."""
+    bundle, spacing = rays(6, 0.2, 6.0), UniformLinDispPiecewiseSampler if disparity else UniformSampler
+
+    def density(positions: Tensor) -> Tensor:
+        return 3 * positions.sin().square().sum(dim=-1, keepdim=True) * strength
+
+    strength = torch.tensor(1.0, requires_grad=True)
+    torch.manual_seed(3)
+    (level,), final = sampler(9, 7, disparity=disparity, single_jitter=single_jitter).train(training)(
+        bundle, [density], anneal=0.7, learn=True
+    )
+    torch.manual_seed(3)
+    samples = spacing(single_jitter=single_jitter).train(training)(bundle, num_samples=9)
+    weights = samples.get_weights(density(samples.frustums.get_positions()))
+    torch.testing.assert_close(level.weights, weights[..., 0])
+    torch.testing.assert_close(level.edges, ray_samples_to_sdist(samples))
+    torch.testing.assert_close(level.median_depth(), DepthRenderer(method="median")(weights, samples))
+    upstream = torch.linspace(-1, 1, 9)
+    gradients = [torch.autograd.grad((w * upstream).sum(), strength)[0] for w in (level.weights, weights[..., 0])]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    refine = PDFSampler(include_original=False, single_jitter=single_jitter).train(training)
+    expected = refine(bundle, samples, weights.detach() ** 0.7, num_samples=7)
+    torch.testing.assert_close(final.edges, ray_samples_to_sdist(expected))
+    torch.testing.assert_close(final.widths, expected.deltas[..., 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(final.positions(bundle), expected.frustums.get_positions())
 
 
 def test_levels_have_their_number_of_bins_from_near_to_far(rays: Callable[..., RayBundle]) -> None:
     levels, final = sampler(7, 5, 3)(
         rays(4, 2.0, 6.0), [lambda p: torch.ones_like(p[..., :1])] * 2, anneal=1.0, learn=True
     )
-    assert [level.edges.shape for level in levels] == [(4, 8), (4, 6)]
-    assert final.frustums.starts.shape == (4, 3, 1)
-    for samples in (*[level.samples for level in levels], final):
-        assert (samples.deltas > 0).all()
-        assert (samples.frustums.starts >= 2).all() and (samples.frustums.ends <= 6).all()
+    assert [level.edges.shape for level in levels] == [(4, 8), (4, 6)] and final.edges.shape == (4, 4)
+    for bins in (*[level.bins for level in levels], final):
+        assert (bins.widths > 0).all()
+        assert (bins.distances >= 2).all() and (bins.distances <= 6).all()
 
 
 def test_proposals_carry_a_gradient_only_on_the_steps_they_learn(rays: Callable[..., RayBundle]) -> None:
@@ -132,7 +175,7 @@ def test_proposals_carry_a_gradient_only_on_the_steps_they_learn(rays: Callable[
         levels, final = sampler(6, 4)(rays(3, 2.0, 6.0), [field], anneal=1.0, learn=learn)
         assert levels[0].weights.requires_grad is learn
         # Where to look next is no way for a gradient.
-        assert not final.frustums.starts.requires_grad
+        assert not final.edges.requires_grad
 
 
 def test_final_samples_gather_where_the_proposals_see_density(rays: Callable[..., RayBundle]) -> None:
@@ -144,17 +187,16 @@ def test_final_samples_gather_where_the_proposals_see_density(rays: Callable[...
 
     still = sampler(40, 16).eval()
     _, final = still(bundle, [shell], anneal=1.0, learn=False)
-    midpoints = (final.frustums.starts + final.frustums.ends) / 2
-    assert ((midpoints > 2.9) & (midpoints < 4.1)).float().mean() > 0.8
+    assert ((final.midpoints > 2.9) & (final.midpoints < 4.1)).float().mean() > 0.8
     # An exponent of 0 makes all weights alike: look everywhere.
     _, everywhere = still(bundle, [shell], anneal=0.0, learn=False)
-    torch.testing.assert_close(everywhere.deltas, torch.full_like(everywhere.deltas, 0.25), rtol=0.1, atol=0.02)
+    torch.testing.assert_close(everywhere.widths, torch.full_like(everywhere.widths, 0.25), rtol=0.1, atol=0.02)
 
 
 def test_evaluation_samples_are_the_same_every_time(rays: Callable[..., RayBundle]) -> None:
     bundle, density = rays(4, 2.0, 6.0), [lambda p: p.norm(dim=-1, keepdim=True)]
     still = sampler(8, 5).eval()
-    first, again = (still(bundle, density, 1.0, False)[1].frustums.starts for _ in range(2))
+    first, again = (still(bundle, density, 1.0, False)[1].edges for _ in range(2))
     assert torch.equal(first, again)
     jittered = sampler(8, 5)
-    assert not torch.equal(jittered(bundle, density, 1.0, False)[1].frustums.starts, first)
+    assert not torch.equal(jittered(bundle, density, 1.0, False)[1].edges, first)

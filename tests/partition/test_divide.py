@@ -15,11 +15,12 @@ from dac_nerfstudio.partition import (
     Similarity,
     Transform,
     Views,
+    check_views,
     divide,
     measure,
-    read_views,
     view_distances,
 )
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.scene.frames import spread
 
 EVERY = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -93,9 +94,9 @@ def test_auto_finds_the_number_of_planted_blocks(ring, planted, strategy: str, b
 @pytest.mark.parametrize(
     ("count", "groups", "note"),
     [
-        (48, 4, "4 groups by default: no number from 2 to 6 stands out"),
-        (30, 3, "3 groups by default: no number from 2 to 3 stands out"),
-        (16, 2, "2 groups by default: no number from 2 to 2 stands out"),
+        (48, 4, "4 groups by default: the photos favour no number from 2 to 6, which is usual."),
+        (30, 3, "3 groups: 30 views are too few for more, at 8 or more in each."),
+        (16, 2, "2 groups: 16 views are too few for more, at 8 or more in each."),
         (15, 1, "1 group: auto divides no fewer than 16 views; found 15."),
         (1, 1, "1 group: auto divides no fewer than 16 views; found 1."),
     ],
@@ -232,7 +233,8 @@ def test_cameras_on_borders_stay_in_their_sector_when_the_file_is_read_again(
 
 @pytest.mark.parametrize("strategy", ["auto", *STRATEGIES])
 def test_test_views_have_no_influence_on_a_division(ring, colmap_folder, strategy: str) -> None:
-    degrees = np.arange(40) * 9 + 4.0
+    # Not quite even: where cameras stand on an even ring, the last digit of their poses decides.
+    degrees = np.arange(40) * 9 + np.random.default_rng(0).uniform(2, 6, 40)
     tracks = tuple(np.arange(10 * i, 10 * i + 30) for i in range(40))
     views = replace(ring(degrees, prefix="v"), upright=False, tracks=tracks)
     before = divide(read_views(colmap_folder(views)), 3, strategy)
@@ -242,4 +244,8 @@ def test_test_views_have_no_influence_on_a_division(ring, colmap_folder, strateg
     other = tuple(np.arange(500) if test[i] else points for i, points in enumerate(tracks))
     changed = replace(views, camera_to_worlds=elsewhere, tracks=other)
     after = divide(read_views(colmap_folder(changed)), 3, strategy)
-    assert after.to_json() == before.to_json() and len(after.views) == 35
+    assert after.views.names == before.views.names and len(after.views) == 35
+    # The frame is another one: the data parser puts all cameras in the middle of it.
+    np.testing.assert_array_equal(after.homes, before.homes)
+    np.testing.assert_array_equal(after.membership, before.membership)
+    check_views(before, after.views, Path("before"))

@@ -16,12 +16,12 @@ from nerfstudio.data.scene_box import SceneBox
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
-from dac_nerfstudio.partition import read_test_views, read_views
 from dac_nerfstudio.partition.split import split
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.report.pictures import Comparison
 from dac_nerfstudio.runs.layout import run_dir
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.teachers.experts import model_settings
 from dac_nerfstudio.teachers.models import ExpertModel
 
@@ -89,7 +89,7 @@ def results(tmp_path: Path) -> Callable[..., Path]:
 
         data, scene_dir = tmp_path / "demo", tmp_path / "outputs" / "demo"
         make_demo_scene(data, size=SIZE, train=8, val=2, test=len(GAINS))
-        partition, path = split(read_views(data), scene_dir, read_test_views(data), groups=2)
+        partition, path = split(read_views(data), scene_dir, read_views(data, "test"), groups=2)
         parser = BlenderDataParserConfig(data=data, alpha_color=None)
         digest = digest_of(parser.setup().get_dataparser_outputs(split="train"))
         places = [("dac-baseline", None), ("dac-expert", 1), ("dac-expert", 2), ("dac-finetune", None)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from tiny import BOX, TINY, reference, samples_between  # noqa: F401 (fixtures)
+from tiny import BOX, TINY, reference  # noqa: F401 (a fixture)
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig

@@ -10,7 +10,8 @@ from PIL import Image
 
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.methods import baseline, distill
-from dac_nerfstudio.partition import Views, read_views
+from dac_nerfstudio.partition import Views
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.training.scene_radius import scene_radius
 from dac_nerfstudio.training.trainer import DaCTrainerConfig, DistillTrainerConfig
 

@@ -20,9 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition import Partition, Transform, divide, read_views
+from dac_nerfstudio.partition import Partition, Transform, divide
 from dac_nerfstudio.sampling.pixels import PixelSchedule
-from dac_nerfstudio.training.datamanager import DaCDataManager, DaCDataManagerConfig, Photos, name_of, views_of
+from dac_nerfstudio.scene.data import read_views
+from dac_nerfstudio.training.datamanager import DaCDataManager, DaCDataManagerConfig, Photos
 from dac_nerfstudio.training.pipeline import DaCPipeline
 
 Manager = Callable[..., DaCDataManager]
@@ -292,31 +293,6 @@ def test_cameras_are_routed_in_a_frame_that_was_turned_shifted_and_scaled(
 def test_without_a_partition_cameras_have_no_group(demo: Path, manager: Manager) -> None:
     with pytest.raises(PartitionError, match="No partition is known here, so cameras have no group."):
         manager(demo).route(torch.eye(4)[None, :3])
-
-
-def test_the_dataparsers_views_are_those_of_the_files(demo: Path) -> None:
-    outputs = BlenderDataParserConfig(data=demo).setup().get_dataparser_outputs("train")
-    views, expected = views_of(outputs, demo), read_views(demo)
-    assert views.names == expected.names
-    np.testing.assert_allclose(views.camera_to_worlds, expected.camera_to_worlds, atol=1e-6)
-    np.testing.assert_allclose(views.intrinsics, expected.intrinsics, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("image", "data", "name"),
-    [
-        ("scene/train/r_0.png", "scene", "train/r_0.png"),
-        ("scene/images_4/left/a.jpg", "scene", "left/a.jpg"),
-        ("elsewhere/a.jpg", "scene", "elsewhere/a.jpg"),
-    ],
-)
-def test_photos_are_named_from_the_datas_folder(image: str, data: str, name: str) -> None:
-    assert name_of(Path(image), Path(data)) == name
-
-
-def test_photos_of_a_transforms_file_are_named_from_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "transforms.json").touch()
-    assert name_of(tmp_path / "images" / "a.jpg", tmp_path / "transforms.json") == "a.jpg"
 
 
 # Photos

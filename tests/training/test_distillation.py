@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from nerfstudio.cameras.rays import RayBundle, RaySamples
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
+from tiny import bins_between
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.distillation import Answer, DistillationWeights, distillation_losses, stands_clear
 from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
-from dac_nerfstudio.kplanes.proposals import Level, opacity
+from dac_nerfstudio.kplanes.proposals import Level
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.teachers.ensemble import ExpertBank
 from dac_nerfstudio.teachers.experts import load_expert
@@ -31,18 +32,17 @@ TERMS = ("histogram_loss", "point_colour_loss", "point_opacity_loss", "pixel_los
 
 
 @pytest.fixture
-def lesson(reference: dict[str, Any], samples_between: Callable[..., RaySamples]) -> dict[str, Any]:
+def lesson(reference: dict[str, Any]) -> dict[str, Any]:
     """The fixture's teacher and student as arguments of `distillation_losses`."""
     inputs = reference["distillation_total"]["inputs"]
 
     def level(edges: Any, normalised: Any, density: Any) -> Level:
-        return Level(samples_between(torch.tensor(edges), torch.tensor(normalised)), torch.tensor(density)[..., None])
+        return Level(bins_between(torch.tensor(edges), torch.tensor(normalised)), torch.tensor(density))
 
     teacher = level(inputs["teacher_edges"], inputs["teacher_spacing_edges"], inputs["teacher_density"])
     answer = Answer(
         rgb=torch.tensor(inputs["teacher_ray_colour"]),
-        samples=teacher.samples,
-        edges=teacher.edges,
+        bins=teacher.bins,
         alphas=teacher.alphas,
         colours=torch.tensor(inputs["teacher_point_colour"]),
     )
@@ -56,7 +56,7 @@ def lesson(reference: dict[str, Any], samples_between: Callable[..., RaySamples]
         "answer": answer,
         "rgb": torch.tensor(inputs["student_ray_colour"]),
         "proposals": [(one.edges, one.alphas) for one in (level(*arrays) for arrays in student)],
-        "point_alphas": opacity(torch.tensor(inputs["student_density_at_teacher_points"])[..., None], answer.samples),
+        "point_alphas": Level(answer.bins, torch.tensor(inputs["student_density_at_teacher_points"])).alphas,
         "point_colours": torch.tensor(inputs["student_colour_at_teacher_points"]),
     }
 
@@ -95,7 +95,7 @@ def test_terms_of_no_weight_are_not_computed(lesson: dict[str, Any]) -> None:
 def test_a_camera_inside_something_does_not_stand_clear(lesson: dict[str, Any]) -> None:
     edges = torch.tensor([[0.0, 0.02, 0.04, 0.5, 1.0]]).repeat(3, 1)
     alphas = torch.tensor([[0.0, 0.9, 0.0, 0.0], [0.3, 0.2, 0.0, 0.0], [0.0, 0.0, 0.99, 0.99]])
-    answer = replace(lesson["answer"], edges=edges, alphas=alphas)
+    answer = replace(lesson["answer"], bins=bins_between(edges), alphas=alphas)
     assert stands_clear(answer).tolist() == [0, 1, 1]
 
 

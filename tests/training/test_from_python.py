@@ -18,9 +18,10 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
 from dac_nerfstudio import methods
-from dac_nerfstudio.partition import Partition, read_views
+from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.training.datamanager import DaCDataManager
 from dac_nerfstudio.training.ensemble import EnsembleModel
 from dac_nerfstudio.training.inputs import Inputs

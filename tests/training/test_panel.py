@@ -20,7 +20,8 @@ from PIL import Image
 from viser.transforms import SO3
 
 from dac_nerfstudio.errors import PartitionError, PhotoError
-from dac_nerfstudio.partition import blending_weights, divide, read_views
+from dac_nerfstudio.partition import blending_weights, divide
+from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.scene.photos import read_photo
 from dac_nerfstudio.training.panel import FADED, GroupsPanel, as_markdown, rgb
 

@@ -341,13 +341,12 @@ def test_each_ray_is_answered_as_by_its_expert_alone(
         with torch.no_grad():
             alone = models[group - 1].render(bundle[ray : ray + 1], background)
         torch.testing.assert_close(answer.rgb[ray], alone.rgb[0])
-        torch.testing.assert_close(answer.edges[ray], alone.final.edges[0])
+        torch.testing.assert_close(answer.bins.edges[ray], alone.final.edges[0])
         torch.testing.assert_close(answer.colours[ray], alone.colours[0])
         torch.testing.assert_close(answer.alphas[ray], alone.final.alphas[0], rtol=1e-4, atol=1e-5)
-        frustums, expected = answer.samples.frustums[ray], alone.final.samples.frustums[0]
-        torch.testing.assert_close(frustums.get_positions(), expected.get_positions(), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(frustums.directions, expected.directions)
-        torch.testing.assert_close(answer.samples.deltas[ray], alone.final.samples.deltas[0], rtol=1e-3, atol=1e-5)
+        expected = alone.final.bins.positions(bundle[ray : ray + 1])[0]
+        torch.testing.assert_close(answer.bins.positions(bundle)[ray], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(answer.bins.widths[ray], alone.final.bins.widths[0], rtol=1e-3, atol=1e-5)
     # The experts do disagree: a wrong route would have been seen.
     with torch.no_grad():
         answers = torch.stack([model.render(bundle, background).rgb for model in models])
@@ -360,9 +359,10 @@ def test_an_answer_carries_no_gradient_and_is_the_same_every_time(
     bank = ExpertBank([[load_expert(*save_run(tiny_model(seed=group), group), "cpu")] for group in (1, 2)])
     bundle, background = rays(4, groups=[1, 1, 2, 2]), torch.ones(3)
     first, again = bank(bundle, background), bank(bundle, background)
-    for name in ("rgb", "edges", "alphas", "colours"):
+    for name in ("rgb", "alphas", "colours"):
         assert not getattr(first, name).requires_grad
         assert torch.equal(getattr(first, name), getattr(again, name))
+    assert torch.equal(first.bins.edges, again.bins.edges) and not first.bins.edges.requires_grad
     assert not any(expert.training for experts in bank.models for expert in experts)
     assert first.alphas.min() >= 0 and first.alphas.max() <= 1
 

@@ -1,0 +1,149 @@
+"""What is wrong with photos, masks and poses: a sentence for each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dac_nerfstudio.scene.photos import (
+    IMAGE_SUFFIXES,
+    UPRIGHT,
+    PhotoError,
+    Shape,
+    check_mask,
+    fits,
+    in_pixels,
+    photo_shape,
+    read_mask,
+    read_photo,
+)
+from dac_nerfstudio.scene.views import IMAGE_FOLDER, listing
+
+TOLERANCE = 0.01
+"""How far axes of a camera may be from unit length and right angles: poses are often rounded."""
+
+
+def missing_photos(paths: Sequence[Path]) -> list[str]:
+    """Sentences on photos or masks that are not there, and why a data parser may look for them there."""
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    sentences = []
+    for folder, photos in folders.items():
+        hint = _why_missing(photos[0])
+        if os.path.isdir(folder):
+            sentences += [f"{photo} is missing.{hint}" for photo in photos]
+        else:
+            names = listing([photo.name for photo in photos], 3)
+            sentences.append(f"There is no folder {folder}, which is to hold {len(photos)} photos: {names}.{hint}")
+    return sentences
+
+
+def _why_missing(path: Path) -> str:
+    if "\\" in str(path):
+        return " Its path has backslashes, which separate folders on Windows alone: write / in their place."
+    if IMAGE_FOLDER.fullmatch(path.parent.name) and path.parent.name != "images" and os.path.isdir(path.parent):
+        if any(path.parent.glob(f"*/**/{path.name}")):
+            return (
+                f" nerfstudio looks for smaller photos in {path.parent} itself, without the sub-folders of the large "
+                "ones. Move them up, with names of their own."
+            )
+    inner = Path(path.stem)
+    if inner.suffix.lower() in IMAGE_SUFFIXES and os.path.exists(path.with_name(path.stem)):
+        way = "leave the suffix out" if path.suffix == inner.suffix else "save it as PNG and leave the suffix out"
+        return f" {path.stem} is there, but nerfstudio adds {path.suffix} to the names of this format: {way}."
+    others = [path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES]
+    there = [other.name for other in others if os.path.exists(other)]
+    return f" {there[0]} is there: the names differ in their suffix." if there else ""
+
+
+def pose_problem(pose: np.ndarray) -> str | None:
+    """Why a camera-to-world matrix [3, 4] is none; None if it is one."""
+    if not np.isfinite(pose).all():
+        return "has a pose that is not finite"
+    axes = pose[:, :3].T
+    lengths = np.linalg.norm(axes, axis=1)
+    volume = float(np.linalg.det(axes))
+    if lengths.min() < 1e-6 or abs(volume) < 1e-3 * np.prod(lengths):
+        return "has a pose whose rotation is singular: its axes lie in a plane"
+    if volume < 0:
+        return "has a pose that is mirrored: its axes are left-handed"
+    if np.abs(lengths - 1).max() > TOLERANCE:
+        return f"has a pose whose axes are {lengths[np.abs(lengths - 1).argmax()]:.3g} long and should be 1"
+    if np.abs(axes @ axes.T - np.eye(3)).max() > 2 * TOLERANCE:
+        return "has a pose whose axes are not at right angles"
+    return None
+
+
+def pose_problems(names: Sequence[str], poses: np.ndarray) -> list[str]:
+    """What is wrong with poses [views, 3, 4], a sentence for each view."""
+    return [f"{name} {problem}." for name, pose in zip(names, poses, strict=True) if (problem := pose_problem(pose))]
+
+
+def photo_problems(
+    photos: Sequence[Path], sizes: Sequence[tuple[int, int]] | None, alike: bool = False, thorough: bool = False
+) -> list[str]:
+    """What is wrong with photos, a sentence for each.
+
+    Args:
+        photos: their files.
+        sizes: width and height that each one's camera says; None where that is not known.
+        alike: whether all have to be of one size, as in Blender's format, where nothing but the photos says it and the
+            first sets every camera's focal length.
+        thorough: decode them.
+    """
+    problems: list[str] = []
+    shapes: dict[Path, Shape] = {}
+    for path in photos:
+        try:
+            shapes[path] = photo_shape(path)
+            if thorough:
+                read_photo(path)
+        except PhotoError as error:
+            problems.append(str(error))
+    for path, camera in zip(photos, sizes or ()):
+        shape = shapes.get(path)
+        if shape and not fits(shape.size, camera) and not shape.is_turned_for(camera):
+            problems.append(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(camera)}.")
+    if alike and shapes:
+        problems += _odd_ones(shapes)
+    return problems
+
+
+def _odd_ones(shapes: dict[Path, Shape]) -> list[str]:
+    problems, first = [], next(iter(shapes))
+    (most, _), *_ = Counter(shape.size for shape in shapes.values()).most_common()
+    for path, shape in shapes.items():
+        if shape.orientation != UPRIGHT and (path == first or shape.turned != most or shape.size == most):
+            problems.append(
+                f"{path} is marked by EXIF to be turned, and whether its pose is that of the turned photo is not "
+                "known. Turn its pixels, or take the mark away."
+            )
+        elif shape.size != most and shape.turned != most:
+            problems.append(f"{path} has {in_pixels(shape.size)}, others beside it {in_pixels(most)}.")
+    return problems
+
+
+def mask_problems(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], thorough: bool = False) -> list[str]:
+    """What is wrong with masks, a sentence for each; and one if all of them leave nothing to see.
+
+    Args:
+        masks: their files, which are there.
+        sizes: width and height of each one's camera.
+        thorough: decode them all.
+    """
+    problems, seen = [], not masks
+    for path, camera in zip(masks, sizes):
+        try:
+            check_mask(path, camera)
+            if thorough or not seen:
+                seen = bool(read_mask(path, camera).any()) or seen
+        except PhotoError as error:
+            problems.append(str(error))
+    if not seen and not problems:
+        problems.append(f"All {len(masks)} masks are black, from {masks[0]} on: they leave no pixel to train on.")
+    return problems

@@ -1,0 +1,163 @@
+"""What a scene's JSON says that nerfstudio's data parsers refuse or pass over.
+
+Views come from the data parser alone. The JSON is looked at to name what the parser only stumbles over, and what it
+leaves unused without a word, so that a model would be trained with other cameras than the file describes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, CameraType
+
+from dac_nerfstudio.scene.views import listing
+
+Fields = dict[str, Any]
+INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
+LENS = ("k1", "k2", "k3", "k4", "p1", "p2")
+"""nerfstudio's order of a lens's parameters."""
+ANGLES = ("camera_angle_x", "camera_angle_y")
+TOLERANCE = 0.01
+"""Relative difference of numbers that mean the same."""
+
+
+def read_json(path: Path) -> tuple[Any, str]:
+    """The content of a JSON file, and why it cannot be read; one of them is None or empty."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")), ""
+    except RecursionError:
+        return None, "is nested deeper than any scene. Restore the file or make it anew."
+    except FileNotFoundError:
+        return None, "is missing."
+    except (ValueError, OSError) as error:
+        return None, f"is not valid JSON ({error}). Restore the file or make it anew."
+
+
+def faults(path: Path, blender: bool) -> list[str]:
+    """What in a JSON file a data parser stumbles over, each as the rest of a sentence that begins with the file."""
+    meta, unreadable = read_json(path)
+    if unreadable:
+        return [unreadable]
+    if not isinstance(meta, dict):
+        return [f"holds a JSON {type(meta).__name__}; expected an object in braces."]
+    frames = meta.get("frames")
+    if not isinstance(frames, list) or not frames:
+        return ['has no frames; expected a non-empty list "frames", one entry for each photo.']
+    found = list(_fields_at_fault(meta, ""))
+    for number, frame in enumerate(frames):
+        file = frame.get("file_path") if isinstance(frame, dict) else None
+        if not isinstance(file, str) or not file:
+            found.append(f'has no "file_path" in entry {number} (from 0) of "frames".')
+            continue
+        found += _fields_at_fault(frame, f" of {file}")
+        rows = (4, 3) if blender else (4,)
+        if "transform_matrix" not in frame:
+            found.append(f'has no "transform_matrix" of {file}. Add it, or remove the frame.')
+        elif _matrix_shape(frame["transform_matrix"]) not in [(count, 4) for count in rows]:
+            found.append(f'has a "transform_matrix" of {file} that is not 4 x 4 finite numbers.')
+        if not blender:
+            lacking = [key for key in INTRINSICS if key not in meta and key not in frame]
+            found += [f'has no "{key}", neither for all frames nor for {file}. Add it.' for key in lacking]
+    if blender and "camera_angle_x" not in meta:
+        found.append('has no "camera_angle_x" (horizontal field of view in radians).')
+    for key in ("train_filenames", "val_filenames", "test_filenames"):
+        names = meta.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            found.append(f'has a "{key}" that is not a list of file names.')
+    return found
+
+
+def _fields_at_fault(fields: Fields, of: str) -> Iterator[str]:
+    for key in (*INTRINSICS, *LENS, *ANGLES):
+        value = fields.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            yield f'has "{key}"{of} {json.dumps(value)}; expected a number.'
+        elif abs(value) > 1e30 or value != value:
+            yield f'has "{key}"{of} that is no number of a camera.'
+    model = fields.get("camera_model", "OPENCV")
+    if model not in CAMERA_MODEL_TO_TYPE:
+        yield f'has "camera_model"{of} {json.dumps(model)}; nerfstudio knows {", ".join(CAMERA_MODEL_TO_TYPE)}.'
+
+
+def _matrix_shape(matrix: Any) -> tuple[int, ...] | None:
+    """The shape of a matrix; None if it is none, or holds what is not finite."""
+    try:
+        values = np.array(matrix, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return values.shape if np.isfinite(values).all() else None
+
+
+def contradictions(path: Path, used: Fields | None, camera_type: int) -> list[str]:
+    """What a JSON file says of cameras and the data parser does otherwise, a sentence for each field.
+
+    Args:
+        path: the file, which the parser has read.
+        used: what Blender's parser has taken for all frames, by names of `INTRINSICS`; None for nerfstudio's, which
+            takes what is said for all frames, and of each frame only what is not.
+        camera_type: the value of nerfstudio's `CameraType` of all cameras.
+    """
+    meta, _ = read_json(path)
+    found: dict[str, list[tuple[str, Any, Any]]] = {}
+    for frame in meta["frames"]:
+        taken = _taken(meta, frame) if used is None else used
+        for level, of in ((meta, "all frames"), (frame, str(frame["file_path"]))):
+            # Blender's file may be of photos of another size, made smaller since.
+            said = level if used is None else _resized(level, taken)
+            said = {**(_lens(level) if "distortion_params" in level else {}), **said}
+            for key, other in _differences(said, taken, camera_type):
+                found.setdefault(key, []).append((of, level.get(key, said[key]), other))
+    sentences = []
+    for key, cases in found.items():
+        (_, said, other), frames = cases[0], list(dict.fromkeys(of for of, _, _ in cases))
+        sentences.append(
+            f'{path} has "{key}" {json.dumps(said)} for {listing(frames, 2)}, where nerfstudio takes {other}. Correct '
+            "or remove the wrong one."
+        )
+    return sentences
+
+
+def _taken(meta: Fields, frame: Fields) -> Fields:
+    """What nerfstudio's parser takes of a frame."""
+    taken = {key: meta[key] if key in meta else frame[key] for key in INTRINSICS}
+    # k4 alone does not count.
+    shared = any(key in meta for key in ("k1", "k2", "k3", "p1", "p2", "distortion_params"))
+    return {**taken, **_lens(meta if shared else frame)}
+
+
+def _lens(fields: Fields) -> Fields:
+    return dict(zip(LENS, fields.get("distortion_params") or [fields.get(key, 0.0) for key in LENS]))
+
+
+def _resized(said: Fields, taken: Fields) -> Fields:
+    """Fields with their lengths in pixels of the size that is taken."""
+    scales = {key: taken[side] / (said.get(side) or taken[side]) for key, side in zip(INTRINSICS, "whwhwh")}
+    return {key: value * scales[key] if key in scales else value for key, value in said.items()}
+
+
+def _differences(said: Fields, taken: Fields, camera_type: int) -> Iterator[tuple[str, str]]:
+    """Fields of a file or a frame that do not say what is taken, and what that is."""
+    known = CAMERA_MODEL_TO_TYPE.get(str(said.get("camera_model")).upper())
+    if "camera_model" in said and (known is None or known.value != camera_type):
+        yield "camera_model", f"{CameraType(camera_type).name.lower()} cameras"
+    angles = {}
+    if camera_type == CameraType.PERSPECTIVE.value:
+        pairs = zip(ANGLES, ("fl_x", "fl_y"), ("w", "h"))
+        angles = {angle: 2 * math.atan(taken[side] / (2 * taken[focal])) for angle, focal, side in pairs}
+    # A principal point near the corner may differ by as many pixels as one in the middle.
+    least = {"cx": TOLERANCE * taken["w"] / 2, "cy": TOLERANCE * taken["h"] / 2}
+    for key, value in {**dict.fromkeys(LENS, 0.0), **taken, **angles}.items():
+        if key in said and isinstance(said[key], (int, float)):
+            if not math.isclose(said[key], value, rel_tol=TOLERANCE, abs_tol=least.get(key, 1e-6)):
+                yield key, f"{value:.6g}"
+
+
+def has_times(path: Path) -> bool:
+    """Whether frames of a JSON file have a time."""
+    meta, _ = read_json(path)
+    return any("time" in frame for frame in meta["frames"])
