@@ -23,6 +23,7 @@ from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, find_or_divide, listing
+from dac_nerfstudio.partition.divide import DEFAULT_GROUPS
 from dac_nerfstudio.runs.contents import contents_digest
 from dac_nerfstudio.runs.layout import PARTITION, PHOTOS, latest_checkpoint, run_folder
 from dac_nerfstudio.runs.record import Stage, flattened, versions
@@ -164,18 +165,26 @@ class Inputs:
     # Photos
 
     def check_background(self) -> None:
-        """Make sure that photos and predictions are composited on the same colours.
+        """Let predictions be composited on the colour that the data parser puts photos on.
 
         Raises:
-            StageError: they are not.
+            StageError: the model knows no such background.
         """
+        model = self.config.pipeline.model
         colour = getattr(self.config.pipeline.datamanager.dataparser, "alpha_color", None)
-        if colour is not None and self.config.pipeline.model.background_color == "random":
+        if colour is None or model.background_color != "random":
+            return
+        if colour not in ("white", "black"):
             raise StageError(
-                f"The data parser puts the photos on {colour} before training, while the model is trained on random "
-                f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their "
-                "alpha: end the command with blender-data --alpha-color None"
+                f"The data parser puts the photos on {colour}, which is no background of the model. Let the photos "
+                "keep their alpha: end the command with blender-data --alpha-color None"
             )
+        model.background_color = colour
+        CONSOLE.print(
+            f"The data parser puts the photos on {colour}, which is now the model's background, too. For random "
+            "backgrounds let the photos keep their alpha: blender-data --alpha-color None",
+            style="yellow", markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
     @property
     def data(self) -> Path:
@@ -274,7 +283,9 @@ class Inputs:
             partition, path = Partition.load(config.partition), config.partition
             check_views(partition, views, path)
         else:
-            partition, path = find_or_divide(config.scene_dir, views, groups=config.groups or 4)
+            # A baseline of few photos divides nothing, and only notes which group each would belong to.
+            groups = config.groups or min(DEFAULT_GROUPS, len(views))
+            partition, path = find_or_divide(config.scene_dir, views, groups=groups)
         if config.groups not in (None, partition.num_groups):
             raise PartitionError(
                 f"--groups {config.groups}, but {path} has {partition.num_groups} groups. Divide again: dac split "
