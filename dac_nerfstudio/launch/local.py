@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError
@@ -26,7 +25,7 @@ from dac_nerfstudio.launch.lock import scene_lock
 from dac_nerfstudio.launch.messages import Report
 from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.process import PRELOAD, Place, start
-from dac_nerfstudio.launch.table import Row, draw
+from dac_nerfstudio.launch.table import Row, showing
 from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import SIGNALS, handling
@@ -99,27 +98,25 @@ def run_plans(
     with ExitStack() as stack:
         locks = {plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, console.print)) for plan in plans}
         stack.enter_context(_signals_interrupt())
-        live = Live(get_renderable=lambda: draw([task.row for task in tasks]), console=console, refresh_per_second=4)
-        stack.enter_context(live)
+        tell = stack.enter_context(showing([task.row for task in tasks], console))
         try:
             while True:
                 _settle(tasks)
                 for task in [task for task in tasks if _ready(task, tasks)][: len(free)]:
                     running.append(_start(task, free.pop(0), context, locks[task.plan.scene_dir]))
+                tell()
                 if not running:
                     break
                 spoken = wait([worker.messages for worker in running], timeout=1.0)
                 for worker in list(running):
                     if worker.messages not in spoken:
-                        _notice_silence(worker, live.console)
-                    elif not _hear(worker, live.console):
+                        _notice_silence(worker, console)
+                    elif not _hear(worker, console):
                         running.remove(worker)
                         free.append(worker.place)
         except KeyboardInterrupt:
-            _stop(running, live.console)
+            _stop(running, console)
             raise
-    if not console.is_terminal:
-        console.print()  # which Live forgets where nothing is live
     for task in tasks:
         if task.state in ("failed", "left out"):
             console.print(f"[bold red]{task.row.name}[/]: {escape(task.problem)}", highlight=False, soft_wrap=True)

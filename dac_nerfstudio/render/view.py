@@ -62,7 +62,7 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
         for renderer in renderers:
             renderer.join()
         viewer.viser_server.stop()
-        console.print("The viewer has ended.")
+        console.print("Stopped.")
 
 
 def latest_student(scene_dir: Path, run: Optional[str]) -> Path:

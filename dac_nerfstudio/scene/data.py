@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import struct
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from dac_nerfstudio.errors import PartitionError, SplitError
 from dac_nerfstudio.scene.layout import find_layout, find_model
-from dac_nerfstudio.scene.points import check_whole, images_of, tracks_of
-from dac_nerfstudio.scene.problems import missing_photos, photo_problems
+from dac_nerfstudio.scene.points import blanks, check_whole, images_of, names_have_blanks, tracks_of
+from dac_nerfstudio.scene.problems import missing_photos, photo_problems, why_missing
 from dac_nerfstudio.scene.transforms import faults, read_json
 from dac_nerfstudio.scene.views import Views, listing, view_name
 
@@ -207,7 +208,8 @@ class Scene:
         """Where a data parser of JSON files looks for photos, as far as the file can be read."""
         meta, _ = read_json(self.file(split)) if self.file(split).suffix == ".json" else (None, "")
         frames = meta.get("frames") if isinstance(meta, dict) else None
-        files = [frame.get("file_path") for frame in frames or () if isinstance(frame, dict)]
+        frames = frames if isinstance(frames, list) else []
+        files = [frame.get("file_path") for frame in frames if isinstance(frame, dict)]
         named = [file for file in files if isinstance(file, str)]
         if self.is_blender:
             return [self.data / (file.replace("./", "") + ".png") for file in named]
@@ -225,12 +227,19 @@ class Scene:
             return PartitionError(self._unknown_in_list(split))
         if isinstance(error, EOFError) and isinstance(self.config, ColmapDataParserConfig):
             return self._without_smaller_photos()
-        reasons = []
+        if isinstance(error, FileNotFoundError) and isinstance(self.config, ColmapDataParserConfig):
+            # nerfstudio opens the first photo to choose a size.
+            images = self.data / self.config.images_path
+            gone = [photo for photo in (images / one.name for one in images_of(path)) if not photo.exists()]
+            if gone:
+                way = "Photos that are not there can be left out: --skip-missing"
+                return PartitionError("\n".join([way, *missing_photos(gone)]))
+        reasons = [blanks(path)] if names_have_blanks(path) else []
         if path.suffix == ".json":
             reasons = [f"{path} {fault}" for fault in faults(path, self.is_blender)]
             photos = self._named_photos(split) if getattr(self.config, "downscale_factor", None) in (None, 1) else []
             gone = [photo for photo in photos if not os.path.exists(photo)]
-            if photos and gone == photos and split != "train":
+            if photos and gone == photos and split != "train" and not why_missing(gone[0]):
                 return SplitError(f"None of the photos of the split '{split}' is there: {missing_photos(gone)[0]}")
             there = [photo for photo in photos if photo not in gone]
             reasons += missing_photos(gone) + photo_problems(there, None, self.is_blender)
@@ -261,13 +270,17 @@ class Scene:
         images = self.data / self.config.images_path  # type: ignore[attr-defined]
         factor = self.parser._downscale_factor  # type: ignore[attr-defined]
         smaller = images.with_name(f"{images.name}_{factor}")
+        source, target = (shlex.quote(str(folder)) for folder in (images, smaller))
+        command = (
+            f'mkdir {target}; for photo in {source}/*; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{factor}:ih/{factor} '
+            f'{target}/"${{photo##*/}}"; done'
+        )
         if self.config.downscale_factor is not None:  # type: ignore[attr-defined]
-            return PartitionError(f"There is no {smaller}. Choose another --downscale, or make it.")
+            return PartitionError(f"There is no {smaller}. Choose another --downscale, or make it: {command}")
         return PartitionError(
             f"The photos in {images} have more than {LARGEST_SIDE} pixels on their longer side. nerfstudio takes "
             f"smaller ones, here from {smaller}, which is not there. To take them at their own size, which needs more "
-            f"memory and more steps: --downscale 1. To take smaller ones: put them, 1/{factor} of the size and of the "
-            f"same names, into {smaller}."
+            f"memory and more steps: --downscale 1. To make smaller ones: {command}"
         )
 
 

@@ -23,6 +23,7 @@ from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, divide
+from dac_nerfstudio.partition.divide import DEFAULT_GROUPS
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage, flattened, versions
 from dac_nerfstudio.runs.store import Run, find, why_not
@@ -142,18 +143,26 @@ def check_resumable(source: Path, sources: Sources) -> Stage:
 
 
 def _check_background(config: Any) -> None:
-    """Make sure that photos and predictions are composited on the same colours.
+    """Let predictions be composited on the colour that the data parser puts photos on.
 
     Raises:
-        StageError: they are not.
+        StageError: the model knows no such background.
     """
+    model = config.pipeline.model
     colour = getattr(config.pipeline.datamanager.dataparser, "alpha_color", None)
-    if colour is not None and config.pipeline.model.background_color == "random":
+    if colour is None or model.background_color != "random":
+        return
+    if colour not in ("white", "black"):
         raise StageError(
-            f"The data parser puts the photos on {colour} before training, while the model is trained on random "
-            f"backgrounds. Add --pipeline.model.background-color {colour}, or let the photos keep their "
-            "alpha: end the command with blender-data --alpha-color None"
+            f"The data parser puts the photos on {colour}, which is no background of the model. Let the photos keep "
+            "their alpha: end the command with blender-data --alpha-color None"
         )
+    model.background_color = colour
+    CONSOLE.print(
+        f"The data parser puts the photos on {colour}, which is now the model's background, too. For random "
+        "backgrounds let the photos keep their alpha: blender-data --alpha-color None",
+        style="yellow", markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def find_partition(config: Any, views: Views) -> Partition:
@@ -164,7 +173,8 @@ def find_partition(config: Any, views: Views) -> Partition:
     """
     path = config.partition or config.scene_dir / PARTITION
     if config.partition is None and not path.exists():
-        return divide(views, groups=config.groups or 4)
+        # A baseline of few photos divides nothing, and only notes which group each would belong to.
+        return divide(views, groups=config.groups or min(DEFAULT_GROUPS, len(views)))
     partition = Partition.load(path)
     check_views(partition, views, path)
     if config.groups not in (None, partition.num_groups):

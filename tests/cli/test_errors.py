@@ -260,10 +260,10 @@ def test_going_on_with_another_group(spoilt: Path) -> None:
     assert "This run is dac-expert, group 1" in message
 
 
-def test_photos_on_white_with_random_backgrounds(spoilt: Path) -> None:
-    message = refused("dac-baseline", "blender-data", "--alpha-color", "white")
-    assert "The data parser puts the photos on white before training" in message
-    assert "Add --pipeline.model.background-color white" in message
+def test_photos_on_a_colour_that_the_model_does_not_know(spoilt: Path) -> None:
+    message = refused("dac-baseline", "blender-data", "--alpha-color", "red")
+    assert "The data parser puts the photos on red, which is no background of the model" in message
+    assert "end the command with blender-data --alpha-color None" in message
 
 
 def test_partition_of_other_views(spoilt: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -375,6 +378,23 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
         planned(shell, data=tmp_path.parent)
 
 
+def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them(shell: Shell, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(shell.folder / "real", tmp_path / "my real"))
+    with pytest.raises(PartitionError, match="no .*images_4. Choose another --downscale, or make it: ") as error:
+        planned(shell, data=data, downscale=4)
+    command = str(error.value).partition("make it: ")[2]
+    ffmpeg = Path(imageio_ffmpeg.get_ffmpeg_exe())
+    (tmp_path / "ffmpeg").symlink_to(ffmpeg)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "PATH": path}, check=True, capture_output=True, timeout=120
+    )
+    small, large = ({path.name for path in (data / folder).iterdir()} for folder in ("images_4", "images"))
+    assert small == large
+    assert Image.open(data / "images_4" / min(small)).size == (8, 8)
+    assert planned(shell, data=data, downscale=4).jobs
+
+
 def test_large_photos_are_refused_before_anything_long(shell: Shell, tmp_path: Path) -> None:
     data = tmp_path / "real"
     shutil.copytree(shell.folder / "real", data)
@@ -400,7 +420,8 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
             name, fates[name] = line.split(": ", 1)
     assert list(fates) == ["split", *TRAINED, "video"]
     assert fates["split"] == "runs, the views are not divided yet"
-    assert fates["expert 1"] == "runs, split comes first"
+    assert re.fullmatch(r"runs, 2000 steps, about \d min: split comes first", fates["expert 1"])
+    assert fates["baseline"].endswith(": not made yet"), "it does not wait for the division"
     plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu")
     for job in plan.jobs:
         if job.kind == "train":
@@ -754,32 +775,34 @@ def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tupl
 def test_a_video_is_there_as_a_whole_or_not_at_all(
     shell: Shell, scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nerfstudio.scripts import render
+    import mediapy
 
     from dac_nerfstudio.launch import video as room
     from dac_nerfstudio.launch.worker import examine, video
 
-    def interrupted(pipeline: Any, flight: Any, path: Path, *more: Any, **named: Any) -> None:
+    def interrupted(path: Path, frames: Any, **named: Any) -> None:
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    def written(pipeline: Any, flight: Any, path: Path, *more: Any, **named: Any) -> None:
+    def written(path: Path, frames: Any, **named: Any) -> None:
+        assert len(list(frames)) == 3 * TEST_VIEWS
         path.write_bytes(b"whole")
 
     def reopened(config: Any, run_dir: Path) -> Any:
-        return config.pipeline.setup(device="cpu", test_mode="test")
+        return config.pipeline.setup(device="cpu", test_mode="test").eval()
 
     plan, job = scored
     plan = dataclasses.replace(plan, jobs=(Job("video", "video", job.run_dir),))
     path, told = plan.scene_dir / "report" / "video.mp4", list[Report]()
     monkeypatch.setattr(room, "reopen", reopened)
     with monkeypatch.context() as patch:
-        patch.setattr(render, "_render_trajectory_video", interrupted)
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(mediapy, "write_video", interrupted)
+        with pytest.raises(StageError, match="disk full"):
             video(plan.jobs[0], plan, told.append)
     assert not list(path.parent.iterdir())
-    monkeypatch.setattr(render, "_render_trajectory_video", written)
+    monkeypatch.setattr(mediapy, "write_video", written)
     video(plan.jobs[0], plan, told.append)
+    assert [(one.done, one.total) for one in told if one.state == "rendering"][-1] == (11, 12), "with its progress"
     assert path.read_bytes() == b"whole"
     for lost in (path, path.with_name("video.json")):
         whole = lost.read_bytes()
@@ -904,6 +927,8 @@ def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_aske
     (run_dir / "evaluation.json").unlink()
     again = carry_out(plan)
     assert again.succeeded and "baseline: kept" not in again.printed and scored_views() == set(test) - {test[1]}
+    split = shell.dac("split", "--data", str(data), "--output-dir", str(tmp_path / "alone"))
+    assert split.code == 1 and "can be left out: --skip-missing" in split.output
     split = shell.dac("split", "--data", str(data), "--output-dir", str(tmp_path / "alone"), "--skip-missing")
     assert split.code == 0 and f"photos are not there: {train[0]}, {train[5]}." in split.output
     looked = shell.dac("check", "--data", str(data), "--skip-missing")
@@ -1001,6 +1026,34 @@ def test_report_shows_the_figures(whole: Ran, results: Results, shell: Shell) ->
     # Partition and pictures of the extremes; learning curves of experts, baseline and student.
     assert page.count("<img") > 10 and page.count("<svg") == 2 and "expert 2" in page
     assert f"{GROUPS}x{STEPS['expert']}" in printed
+
+
+def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = whole.plan.scene_dir / "report" / "report.html"
+    report.unlink(missing_ok=True)
+    ran: list[tuple[tuple[str, ...], bool]] = []
+
+    def note(plans: Any, places: Any, console: Console, kinds: tuple[str, ...]) -> bool:
+        ran.append((kinds, report.exists()))
+        return True
+
+    monkeypatch.setattr("dac_nerfstudio.launch.local.run_plans", note)
+    cli.run((shell.folder / "demo",), preset="demo", groups=2, output_dir=shell.folder / "whole", seed=7, devices="cpu")
+    assert ran == [(("split", "train", "evaluate"), False), (("video",), True)]
+
+
+def test_a_dry_run_says_of_a_trunk_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
+    from dac_nerfstudio.launch.worker import examine
+
+    request = dataclasses.replace(whole.plan.request, divide={"groups": GROUPS, "softness": 0.7})
+    told: list[Report] = []
+    examine(
+        Job("split", "examine", whole.plan.scene_dir), dataclasses.replace(whole.plan, request=request), told.append
+    )
+    fates = {job.name: report for job, report in zip(whole.plan.jobs, told, strict=True)}
+    assert fates["split"].text == "asked for softness 0.7"
+    assert fates["trunk"].state == fates["baseline"].state == "kept"
+    assert fates["expert 1"].text == "12 steps, less than a minute: split comes first"
 
 
 def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -> None:

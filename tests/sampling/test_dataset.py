@@ -185,5 +185,5 @@ def test_a_pose_that_spoils_all_others_is_the_one_that_is_named(real_scene: Call
     matrix[0, 3] = np.nan
     config = real_scene({"r_4.png": {"transform_matrix": matrix.tolist()}})
     message = refused(config)
-    assert '"transform_matrix" of ./train/r_4.png that is not 4 x 4 finite numbers' in message
+    assert '"transform_matrix" that is not 4 x 4 finite numbers for ./train/r_4.png' in message
     assert message.count("\n") == 1
