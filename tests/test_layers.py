@@ -20,7 +20,7 @@ LAYERS = (
     ("kplanes", "demo"),
     ("partition", "image_scores", "device", "media"),
     ("runs", "scene", "presets"),
-    ("naming", "files", "scores", "style", "units", "signals"),
+    ("naming", "files", "messages", "scores", "style", "units", "signals"),
     ("errors",),
 )
 """Rooms (modules and packages at the top), from the highest layer to the lowest. A room imports itself and rooms of

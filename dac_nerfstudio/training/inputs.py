@@ -21,6 +21,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, find_or_divide, listing
 from dac_nerfstudio.partition.divide import DEFAULT_GROUPS
@@ -180,11 +181,11 @@ class Inputs:
                 "keep their alpha: end the command with blender-data --alpha-color None"
             )
         model.background_color = colour
-        CONSOLE.print(
+        text = (
             f"The data parser puts the photos on {colour}, which is now the model's background, too. For random "
-            "backgrounds let the photos keep their alpha: blender-data --alpha-color None",
-            style="yellow", markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            "backgrounds let the photos keep their alpha: blender-data --alpha-color None"
+        )
+        say(CONSOLE, (text, "yellow"))
 
     @property
     def data(self) -> Path:
@@ -219,7 +220,7 @@ class Inputs:
                 problems.append(f"For another data parser, end the command with its name, as in: {way}")
             refuse(problems, self.data)
             for remark in found.remarks:
-                CONSOLE.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
+                say(CONSOLE, (remark, "yellow"))
 
     def read_views(self) -> Views:
         """The views that are trained on, in the model's frame; ``config.data_digest`` tells them from others.
