@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Literal, Optional, Sequence, Tuple, Union
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
+from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, choose_preset
 from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, scene_name
 from dac_nerfstudio.scene.layout import Layout, find_layout
@@ -35,7 +36,7 @@ def _showing_warnings(console: Console) -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
-        console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
+        say(console, (text, "yellow"))
 
 
 def _examined(layout: Layout, skip_missing: bool, console: Console) -> Scene:
@@ -44,7 +45,7 @@ def _examined(layout: Layout, skip_missing: bool, console: Console) -> Scene:
     Raises:
         PartitionError: what is wrong with it, a line for each.
     """
-    with console.status(f"Looking at {escape(str(layout.data))} …"):
+    with console.status(literally(f"Looking at {layout.data} …")):
         from dac_nerfstudio.scene.data import open_scene
         from dac_nerfstudio.scene.examination import examine, refuse
 
@@ -52,7 +53,7 @@ def _examined(layout: Layout, skip_missing: bool, console: Console) -> Scene:
         found = examine(scene)
     refuse(found.problems if skip_missing else found.all_problems, layout.data)
     for remark in found.remarks:
-        console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
+        say(console, (remark, "yellow"))
     return scene
 
 
@@ -98,7 +99,7 @@ def split(
     with _showing_warnings(console):
         views, test, remarks = opened.views(), opened.test_views(), opened.left_out()
     # A run that is under way must not find its views divided otherwise.
-    with scene_lock(scene_dir, console.print):
+    with scene_lock(scene_dir, partial(say, console)):
         refuse_queued(scene_dir)
         with _showing_warnings(console), console.status(f"Dividing {len(views)} views …"):
             partition, path = split_scene(
@@ -107,11 +108,7 @@ def split(
             )  # fmt: skip
     for part in division_table(partition):
         console.print(part)
-    console.print(
-        f"Partition: {path}\nPictures:  {scene_dir / PARTITION_PICTURE}, {scene_dir / PARTITION_PAGE}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, f"Partition: {path}\nPictures:  {scene_dir / PARTITION_PICTURE}, {scene_dir / PARTITION_PAGE}")
 
 
 def run(
@@ -269,7 +266,7 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
         for plan in plans:
             path = plan.scene_dir / PARTITION_PICTURE
             if path.exists():
-                console.print(f"Groups:  {path}", highlight=False, soft_wrap=True)
+                say(console, f"Groups:  {path}")
 
 
 def report(
@@ -341,8 +338,7 @@ def export(scene_dir: tyro.conf.Positional[Path], file: tyro.conf.Positional[Pat
     from dac_nerfstudio.report.export import export as pack
 
     pack(scene_dir, file, run)
-    console = Console()
-    console.print(f"Packed:  {escape(str(file))} ({size(file.stat().st_size)})", highlight=False, soft_wrap=True)
+    say(Console(), f"Packed:  {file} ({size(file.stat().st_size)})")
 
 
 def view(
@@ -402,15 +398,15 @@ def check(
     console = Console()
     if fetch_lpips or lpips_file is not None:
         place = looking.fetch_lpips(lpips_file)
-        console.print(f"The weights of LPIPS are now at {escape(str(place))}.", highlight=False, soft_wrap=True)
-    with console.status("Importing nerfstudio …" if data is None else f"Looking at {escape(str(data))} …"):
+        say(console, f"The weights of LPIPS are now at {place}.")
+    with console.status(literally("Importing nerfstudio …" if data is None else f"Looking at {data} …")):
         if data is None:
             found = looking.findings()
         else:
             found = looking.scene_findings(data, thorough, skip_missing, downscale)
     for finding in found:
-        mark = {"good": "[green]✓[/]", "optional": "[yellow]–[/]", "bad": "[red]✗[/]"}[finding.state]
-        console.print(f"{mark} {escape(finding.text)}", highlight=False, soft_wrap=True)
+        mark = {"good": ("✓", "green"), "optional": ("–", "yellow"), "bad": ("✗", "red")}[finding.state]
+        say(console, mark, f" {finding.text}")
     if any(finding.state == "bad" for finding in found):
         sys.exit(1)
 
@@ -463,7 +459,7 @@ def main() -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
     except (UserError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(in_a_line(error))}", highlight=False, soft_wrap=True)
+        say(Console(stderr=True), ("Error:", "bold red"), f" {in_a_line(error)}")
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. The same command goes on from here.")

@@ -22,7 +22,7 @@ LAYERS = (
     ("runs",),
     ("kplanes", "scene", "presets"),
     ("image_scores",),
-    ("naming", "files", "scores", "style", "units", "signals"),
+    ("naming", "files", "messages", "scores", "style", "units", "signals"),
     ("errors",),
 )
 """Rooms (modules and packages at the top), from the highest layer to the lowest. A room imports itself and rooms of

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.render.pictures import ALL, What, default_scale, make, why_not, work
 from dac_nerfstudio.render.scene import Scene, open_scene
 from dac_nerfstudio.runs.layout import pictures_folder
@@ -52,7 +53,7 @@ def show_scene(
     if what and reasons:
         raise StageError(next(iter(reasons.values())))
     for why in reasons.values():
-        console.print(f"[yellow]{why}[/]", highlight=False, soft_wrap=True)
+        say(console, (why, "yellow"))
     scale = scale or default_scale(scene.cameras)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -63,7 +64,7 @@ def show_scene(
             seconds = perf_counter() - start
             for path in paths:
                 size = path.stat().st_size
-                progress.console.print(f"{path} ({size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
+                say(progress.console, f"{path} ({size / 1e6:.2f} MB)")
             if images:
                 text = f"  {images} images in {seconds:.0f} s, {seconds / images:.2f} s each"
                 progress.console.print(text, highlight=False)

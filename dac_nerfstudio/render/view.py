@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.runs.layout import RECORD
 from dac_nerfstudio.runs.record import Stage
@@ -50,7 +51,7 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
     # Browsers have no page at the address that stands for all of a machine's.
     address = host if host != "0.0.0.0" else gethostname()
     port = viewer.viser_server.get_port()  # the next free one, where the wanted one is not
-    console.print(f"{folder}: http://{address}:{port}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    say(console, f"{folder}: http://{address}:{port}  (Ctrl-C ends it)")
     try:
         while True:
             time.sleep(0.2)

@@ -48,7 +48,8 @@ class Findings:
     @property
     def all_problems(self) -> list[str]:
         """What keeps the scene from being trained on as a whole, and how to do without photos that are not there."""
-        way = ["Photos that are not there can be left out: --skip-missing"] if self.missing else []
+        some = self.missing and self.views.get("train")
+        way = ["Photos that are not there can be left out: --skip-missing"] if some else []
         return [*way, *self.problems, *self.missing]
 
 
@@ -165,8 +166,9 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
     if len(set(names)) > 1 and across <= LEAST_SPREAD * np.abs(original).max():
         spot = ", ".join(f"{number:.4g}" for number in original.mean(axis=0))
         found.problems.append(
-            f"{scene.file()} has all {len(set(names))} cameras on one spot, ({spot}): nothing tells how far away things"
-            " are. Photos have to be taken from several places."
+            f"{scene.file()} has all {len(set(names))} cameras on one spot, ({spot}), as far as single precision can "
+            "tell: nothing shows how far away things are. Take photos from several places; where positions are large "
+            "numbers, such as map coordinates, subtract the spot from all of them."
         )
 
 

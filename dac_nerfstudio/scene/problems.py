@@ -36,9 +36,9 @@ def missing_photos(paths: Sequence[Path]) -> list[str]:
     for folder, photos in folders.items():
         hint, names = why_missing(photos[0]), listing([photo.name for photo in photos], 3)
         if not os.path.isdir(folder):
-            sentences.append(f"There is no folder {folder}, which is to hold {len(photos)} photos: {names}.{hint}")
+            sentences.append(f"There is no folder {folder}, which is to hold {len(photos)} files: {names}.{hint}")
         elif hint and len(photos) > 1:
-            sentences.append(f"{folder} lacks {len(photos)} photos: {names}.{hint}")
+            sentences.append(f"{folder} lacks {len(photos)} files: {names}.{hint}")
         else:
             sentences += [f"{photo} is missing.{hint}" for photo in photos]
     return sentences

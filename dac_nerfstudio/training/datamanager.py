@@ -20,6 +20,7 @@ from rich.progress import track
 from torch import Tensor
 
 from dac_nerfstudio.errors import PartitionError, SplitError
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Partition, align, blending_weights
 from dac_nerfstudio.sampling.dataset import PhotoDataset
 from dac_nerfstudio.sampling.pixels import PixelSchedule
@@ -90,9 +91,9 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         except SplitError as error:
             # Many copies of NeRF-synthetic come without their validation views; training can do without.
             if self.test_split == "val":
-                CONSOLE.print(f"[yellow]No validation views ({error}): training without evaluation.")
+                say(CONSOLE, (f"No validation views ({error}): training without evaluation.", "yellow"))
             else:
-                CONSOLE.print(f"[yellow]No test views ({error}).")
+                say(CONSOLE, (f"No test views ({error}).", "yellow"))
             return None
 
     def setup_train(self) -> None:
@@ -151,7 +152,7 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         if self.config.partition is None:
             return None
         if not self.config.partition.exists():
-            CONSOLE.print(f"[yellow]The partition {self.config.partition} is gone: views have no groups here.")
+            say(CONSOLE, (f"The partition {self.config.partition} is gone: views have no groups here.", "yellow"))
             return None
         partition = Partition.load(self.config.partition)
         names = self.train_names

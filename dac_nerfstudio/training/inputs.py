@@ -12,6 +12,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Views, listing
 from dac_nerfstudio.runs.contents import contents_digest
 from dac_nerfstudio.runs.layout import PARTITION, PHOTOS
@@ -68,7 +69,7 @@ class Inputs:
                 problems.append(f"For another data parser, end the command with its name, as in: {way}")
             refuse(problems, self.data)
             for remark in found.remarks:
-                CONSOLE.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
+                say(CONSOLE, (remark, "yellow"))
 
     def read_views(self) -> Views:
         """The views that are trained on, in the model's frame; ``data_digest`` tells them from others.

@@ -21,6 +21,7 @@ from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
 from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, divide
 from dac_nerfstudio.partition.divide import DEFAULT_GROUPS
@@ -158,11 +159,11 @@ def _check_background(config: Any) -> None:
             "their alpha: end the command with blender-data --alpha-color None"
         )
     model.background_color = colour
-    CONSOLE.print(
+    text = (
         f"The data parser puts the photos on {colour}, which is now the model's background, too. For random "
-        "backgrounds let the photos keep their alpha: blender-data --alpha-color None",
-        style="yellow", markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        "backgrounds let the photos keep their alpha: blender-data --alpha-color None"
+    )
+    say(CONSOLE, (text, "yellow"))
 
 
 def find_partition(config: Any, views: Views) -> Partition:

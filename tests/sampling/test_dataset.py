@@ -14,13 +14,16 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
 from dac_nerfstudio.errors import PartitionError, PhotoError
 from dac_nerfstudio.methods import baseline
 from dac_nerfstudio.sampling.dataset import PhotoDataset
+from dac_nerfstudio.sampling.rays import PixelRays
 from dac_nerfstudio.scene import photos
+from dac_nerfstudio.training.datamanager import Photos
 from dac_nerfstudio.training.trainer import DaCTrainerConfig
 
 
@@ -187,3 +190,47 @@ def test_a_pose_that_spoils_all_others_is_the_one_that_is_named(real_scene: Call
     message = refused(config)
     assert '"transform_matrix" that is not 4 x 4 finite numbers for ./train/r_4.png' in message
     assert message.count("\n") == 1
+
+
+def test_inside_the_circle_of_a_fisheye_lens_is_drawn(noise: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    made = dataset(tmp_path / "photo.png", 9, 6)
+    made.cameras.metadata = {"fisheye_crop_radius": 2.5}
+    mask = made.get_data(0, image_type="uint8")["mask"][..., 0]
+    rows, columns = np.mgrid[:6, :9]
+    np.testing.assert_array_equal(mask, (rows - 2.5) ** 2 + (columns - 4) ** 2 <= 2.5**2)
+    assert len(Photos(made, [True]).pixels) == mask.sum() == 22
+    rays = PixelRays(made.cameras)(torch.tensor([[0, 2, 4]]))
+    assert "fisheye_crop_radius" not in rays.metadata
+
+
+def test_a_colour_hides_what_a_mask_does(noise: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    Image.fromarray(noise).convert("RGBA").save(tmp_path / "mask.png")
+    made = dataset(tmp_path / "photo.png", 9, 6, mask=tmp_path / "mask.png")
+    made.mask_color = (1.0, 0.0, 0.0)
+    data = made.get_data(0, image_type="uint8")
+    hidden = ~data["mask"][..., 0].numpy()
+    assert not hidden.any()
+    Image.new("L", (9, 6)).save(tmp_path / "mask.png")
+    assert (made.get_data(0, image_type="uint8")["image"] == torch.tensor([255, 0, 0])).all()
+    assert (made.get_data(0)["image"] == torch.tensor([1.0, 0.0, 0.0])).all()
+
+
+def test_photos_on_white_make_the_background_white(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The data parser with all its defaults, as in nerfstudio's own test of training."""
+    config = config_of(demo)
+    config.pipeline.datamanager.dataparser = BlenderDataParserConfig()
+    config.inputs.check_background()
+    assert config.pipeline.model.background_color == "white"
+    assert "puts the photos on white, which is now the model's background, too" in capsys.readouterr().out
+
+
+def test_a_baseline_of_one_photo_needs_no_groups(demo: Path, tmp_path: Path) -> None:
+    content = json.loads((demo / "transforms_train.json").read_text())
+    for split in ("train", "val", "test"):
+        (tmp_path / split).symlink_to(demo / split)
+    (tmp_path / "transforms_train.json").write_text(json.dumps({**content, "frames": content["frames"][:1]}))
+    config = config_of(tmp_path)
+    config.inputs.examine()
+    assert config.inputs.resolve().num_groups == 1

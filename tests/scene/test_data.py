@@ -246,7 +246,7 @@ def test_blenders_photos_with_a_suffix_are_refused_with_a_way_out(ring, blender_
     rewrite(data / "transforms_train.json", frames=frames)
     first = refusal(data).splitlines()[0]
     assert first.startswith(
-        f"{data}/train lacks 2 photos: r_0.png.png, r_1.png.png. r_0.png is there, but nerfstudio adds"
+        f"{data}/train lacks 2 files: r_0.png.png, r_1.png.png. r_0.png is there, but nerfstudio adds"
     )
     assert first.endswith("leave the suffix out.")
 

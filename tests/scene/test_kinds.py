@@ -1,0 +1,345 @@
+"""Scenes of kinds that people bring: each trains, or is refused with a sentence before anything long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from colmap_files import Camera, Photo
+from PIL import Image
+from rich.console import Console
+
+from dac_nerfstudio.errors import PhotoError
+from dac_nerfstudio.messages import say
+from dac_nerfstudio.partition import Views
+from dac_nerfstudio.scene.data import scene_at
+from dac_nerfstudio.scene.examination import Findings, examine
+from dac_nerfstudio.scene.photos import read_mask
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture
+def real(ring: Callable[..., Views], nerfstudio_folder: Callable[..., Path]) -> Callable[..., Path]:
+    """Makes a scene of twelve views in nerfstudio's format; `change` is applied to its JSON."""
+
+    def make(change: Change | None = None, prefix: str = "v", **entries: Any) -> Path:
+        data = nerfstudio_folder(ring(np.linspace(0, 300, 12), prefix=prefix), **entries)
+        return edited(data / "transforms.json", change).parent
+
+    return make
+
+
+@pytest.fixture
+def blender(ring: Callable[..., Views], blender_folder: Callable[..., Path]) -> Callable[..., Path]:
+    """Makes a scene in Blender's format, 16 x 12 pixels of 90 degrees; `change` is applied to all its JSON files."""
+
+    def make(change: Change | None = None) -> Path:
+        for split, count in (("train", 12), ("test", 3)):
+            data = blender_folder(ring(np.linspace(0, 300, count), prefix=f"{split}/r_"), split=split)
+            edited(data / f"transforms_{split}.json", change)
+        return data
+
+    return make
+
+
+def edited(path: Path, change: Change | None) -> Path:
+    content = json.loads(path.read_text())
+    if change is not None:
+        change(content)
+        path.write_text(json.dumps(content))
+    return path
+
+
+def of_frames(**fields: Any) -> Change:
+    """Gives every frame these fields; functions are called with its number."""
+
+    def change(content: dict[str, Any]) -> None:
+        for number, frame in enumerate(content["frames"]):
+            frame.update({key: value(number) if callable(value) else value for key, value in fields.items()})
+
+    return change
+
+
+def found(data: Path, downscale: int | None = None) -> Findings:
+    return examine(scene_at(data, downscale))
+
+
+def only_problem(data: Path, downscale: int | None = None) -> str:
+    findings = found(data, downscale)
+    (problem,) = findings.problems + findings.missing
+    return problem
+
+
+# Masks
+
+
+def saved_mask(data: Path, mode: str) -> Path:
+    """A mask of 16 x 12 pixels that shows columns 4 to 11."""
+    shown = np.zeros((12, 16), np.uint8)
+    shown[:, 4:12] = 255
+    if mode == "I;16":
+        image = Image.fromarray((shown > 0).astype(np.uint16))  # 0 and 1
+    elif mode == "F":
+        image = Image.fromarray(shown.astype(np.float32))
+    elif mode == "alpha":
+        image = Image.merge("RGBA", (*[Image.new("L", (16, 12), 255)] * 3, Image.fromarray(shown)))
+    else:
+        image = Image.fromarray(shown).convert(mode)
+    path = data / ("mask.tif" if mode in ("F", "CMYK") else "mask.png")
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "alpha", "I;16", "F", "CMYK"])
+def test_masks_of_any_mode_are_read_as_grey(real: Callable[..., Path], mode: str) -> None:
+    data = real(of_frames(mask_path="mask.png"))
+    mask = saved_mask(data, mode)
+    edited(data / "transforms.json", of_frames(mask_path=mask.name))
+    assert found(data).problems == []
+    shown = read_mask(mask, (16, 12))
+    assert shown.dtype == bool and shown[:, 4:12].all() and shown.sum() == 8 * 12
+    assert read_mask(mask, (16, 12), scale=0.5).sum() == 4 * 6
+
+
+def test_masks_that_cannot_be_used_are_listed(real: Callable[..., Path]) -> None:
+    data = real(of_frames(mask_path=lambda number: f"masks/{number}.png"))
+    (data / "masks").mkdir()
+    for number in range(12):
+        Image.new("L", (16, 12), 255).save(data / f"masks/{number}.png")
+    assert found(data).problems == []
+    Image.new("L", (8, 6), 255).save(data / "masks/1.png")
+    (data / "masks/2.png").write_bytes(b"none")
+    (data / "masks/3.png").unlink()
+    told = found(data).problems
+    assert len(told) == 3 and f"{data}/masks/3.png is missing." in told
+    assert f"{data}/masks/1.png has 8 x 6 pixels, its camera 16 x 12 pixels." in told
+    assert any(problem.startswith(f"{data}/masks/2.png cannot be read") for problem in told)
+    with pytest.raises(PhotoError, match="1.png has 8 x 6 pixels"):
+        read_mask(data / "masks/1.png", (16, 12))
+
+
+def test_masks_that_hide_everything_are_refused(real: Callable[..., Path]) -> None:
+    data = real(of_frames(mask_path="mask.png"))
+    Image.new("RGB", (16, 12)).save(data / "mask.png")
+    assert only_problem(data) == f"All 1 masks are black, from {data}/mask.png on: they leave no pixel to train on."
+
+
+def test_masks_that_are_missing_at_a_downscale_are_named(real: Callable[..., Path]) -> None:
+    data = real(of_frames(mask_path="masks/mask.png"))
+    (data / "masks").mkdir()
+    Image.new("L", (16, 12), 255).save(data / "masks/mask.png")
+    (data / "images_2").mkdir()
+    for number in range(12):
+        Image.new("RGB", (8, 6)).save(data / f"images_2/v{number}.png")
+    assert found(data).problems == []
+    assert only_problem(data, downscale=2) == f"There is no folder {data}/masks_2, which is to hold 1 files: mask.png."
+
+
+# What the file says and the parser passes over
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "said", "taken"),
+    [
+        (of_frames(camera_model="OPENCV_FISHEYE"), "camera_model", '"OPENCV_FISHEYE"', "perspective cameras"),
+        (of_frames(camera_model="fisheye"), "camera_model", '"fisheye"', "perspective cameras"),
+        (of_frames(fl_x=200.0), "fl_x", "200.0", "100"),
+        (of_frames(cy=9.0), "cy", "9.0", "6"),
+        (lambda content: content.update(camera_angle_x=1.0), "camera_angle_x", "1.0", "0.15966"),
+        (lambda content: [content.update(k1=0.0), of_frames(k2=0.1)(content)], "k2", "0.1", "0"),
+        (lambda content: content.update(k4=0.1), "k4", "0.1", "0"),
+        (lambda content: content.update(k1=0.2, distortion_params=[0.1] * 6), "k1", "0.2", "0.1"),
+    ],
+)
+def test_what_nerfstudios_parser_passes_over_is_a_problem(
+    real: Callable[..., Path], change: Change, key: str, said: str, taken: str
+) -> None:
+    data = real(change)
+    problem = only_problem(data)
+    assert problem.startswith(f'{data}/transforms.json has "{key}" {said} for ')
+    assert problem.endswith(f"where nerfstudio takes {taken}. Correct or remove the wrong one.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        of_frames(camera_model="pinhole", fl_x=100.0, k1=0.0),
+        lambda content: content.update(camera_angle_x=2 * np.arctan(16 / 200), camera_angle_y=2 * np.arctan(12 / 202)),
+        lambda content: [of_frames(fl_x=100.0, distortion_params=[0.1] * 6)(content), content.pop("fl_x")],
+        lambda content: content.update(distortion_params=[0.1, 0, 0, 0, 0, 0], k1=0.1),
+    ],
+)
+def test_what_agrees_is_none(real: Callable[..., Path], change: Change) -> None:
+    assert found(real(change)) == Findings(views={"train": 11, "val": 1, "test": 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "keys"),
+    [
+        ({"fl_x": 16.0, "w": 16}, ["fl_x"]),
+        ({"cx": 9.0, "cy": 3.0}, ["cx", "cy"]),
+        ({"k1": 0.1}, ["k1"]),
+        ({"camera_angle_y": 1.0}, ["camera_angle_y"]),
+        ({"camera_model": "OPENCV_FISHEYE"}, ["camera_model"]),
+        ({"fl_x": 8.0, "fl_y": 8.0, "cx": 8, "cy": 6, "w": 16, "h": 12, "camera_angle_x": np.pi / 2}, []),
+        ({"fl_x": 80.0, "cx": 80, "w": 160}, []),  # of photos that were made smaller since
+    ],
+)
+def test_what_blenders_parser_passes_over_is_a_problem(
+    blender: Callable[..., Path], fields: dict[str, Any], keys: list[str]
+) -> None:
+    data = blender(lambda content: content.update(fields))
+    told = found(data).problems
+    assert len(told) == len(keys)
+    for key, problem in zip(keys, told):
+        assert problem.startswith(f'{data}/transforms_train.json has "{key}" {json.dumps(fields[key])} for all frames')
+
+
+def test_times_are_said_to_play_no_part(blender: Callable[..., Path]) -> None:
+    data = blender(of_frames(time=lambda number: number / 11))
+    findings = found(data)
+    assert findings.problems == []
+    assert findings.remarks[0] == (
+        f'{data}/transforms_train.json has a "time" for its frames, which plays no part: the scene is at rest.'
+    )
+
+
+@pytest.mark.parametrize("count", [4, 5, 8, 12])
+@pytest.mark.parametrize("model", ["OPENCV", "OPENCV_FISHEYE"])
+@pytest.mark.parametrize("per_frame", [True, False])
+def test_lenses_of_other_than_six_parameters_are_refused(
+    real: Callable[..., Path], count: int, model: str, per_frame: bool
+) -> None:
+    lens = {"distortion_params": [0.1] + [0.0] * (count - 1)}
+    data = real(of_frames(**lens) if per_frame else lambda content: content.update(lens), camera_model=model)
+    assert only_problem(data) == (
+        f"{data}/transforms.json gives lenses of {count} distortion parameters; expected 6: k1, k2, k3, k4, p1, p2."
+    )
+
+
+def test_a_fisheye624_has_twelve_parameters(real: Callable[..., Path]) -> None:
+    assert found(real(camera_model="FISHEYE624", distortion_params=[0.0] * 12)).problems == []
+    assert "of 6 distortion parameters; expected 12" in only_problem(
+        real(camera_model="FISHEYE624", distortion_params=[0.0] * 6)
+    )
+
+
+# Poses
+
+
+def at(centre: Any, tilt: float = 0.0) -> Change:
+    """Puts all cameras on one spot, or within `tilt` of it."""
+
+    def matrix(number: int) -> list[list[float]]:
+        angle = 0.3 * number
+        turned = np.eye(4)
+        turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        turned[:3, 3] = np.array(centre) + tilt * np.array([np.cos(angle), np.sin(angle), 0])
+        return turned.tolist()
+
+    return of_frames(transform_matrix=matrix)
+
+
+@pytest.mark.parametrize(
+    ("change", "spot"),
+    [
+        (of_frames(transform_matrix=np.eye(4).tolist()), "(0, 0, 0)"),
+        (at([0.3, 0.3, 0.3]), "(0.3, 0.3, 0.3)"),
+        (at([5e5, 5e6, 100.0], tilt=2.0), "(5e+05, 5e+06, 100)"),
+    ],
+    ids=["identical", "tripod", "map"],
+)
+def test_cameras_on_one_spot_are_refused(real: Callable[..., Path], change: Change, spot: str) -> None:
+    data = real(change)
+    assert only_problem(data).startswith(f"{data}/transforms.json has all 12 cameras on one spot, {spot}, as far as")
+
+
+def test_a_tripod_in_blenders_format_is_refused(blender: Callable[..., Path]) -> None:
+    assert "has all 15 cameras on one spot, (0, 0, 4)" in only_problem(blender(at([0, 0, 4])))
+
+
+def test_cameras_that_are_apart_are_not_on_one_spot(real: Callable[..., Path]) -> None:
+    assert found(real(at([500.0, 500.0, 0.0], tilt=0.1))).problems == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_photos_are_a_scene(
+    count: int, ring: Callable[..., Views], nerfstudio_folder: Callable[..., Path], blender_folder: Callable[..., Path]
+) -> None:
+    for data in (nerfstudio_folder(ring(range(count), prefix="v")), blender_folder(ring(range(count)))):
+        assert found(data).problems == []
+        views = scene_at(data).views()
+        assert len(views) == count and np.isfinite(views.camera_to_worlds).all()
+        assert np.abs(views.centres).max() < 10
+
+
+# Paths
+
+
+@pytest.mark.parametrize("downscale", [None, 1])
+def test_backslashes_are_named(real: Callable[..., Path], downscale: int | None) -> None:
+    data = real(of_frames(file_path=lambda number: f"images\\v{number}.png"))
+    findings = found(data, downscale)
+    told = "\n".join(findings.problems + findings.missing)
+    assert "images\\v0.png, images\\v1.png" in told and "backslashes, which separate folders on Windows alone" in told
+
+
+def test_sub_folders_that_nerfstudio_drops_at_a_downscale_are_named(real: Callable[..., Path]) -> None:
+    data = real(prefix="cam/v")
+    assert found(data).problems == []
+    (data / "images_2/cam").mkdir(parents=True)
+    for number in range(12):
+        Image.new("RGB", (8, 6)).save(data / f"images_2/cam/v{number}.png")
+    problem = found(data, downscale=2).missing[0]
+    assert problem.startswith(f"{data}/images_2 lacks ") and "itself, without the sub-folders of the large" in problem
+
+
+def test_blenders_photos_of_another_suffix_are_a_problem_in_every_split(blender: Callable[..., Path]) -> None:
+    data = blender()
+    edited(data / "transforms_test.json", lambda content: of_frames(file_path=lambda n: f"test/r_{n}.png")(content))
+    assert only_problem(data).startswith(
+        f"{data}/test lacks 3 files: r_0.png.png, r_1.png.png, r_2.png.png. r_0.png is"
+    )
+    for number in range(12):
+        Image.new("RGB", (16, 12)).save(data / f"train/r_{number}.jpg")
+        (data / f"train/r_{number}.png").unlink()
+    assert "train lacks 12 files" in found(data).problems[0]
+    assert "r_0.jpg is there: the names differ in their suffix." in found(data).problems[0]
+
+
+def test_names_with_blanks_in_colmaps_text_are_told_of(colmap_model: Callable[..., Path], tmp_path: Path) -> None:
+    photos = [Photo(n + 1, f"my photo {n}.png", translation=(n, 0.0, n % 3)) for n in range(12)]
+    for kind in ("bin", "txt"):
+        colmap_model(photos, [Camera()], kind=kind, folder=f"{kind}/sparse/0")
+        (tmp_path / kind / "images").mkdir()
+        for photo in photos:
+            Image.new("RGB", (16, 12)).save(tmp_path / kind / "images" / photo.name)
+    assert found(tmp_path / "bin").problems == []
+    assert only_problem(tmp_path / "txt").startswith(f"{tmp_path}/txt/sparse/0 has names of photos with blanks, at")
+
+
+def test_a_larger_model_beside_is_a_remark(ring: Callable[..., Views], colmap_folder: Callable[..., Path]) -> None:
+    data = colmap_folder(ring(range(0, 300, 25), prefix="v"), model="sparse/1")
+    colmap_folder(ring(range(0, 75, 25), prefix="v"), model="sparse/0")
+    findings = found(data)
+    assert findings.problems == [] and findings.views["train"] == 2
+    assert findings.remarks[0].startswith(f"{data}/sparse/0 is a model of 3 photos, and {data}/sparse/1 one of 12:")
+    assert findings.remarks[1].startswith(f"9 of the photos in {data}/images have no pose or no split: v10.png, v11")
+
+
+# Messages
+
+
+@pytest.mark.parametrize("name", ["shot [v3].png", "q[/b]", "[red]a[/red]", "a\\[b]", "\ud800.png"])
+def test_messages_show_names_to_the_letter(name: str) -> None:
+    console = Console(file=StringIO(), width=20, force_terminal=False)
+    say(console, ("Error:", "bold red"), f" {name} is missing, as it is longer than a line.")
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    assert written == f"Error: {shown} is missing, as it is longer than a line.\n"
