@@ -107,9 +107,7 @@ def _examine_training(job: Job, plan: Plan, needed: Sequence[str]) -> Tuple[Stat
         why = "not made yet"
     else:
         try:
-            config.inputs.resolve()
-            assert config.stage is not None
-            state, why = decide(job.run_dir, config.stage)
+            state, why = decide(job.run_dir, config.sources(examine=False).record)
         except UserError as error:
             why = str(error)
     if state == "kept":

@@ -31,7 +31,8 @@ from dac_nerfstudio.partition.picture import plot_partition
 from dac_nerfstudio.partition.split import split as divide_scene
 from dac_nerfstudio.runs.layout import PARTITION_PICTURE
 from dac_nerfstudio.signals import Interrupted
-from dac_nerfstudio.training.trainer import DaCTrainer
+from dac_nerfstudio.training.sources import find_partition
+from dac_nerfstudio.training.trainer import DaCTrainer, write
 
 BEAT = 5.0
 """Seconds from one sign of life to the next."""
@@ -104,7 +105,7 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
             publish(partition, plan.scene_dir)
             plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         elif kept:
-            partition, _ = config.inputs.find_partition(config.inputs.read_views())
+            partition = find_partition(config, config.inputs.read_views())
             if not (plan.scene_dir / PARTITION_PICTURE).exists():
                 plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         else:
@@ -123,10 +124,9 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
 def train(job: Job, plan: Plan, tell: Tell) -> None:
     """Train, unless a finished run with the same settings and inputs is there; go on where one was interrupted."""
     config = with_data(parse(job.arguments))
-    partition = config.inputs.resolve()
-    state, text = take_up(job.run_dir, config)
+    sources = config.sources(examine=False)
+    state, text = take_up(job.run_dir, config, sources.record)
     if state != "kept":
-        config.save_resolved(partition)
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
@@ -138,7 +138,7 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         del trainer
         gc.collect()
     elif not has_config(job.run_dir):
-        config.save_resolved(partition)
+        write(sources)
     scored = False
     if job.score_most:
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Literal
+from typing import Any, Dict, Literal, Optional
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Bool, UInt8
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
-from dac_nerfstudio.scene.photos import read_photo
+from dac_nerfstudio.scene.photos import read_mask, read_photo
 
 
 class PhotoDataset(InputDataset):
@@ -33,9 +34,33 @@ class PhotoDataset(InputDataset):
         return np.array(photo)
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> Dict[str, Any]:
-        data = super().get_data(image_idx, image_type)
+        image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
         # A photo may have a pixel more than its camera at the right and below.
         height, width = (int(side[image_idx]) for side in (self.cameras.height, self.cameras.width))
-        for name in data.keys() & {"image", "mask"}:
-            data[name] = data[name][:height, :width]
-        return data
+        data: Dict[str, Any] = {"image_idx": image_idx, "image": image[:height, :width]}
+        mask = self.mask_of(image_idx)
+        if mask is not None:
+            data["mask"] = torch.from_numpy(mask)[:height, :width, None]
+            if self.mask_color:
+                colour = torch.tensor(self.mask_color) * (255 if image_type == "uint8" else 1)
+                data["image"] = torch.where(data["mask"], data["image"], colour.to(data["image"].dtype))
+        return {**data, **self.get_metadata(data)}
+
+    def mask_of(self, image_idx: int) -> Optional[Bool[np.ndarray, "height width"]]:
+        """Where a photo is to be seen: by its mask, and inside the circle of a fisheye lens; None if everywhere.
+
+        Raises:
+            PhotoError: the mask is missing, damaged, or of another size than its camera's.
+        """
+        outputs, mask = self._dataparser_outputs, None
+        if outputs.mask_filenames is not None:
+            camera = outputs.cameras[image_idx]
+            size = int(camera.width), int(camera.height)
+            mask = read_mask(outputs.mask_filenames[image_idx], size, self.scale_factor)
+        radius = (self.cameras.metadata or {}).get("fisheye_crop_radius")
+        if radius is not None:
+            height, width = (int(side[image_idx]) for side in (self.cameras.height, self.cameras.width))
+            rows, columns = np.ogrid[:height, :width]
+            circle = np.hypot(rows + 0.5 - height / 2, columns + 0.5 - width / 2) <= radius * self.scale_factor
+            mask = circle if mask is None else mask[:height, :width] & circle
+        return mask

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.sampling.hashing import MASK, ROUNDS, key_of, mix
 
 
@@ -49,7 +50,7 @@ class PixelSchedule:
         seed: of the whole run.
 
     Raises:
-        ValueError: no pixel has a weight.
+        StageError: no pixel has a weight.
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], num_rays_per_batch: int, seed: int) -> None:
@@ -60,7 +61,7 @@ class PixelSchedule:
         self.epoch_length = int(self.ends[-1])
         self.num_rays_per_batch, self.seed = num_rays_per_batch, seed
         if self.epoch_length == 0:
-            raise ValueError("There is no pixel to draw: every view is empty or has weight 0.")
+            raise StageError("There is no pixel to draw: every view is empty, masked as a whole, or of weight 0.")
 
     def draw(self, step: int) -> Tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
         """View and pixel number within the view, for each ray of the step."""

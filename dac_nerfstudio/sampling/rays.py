@@ -48,7 +48,8 @@ class PixelRays:
         kernels.rays(indices.numpy(), self.lenses, self.distorted, self.fisheye, self.poses, *made.values())
         fields = {name: torch.from_numpy(array) for name, array in made.items()}
         views = indices[:, :1]
-        metadata = {name: value[views[:, 0]] for name, value in (self.cameras.metadata or {}).items()}
+        of_views = {name: value for name, value in (self.cameras.metadata or {}).items() if isinstance(value, Tensor)}
+        metadata = {name: value[views[:, 0]] for name, value in of_views.items()}
         metadata["directions_norm"] = fields.pop("directions_norm")
         times = None if self.cameras.times is None else self.cameras.times[views, 0]
         return RayBundle(**fields, camera_indices=views, times=times, metadata=metadata)

@@ -25,8 +25,8 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from dac_nerfstudio.errors import PartitionError, SplitError
 from dac_nerfstudio.scene.layout import find_layout, find_model
-from dac_nerfstudio.scene.points import check_whole, images_of, tracks_of
-from dac_nerfstudio.scene.problems import missing_photos, photo_problems
+from dac_nerfstudio.scene.points import blanks, check_whole, images_of, names_have_blanks, tracks_of
+from dac_nerfstudio.scene.problems import missing_photos, photo_problems, why_missing
 from dac_nerfstudio.scene.transforms import faults, read_json
 from dac_nerfstudio.scene.views import Views, listing, view_name
 
@@ -208,7 +208,8 @@ class Scene:
         """Where a data parser of JSON files looks for photos, as far as the file can be read."""
         meta, _ = read_json(self.file(split)) if self.file(split).suffix == ".json" else (None, "")
         frames = meta.get("frames") if isinstance(meta, dict) else None
-        files = [frame.get("file_path") for frame in frames or () if isinstance(frame, dict)]
+        frames = frames if isinstance(frames, list) else []
+        files = [frame.get("file_path") for frame in frames if isinstance(frame, dict)]
         named = [file for file in files if isinstance(file, str)]
         if self.is_blender:
             return [self.data / (file.replace("./", "") + ".png") for file in named]
@@ -233,12 +234,12 @@ class Scene:
             if gone:
                 way = "Photos that are not there can be left out: --skip-missing"
                 return PartitionError("\n".join([way, *missing_photos(gone)]))
-        reasons = []
+        reasons = [blanks(path)] if names_have_blanks(path) else []
         if path.suffix == ".json":
             reasons = [f"{path} {fault}" for fault in faults(path, self.is_blender)]
             photos = self._named_photos(split) if getattr(self.config, "downscale_factor", None) in (None, 1) else []
             gone = [photo for photo in photos if not os.path.exists(photo)]
-            if photos and gone == photos and split != "train":
+            if photos and gone == photos and split != "train" and not why_missing(gone[0]):
                 return SplitError(f"None of the photos of the split '{split}' is there: {missing_photos(gone)[0]}")
             there = [photo for photo in photos if photo not in gone]
             reasons += missing_photos(gone) + photo_problems(there, None, self.is_blender)

@@ -21,7 +21,7 @@ from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from dac_nerfstudio.errors import PartitionError, SplitError
 from dac_nerfstudio.scene.data import SPLITS, Scene
 from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES
-from dac_nerfstudio.scene.points import larger_model, names_have_blanks
+from dac_nerfstudio.scene.points import blanks, larger_model, names_have_blanks
 from dac_nerfstudio.scene.problems import mask_problems, missing_photos, photo_problems, pose_problems
 from dac_nerfstudio.scene.transforms import INTRINSICS, contradictions, faults, has_times
 from dac_nerfstudio.scene.views import listing
@@ -111,12 +111,8 @@ def _examine_files(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         twice = [name for name, count in Counter(map(scene.name_of, outputs.image_filenames)).items() if count > 1]
         if twice:
             found.problems.append(f"{scene.file(split)} has several frames of these: {listing(twice)}.")
-    if found.missing and isinstance(scene.config, ColmapDataParserConfig) and names_have_blanks(scene.file()):
-        found.problems.append(
-            f"{scene.file()} has names of photos with blanks, at which nerfstudio ends a name in COLMAP's text files. "
-            "Make the model binary (colmap model_converter --output_type BIN) and remove its .txt files, or rename the "
-            "photos."
-        )
+    if found.missing and names_have_blanks(scene.file()):
+        found.problems.append(blanks(scene.file()))
     covered = {path: size for path, size in masks.items() if os.path.exists(path)}
     found.problems += missing_photos([path for path in masks if path not in covered])
     found.problems += mask_problems(list(covered), list(covered.values()), thorough)
@@ -175,7 +171,8 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
 
 
 def _examine_said(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:
-    """Compare what JSON files say with what the parser takes."""
+    """Compare what JSON files say with what the parser takes; what several say is told of one."""
+    sentences: dict[str, str] = {}
     for split, outputs in listed.items():
         path, cameras = scene.file(split), outputs.cameras
         if path.suffix == ".json":
@@ -183,9 +180,10 @@ def _examine_said(scene: Scene, listed: dict[str, DataparserOutputs], found: Fin
             if scene.is_blender:
                 columns = (cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height)
                 used = dict(zip(INTRINSICS, (float(column[0]) for column in columns)))
-            found.problems += contradictions(path, used, int(cameras.camera_type[0]))
+            sentences = {**contradictions(path, used, int(cameras.camera_type[0])), **sentences}
             if has_times(path):
                 found.remarks.append(f'{path} has a "time" for its frames, which plays no part: the scene is at rest.')
+    found.problems += sentences.values()
 
 
 def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:
@@ -197,7 +195,7 @@ def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: F
         folder = scene.data / scene.config.images_path
         photos = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
         others = sorted(str(path.relative_to(folder)) for path in photos if os.path.abspath(path) not in known)
-        if others and listed["train"].image_filenames[0].is_relative_to(folder):
+        if others and next(iter(listed.values())).image_filenames[0].is_relative_to(folder):
             found.remarks.append(
                 f"{len(others)} of the photos in {folder} have no pose or no split: {listing(others)}."
             )

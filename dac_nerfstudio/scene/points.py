@@ -82,6 +82,14 @@ def larger_model(model: Path) -> str:
     )
 
 
+def blanks(model: Path) -> str:
+    """What to do about names with blanks."""
+    return (
+        f"{model} has names of photos with blanks, at which nerfstudio ends a name in COLMAP's text files. Make the "
+        "model binary (colmap model_converter --output_type BIN) and remove its .txt files, or rename the photos."
+    )
+
+
 def names_have_blanks(model: Path) -> bool:
     """Whether a model in text has a photo whose name has a blank, where nerfstudio ends it."""
     path = model / "images.txt"

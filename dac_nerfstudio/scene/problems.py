@@ -34,16 +34,18 @@ def missing_photos(paths: Sequence[Path]) -> list[str]:
         folders.setdefault(path.parent, []).append(path)
     sentences = []
     for folder, photos in folders.items():
-        hint = _why_missing(photos[0])
-        if os.path.isdir(folder):
-            sentences += [f"{photo} is missing.{hint}" for photo in photos]
-        else:
-            names = listing([photo.name for photo in photos], 3)
+        hint, names = why_missing(photos[0]), listing([photo.name for photo in photos], 3)
+        if not os.path.isdir(folder):
             sentences.append(f"There is no folder {folder}, which is to hold {len(photos)} photos: {names}.{hint}")
+        elif hint and len(photos) > 1:
+            sentences.append(f"{folder} lacks {len(photos)} photos: {names}.{hint}")
+        else:
+            sentences += [f"{photo} is missing.{hint}" for photo in photos]
     return sentences
 
 
-def _why_missing(path: Path) -> str:
+def why_missing(path: Path) -> str:
+    """Why a data parser looks for a photo where it is not, and what to do; empty where that is not known."""
     if "\\" in str(path):
         return " Its path has backslashes, which separate folders on Windows alone: write / in their place."
     if IMAGE_FOLDER.fullmatch(path.parent.name) and path.parent.name != "images" and os.path.isdir(path.parent):

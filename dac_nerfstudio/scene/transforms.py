@@ -48,40 +48,47 @@ def faults(path: Path, blender: bool) -> list[str]:
     frames = meta.get("frames")
     if not isinstance(frames, list) or not frames:
         return ['has no frames; expected a non-empty list "frames", one entry for each photo.']
-    found = list(_fields_at_fault(meta, ""))
+    found = dict.fromkeys(_fields_at_fault(meta), ("all frames",))
+    by_file: dict[str, list[str]] = {}
     for number, frame in enumerate(frames):
         file = frame.get("file_path") if isinstance(frame, dict) else None
         if not isinstance(file, str) or not file:
-            found.append(f'has no "file_path" in entry {number} (from 0) of "frames".')
+            by_file.setdefault('has no "file_path" in these of its "frames", counted from 0:', []).append(str(number))
             continue
-        found += _fields_at_fault(frame, f" of {file}")
-        rows = (4, 3) if blender else (4,)
-        if "transform_matrix" not in frame:
-            found.append(f'has no "transform_matrix" of {file}. Add it, or remove the frame.')
-        elif _matrix_shape(frame["transform_matrix"]) not in [(count, 4) for count in rows]:
-            found.append(f'has a "transform_matrix" of {file} that is not 4 x 4 finite numbers.')
-        if not blender:
-            lacking = [key for key in INTRINSICS if key not in meta and key not in frame]
-            found += [f'has no "{key}", neither for all frames nor for {file}. Add it.' for key in lacking]
+        for fault in _faults_of_frame(meta, frame, blender):
+            by_file.setdefault(fault, []).append(file)
     if blender and "camera_angle_x" not in meta:
-        found.append('has no "camera_angle_x" (horizontal field of view in radians).')
+        found['has no "camera_angle_x" (horizontal field of view in radians):'] = ("all frames",)
     for key in ("train_filenames", "val_filenames", "test_filenames"):
         names = meta.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            found.append(f'has a "{key}" that is not a list of file names.')
-    return found
+            found[f'has a "{key}" that is not a list of file names:'] = (json.dumps(names)[:40],)
+    return [f"{fault} {listing([*files], 3)}." for fault, files in {**found, **by_file}.items()]
 
 
-def _fields_at_fault(fields: Fields, of: str) -> Iterator[str]:
+def _faults_of_frame(meta: Fields, frame: Fields, blender: bool) -> Iterator[str]:
+    yield from _fields_at_fault(frame)
+    rows = (3, 4) if blender else (4,)
+    if "transform_matrix" not in frame:
+        yield 'has no "transform_matrix" for'
+    elif _matrix_shape(frame["transform_matrix"]) not in [(count, 4) for count in rows]:
+        yield 'has a "transform_matrix" that is not 4 x 4 finite numbers for'
+    if not blender:
+        for key in INTRINSICS:
+            if key not in meta and key not in frame:
+                yield f'has no "{key}", neither for all frames nor for'
+
+
+def _fields_at_fault(fields: Fields) -> Iterator[str]:
     for key in (*INTRINSICS, *LENS, *ANGLES):
         value = fields.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            yield f'has "{key}"{of} {json.dumps(value)}; expected a number.'
+            yield f'has "{key}" {json.dumps(value)[:40]}, which is no number, for'
         elif abs(value) > 1e30 or value != value:
-            yield f'has "{key}"{of} that is no number of a camera.'
+            yield f'has "{key}" that is no number of a camera for'
     model = fields.get("camera_model", "OPENCV")
-    if model not in CAMERA_MODEL_TO_TYPE:
-        yield f'has "camera_model"{of} {json.dumps(model)}; nerfstudio knows {", ".join(CAMERA_MODEL_TO_TYPE)}.'
+    if model not in [*CAMERA_MODEL_TO_TYPE]:
+        yield f'has "camera_model" {json.dumps(model)[:40]} (nerfstudio knows {", ".join(CAMERA_MODEL_TO_TYPE)}) for'
 
 
 def _matrix_shape(matrix: Any) -> tuple[int, ...] | None:
@@ -93,8 +100,8 @@ def _matrix_shape(matrix: Any) -> tuple[int, ...] | None:
     return values.shape if np.isfinite(values).all() else None
 
 
-def contradictions(path: Path, used: Fields | None, camera_type: int) -> list[str]:
-    """What a JSON file says of cameras and the data parser does otherwise, a sentence for each field.
+def contradictions(path: Path, used: Fields | None, camera_type: int) -> dict[str, str]:
+    """What a JSON file says of cameras and the data parser does otherwise, a sentence for each field by its name.
 
     Args:
         path: the file, which the parser has read.
@@ -112,10 +119,10 @@ def contradictions(path: Path, used: Fields | None, camera_type: int) -> list[st
             said = {**(_lens(level) if "distortion_params" in level else {}), **said}
             for key, other in _differences(said, taken, camera_type):
                 found.setdefault(key, []).append((of, level.get(key, said[key]), other))
-    sentences = []
+    sentences = {}
     for key, cases in found.items():
         (_, said, other), frames = cases[0], list(dict.fromkeys(of for of, _, _ in cases))
-        sentences.append(
+        sentences[key] = (
             f'{path} has "{key}" {json.dumps(said)} for {listing(frames, 2)}, where nerfstudio takes {other}. Correct '
             "or remove the wrong one."
         )

@@ -222,12 +222,14 @@ def test_stages_share_cosines(shell: Shell) -> None:
     """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
     from dac_nerfstudio.launch.commands import parse
     from dac_nerfstudio.training.schedules import rate_factor
+    from dac_nerfstudio.training.sources import carry_over
 
     jobs = {job.name: job for job in planned(shell).jobs}
 
     def rates(name: str) -> tuple[float, float]:
         """At the beginning and at the end of a stage, the same for both groups of parameters."""
         config = parse(jobs[name].arguments)
+        carry_over(config)
         schedules = [group["scheduler"] for group in config.optimizers.values()]
         found = {tuple(rate_factor(step, one) for step in (0, config.max_num_iterations)) for one in schedules}
         ((first, last),) = found
@@ -501,7 +503,7 @@ def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
-    assert take_up(tmp_path / "run", config) == ("new", "")
+    assert take_up(tmp_path / "run", config, config.stage) == ("new", "")
     assert config.load_dir is None
 
 
@@ -509,7 +511,7 @@ def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
-    assert take_up(earlier(STAGE, 20, (19,)), config) == ("kept", "")
+    assert take_up(earlier(STAGE, 20, (19,)), config, config.stage) == ("kept", "")
     assert config.load_dir is None
 
 
@@ -517,7 +519,7 @@ def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "resumed" and "11" in text
     assert config.load_dir == run_dir / "nerfstudio_models"
 
@@ -526,7 +528,7 @@ def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[...,
     from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
-    assert take_up(earlier(STAGE, 11, ()), config) == ("new", "")
+    assert take_up(earlier(STAGE, 11, ()), config, config.stage) == ("new", "")
     assert config.load_dir is None
 
 
@@ -561,7 +563,7 @@ def test_a_result_whose_checkpoint_is_lost_is_made_again(
     if expected is None:
         assert decide(run_dir, STAGE)[0] == "kept", "nothing tells it from what was written"
         return
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "changed" and expected in text and not run_dir.exists() and config.load_dir is None
 
 
@@ -572,7 +574,7 @@ def test_training_goes_on_from_the_last_checkpoint_that_is_whole(earlier: Callab
     cut(checkpoint_of(run_dir, 19))
     checkpoint_of(run_dir, 14).write_bytes(b"")
     assert decide(run_dir, STAGE)[0] == "resumed" and checkpoint_of(run_dir, 14).exists(), "to look changes nothing"
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "resumed" and text.startswith("resumed at step 10 (its checkpoint step-000000019.ckpt has ")
     assert config.load_dir == run_dir / "nerfstudio_models" and list(config.load_dir.iterdir()) == [
         checkpoint_of(run_dir, 9)
@@ -585,7 +587,7 @@ def test_a_checkpoint_that_came_after_its_record_is_gone_on_from(earlier: Callab
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     torch.save({"step": 14}, checkpoint_of(run_dir, 14))
-    assert take_up(run_dir, config) == ("resumed", "resumed at step 15")
+    assert take_up(run_dir, config, config.stage) == ("resumed", "resumed at step 15")
 
 
 def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(earlier: Callable[..., Path]) -> None:
@@ -593,7 +595,7 @@ def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(e
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     checkpoint_of(run_dir, 10).write_bytes(b"")
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "new" and text.startswith("made anew (its checkpoint step-000000010.ckpt has 0 bytes of 1,")
     assert config.load_dir is None and not checkpoint_of(run_dir, 10).exists()
 
@@ -604,7 +606,7 @@ def test_a_run_with_a_broken_record_is_moved_aside(earlier: Callable[..., Path],
 
     run_dir = earlier(STAGE, 20, (19,))
     (run_dir / "stage.json").write_text(content)
-    state, text = take_up(run_dir, config_of(STAGE))
+    state, text = take_up(run_dir, config_of(STAGE), STAGE)
     assert state == "changed" and "its record is broken" in text and not run_dir.exists()
 
 
@@ -624,7 +626,7 @@ def test_run_with_other_settings_is_moved_aside(
     from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "changed" and config.load_dir is None
     assert not run_dir.exists()
     (aside,) = run_dir.parent.glob("run-before-*")
@@ -638,7 +640,7 @@ def test_run_with_other_settings_is_moved_aside(
 def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
-    assert take_up(earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))) == ("kept", "")
+    assert take_up(earlier(STAGE, 20, (19,)), config_of(STAGE), dataclasses.replace(STAGE, **change)) == ("kept", "")
 
 
 def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
@@ -656,20 +658,21 @@ def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Pa
 
 
 def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nerfstudio.engine.trainer import Trainer
+
     from dac_nerfstudio.launch.worker import train
-    from dac_nerfstudio.training.inputs import Inputs
-    from dac_nerfstudio.training.trainer import DaCTrainer
+    from dac_nerfstudio.training import trainer
 
     class Begun(Exception):
         pass
 
-    def begin(self: DaCTrainer, *_: Any, **__: Any) -> None:
+    def begin(self: Trainer, *_: Any, **__: Any) -> None:
         raise Begun
 
-    found: list[Inputs] = []
-    resolve = Inputs.resolve
-    monkeypatch.setattr(Inputs, "resolve", lambda self: (found.append(self), resolve(self))[1])
-    monkeypatch.setattr(DaCTrainer, "setup", begin)
+    found: list[Any] = []
+    resolve = trainer.resolve
+    monkeypatch.setattr(trainer, "resolve", lambda config: (found.append(config), resolve(config))[1])
+    monkeypatch.setattr(Trainer, "setup", begin)
     plan = planned(shell, output_dir=tmp_path, only="baseline")
     with pytest.raises(Begun):
         train(plan.jobs[-1], plan, lambda report: None)
@@ -688,8 +691,8 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     job = plan.jobs[-1]
     config = with_data(parse(job.arguments))
     config.save_config()
-    assert config.stage is not None
-    stage = dataclasses.replace(config.stage, steps=config.stage.total_steps)
+    record = config.sources().record
+    stage = dataclasses.replace(record, steps=record.total_steps)
     stage.save(job.run_dir)
     made_from = {
         "format": FORMAT,
@@ -1205,13 +1208,13 @@ def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path
     job = plan.jobs[-1]
     config = with_data(parse(job.arguments))
     config.save_config()
-    assert config.stage is not None
-    config.stage.save(job.run_dir)
+    sources = config.sources()
+    sources.record.save(job.run_dir)
     again = recorded_config(job.run_dir, data, "cpu")
     parser = again.pipeline.datamanager.dataparser
     assert isinstance(parser, ColmapDataParserConfig)
     assert dataclasses.replace(parser, data=data) == dataclasses.replace(
         config.pipeline.datamanager.dataparser, data=data
     )
-    assert again.pipeline.model == config.pipeline.model
+    assert again.pipeline.model == sources.config.pipeline.model
     assert again.pipeline.model.multiscale_res == (1, 2, 4)

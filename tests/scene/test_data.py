@@ -186,23 +186,26 @@ def test_bad_json_is_named(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frames": [{"transform_matrix": IDENTITY}]}, 'has no "file_path" in entry 0 (from 0) of "frames".'),
-        ({"frames": [{"file_path": "images/v0.png"}]}, 'has no "transform_matrix" of images/v0.png. Add it'),
+        (
+            {"frames": [{"transform_matrix": IDENTITY}]},
+            'has no "file_path" in these of its "frames", counted from 0: 0.',
+        ),
+        ({"frames": [{"file_path": "images/v0.png"}]}, 'has no "transform_matrix" for images/v0.png.'),
         (
             {"frames": [{"file_path": "images/v0.png", "transform_matrix": [[1, 2], [3]]}]},
-            'has a "transform_matrix" of images/v0.png that is not 4 x 4 finite numbers.',
+            'has a "transform_matrix" that is not 4 x 4 finite numbers for images/v0.png.',
         ),
         (
             {"frames": [{"file_path": "images/v0.png", "transform_matrix": IDENTITY[:3]}]},
-            'has a "transform_matrix" of images/v0.png that is not 4 x 4 finite numbers.',
+            'has a "transform_matrix" that is not 4 x 4 finite numbers for images/v0.png.',
         ),
-        ({"fl_y": None}, 'has no "fl_y", neither for all frames nor for images/v0.png. Add it.'),
-        ({"w": "sixteen"}, 'has "w" "sixteen"; expected a number.'),
-        ({"w": 10**400}, 'has "w" that is no number of a camera.'),
-        ({"camera_model": "pinhole"}, 'has "camera_model" "pinhole"; nerfstudio knows SIMPLE_PINHOLE, PINHOLE, '),
+        ({"fl_y": None}, 'has no "fl_y", neither for all frames nor for images/v0.png, images/v1.png.'),
+        ({"w": "sixteen"}, 'has "w" "sixteen", which is no number, for all frames.'),
+        ({"w": 10**400}, 'has "w" that is no number of a camera for all frames.'),
+        ({"camera_model": "pinhole"}, 'has "camera_model" "pinhole" (nerfstudio knows SIMPLE_PINHOLE, PINHOLE, '),
         ({"train_filenames": ["images/v9.png"]}, 'lists photos in "train_filenames" that no frame has: images/v9.png.'),
         ({"train_filenames": ["v0.png"]}, 'lists photos in "train_filenames" that no frame has: v0.png.'),
-        ({"train_filenames": 7}, 'has a "train_filenames" that is not a list of file names.'),
+        ({"train_filenames": 7}, 'has a "train_filenames" that is not a list of file names: 7.'),
         ({"train_filenames": []}, "has too few photos for a split 'train'. List some for it."),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -216,7 +219,7 @@ def test_what_the_parser_refuses_is_named(ring, nerfstudio_folder, changes: dict
 def test_a_null_among_the_lenses_is_named(ring, nerfstudio_folder) -> None:
     path = nerfstudio_folder(ring([0, 20], prefix="v")) / "transforms.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "k1": None}))
-    assert refusal(path) == f'{path} has "k1" null; expected a number.'
+    assert refusal(path) == f'{path} has "k1" null, which is no number, for all frames.'
 
 
 def test_masks_of_some_frames_are_refused_in_the_parsers_words(ring, nerfstudio_folder) -> None:
@@ -228,7 +231,7 @@ def test_masks_of_some_frames_are_refused_in_the_parsers_words(ring, nerfstudio_
         assert f"check that {key} is specified for every frame (or zero frames)" in refusal(path)
 
 
-@pytest.mark.parametrize(("angle", "message"), [(None, 'has no "camera_angle_x"'), ("a", "expected a number")])
+@pytest.mark.parametrize(("angle", "message"), [(None, 'has no "camera_angle_x"'), ("a", "which is no number")])
 def test_defects_of_the_blender_field_of_view_are_named(ring, blender_folder, angle: Any, message: str) -> None:
     data = blender_folder(ring([0]))
     rewrite(data / "transforms_train.json", camera_angle_x=angle)
@@ -242,7 +245,9 @@ def test_blenders_photos_with_a_suffix_are_refused_with_a_way_out(ring, blender_
         frame["file_path"] += ".png"
     rewrite(data / "transforms_train.json", frames=frames)
     first = refusal(data).splitlines()[0]
-    assert first.startswith(f"{data}/train/r_0.png.png is missing. r_0.png is there, but nerfstudio adds .png to the")
+    assert first.startswith(
+        f"{data}/train lacks 2 photos: r_0.png.png, r_1.png.png. r_0.png is there, but nerfstudio adds"
+    )
     assert first.endswith("leave the suffix out.")
 
 

@@ -82,9 +82,9 @@ def test_all_that_is_wrong_is_in_one_list(blender: Path) -> None:
         # The parser refuses the training views, of which the photos are looked at nevertheless,
         "r_0.png is empty",
         "r_1.png cannot be read as a photo",
-        '"transform_matrix" of ./train/r_8 that is not 4 x 4 finite numbers',
-        'has no "transform_matrix" of ./train/r_9',
-        'has no "file_path" in entry 10 (from 0) of "frames"',
+        '"transform_matrix" that is not 4 x 4 finite numbers for ./train/r_8',
+        'has no "transform_matrix" for ./train/r_9',
+        'has no "file_path" in these of its "frames", counted from 0: 10',
         # and takes the others.
         "test/r_1.png has 32 x 12 pixels, others beside it 16 x 12 pixels",
         "test/r_0.png has a pose",
@@ -155,7 +155,7 @@ def test_numbers_beyond_all_are_named(real: Folder) -> None:
     data = real()
     edit(data / "transforms.json", lambda content: content["frames"][2]["transform_matrix"][0].__setitem__(0, 10**400))
     (problem,) = examine_at(data).problems
-    assert '"transform_matrix" of images/v2.png that is not 4 x 4 finite numbers' in problem
+    assert '"transform_matrix" that is not 4 x 4 finite numbers for images/v2.png' in problem
 
 
 @pytest.mark.parametrize("name", ["fl_x", "h"])

@@ -160,5 +160,5 @@ def test_early_draws_are_spread_evenly_over_pixels_and_views() -> None:
 
 
 def test_no_pixel_to_draw_is_an_error() -> None:
-    with pytest.raises(ValueError, match="There is no pixel to draw: every view is empty or has weight 0."):
+    with pytest.raises(ValueError, match="There is no pixel to draw: every view is empty, masked as a whole, or of"):
         PixelSchedule([10, 0], [0.0, 1.0], num_rays_per_batch=4, seed=0)

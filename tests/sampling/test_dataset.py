@@ -79,7 +79,7 @@ def config_of(data: Path) -> DaCTrainerConfig:
 def refused(config: DaCTrainerConfig) -> str:
     """The message with which a run's data are refused."""
     with pytest.raises(PartitionError) as caught:
-        config.inputs.examine()
+        config.sources()
     return str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_a_pose_that_was_rounded_is_one(scene: Path) -> None:
     for frame in content["frames"]:
         frame["transform_matrix"] = np.round(frame["transform_matrix"], 3).tolist()
     path.write_text(json.dumps(content))
-    config_of(scene).inputs.resolve()
+    config_of(scene).sources()
 
 
 @pytest.mark.parametrize("name", ["train/r_0.png", "train/r_5.png", "test/r_1.png", "val/r_1.png"])
@@ -185,5 +185,5 @@ def test_a_pose_that_spoils_all_others_is_the_one_that_is_named(real_scene: Call
     matrix[0, 3] = np.nan
     config = real_scene({"r_4.png": {"transform_matrix": matrix.tolist()}})
     message = refused(config)
-    assert '"transform_matrix" of ./train/r_4.png that is not 4 x 4 finite numbers' in message
+    assert '"transform_matrix" that is not 4 x 4 finite numbers for ./train/r_4.png' in message
     assert message.count("\n") == 1
