@@ -201,7 +201,6 @@ class Study:
         begun = time.process_time()
         for config in stages(name):
             config.timestamp = name
-            config.carry_over()
             trainer = config.setup(local_rank=0, world_size=1)
             trainer.setup()
             for step in range(config.max_num_iterations):
@@ -264,7 +263,7 @@ class Study:
                 group["scheduler"].end = 0.1
             for group in finetune.optimizers.values():
                 group["scheduler"].begin = 0.1
-            finetune.pipeline.novel_share, finetune.pipeline.sharpness = teaching.share, 0.0
+            finetune.pipeline.novel_share, finetune.pipeline.inverse_temperature = teaching.share, 0.0
             finetune.student = distill.get_base_dir().parent / name
             return [distill, finetune]
 

@@ -26,11 +26,11 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.kplanes.teaching import ExpertModel, StudentModel
 from dac_nerfstudio.methods import BOUNDED, methods
 from dac_nerfstudio.partition import find_or_divide
 from dac_nerfstudio.scene.data import read_views
-from dac_nerfstudio.teachers.ensemble import ExpertBank
-from dac_nerfstudio.teachers.models import ExpertModel, StudentModel
+from dac_nerfstudio.teachers.ensemble import Ensemble
 
 SIZES = {
     "quick": {
@@ -85,7 +85,8 @@ class Training:
         if isinstance(self.model, StudentModel):
             box = self.manager.train_dataset.scene_box
             experts = [ExpertModel(config.pipeline.model, box, num_train_data=0) for _ in range(groups)]
-            self.model.teachers = ExpertBank([[expert.teach_on(device)] for expert in experts])
+            self.experts = [expert.teach_on(device) for expert in experts]
+            self.model.teach = Ensemble(self.experts, range(1, groups + 1), self.manager.blend).teach
         self.optimizers = Optimizers(copy.deepcopy(config.optimizers), self.model.get_param_groups())
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed)
         self.model.step = config.pipeline.model.proposal_warmup
@@ -168,7 +169,7 @@ def agree(ours: Training, slow: Training) -> None:
     """Give the naive path's model our weights; both must then see the same colours."""
     pairs = [(ours.model, slow.model)]
     if isinstance(ours.model, StudentModel):
-        pairs += zip(ours.model.teachers.models, slow.model.teachers.models)  # type: ignore[union-attr]
+        pairs += zip(ours.experts, slow.experts)
     rays = ours.model.collider(ours.manager.next_train(0)[0])
     for one, other in pairs:
         naive.copy_weights(one, other)

@@ -21,7 +21,7 @@ from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, choose_preset
-from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, is_scored, scene_name, video_path
+from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, scene_name
 from dac_nerfstudio.scene.layout import Layout, find_layout
 from dac_nerfstudio.units import size
 
@@ -112,7 +112,7 @@ def split(
 
 
 def run(
-    data: tyro.conf.UseAppendAction[Tuple[Path, ...]],
+    data: tyro.conf.UseAppendAction[Tuple[Path, ...]] = (),
     preset: Optional[Literal["reference", "few", "quick", "demo", "best"]] = None,
     groups: Optional[Union[int, Literal["auto"]]] = None,
     strategy: Optional[Literal["auto", "azimuth", "kmeans", "spectral", "louvain"]] = None,
@@ -163,7 +163,7 @@ def run(
         baseline: Whether to train the baseline, for as many steps as the student gets; with total another one, for as
             many steps as all stages together, which makes a comparison at equal cost. By default total with the presets
             few and demo, otherwise yes.
-        video: Render a short flight with the student.
+        video: In the end, render a short flight with the student.
         only: Do this alone, from what is already there.
         experts: Run folders of ready experts, one per group, instead of training them.
         config: TOML file with flags of ns-train, one table per method (dac-trunk, dac-expert, dac-distill,
@@ -172,8 +172,8 @@ def run(
             a preemption or when their time is up.
         wait: With Slurm: follow the jobs until all have ended.
         slurm: What to ask Slurm for, for each stage.
-        dry_run: Print what each stage would do, and why, and where it departs from its method's own settings, instead
-            of running it.
+        dry_run: Print what each stage would do, how many steps and about how long, why, and where it departs from its
+            method's own settings, instead of running it.
         verbose: With --dry-run: print the whole command of each stage.
     """
     from dac_nerfstudio.launch.devices import find_devices
@@ -182,7 +182,11 @@ def run(
     from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
     from dac_nerfstudio.launch.slurm.queue import refuse_queued
 
+    # What is wrong at once is said at once, before what takes seconds to import.
     check_executor(executor, slurm, devices)
+    if not data:
+        raise StageError("No scene is named. Name its folder: --data PATH. To try a generated one: dac demo")
+    layouts = [find_layout(path, downscale, skip_missing) for path in data]
     if verbose and not dry_run:
         raise StageError("--verbose says more of a --dry-run; logs/ in the scene's folder has all that stages print.")
     if not 0 <= seed < SEEDS:
@@ -195,9 +199,7 @@ def run(
     }  # fmt: skip
     asked = {name: value for name, value in settings.items() if value is not None}
     flags = read_flags(config) if config is not None else {}
-    if not data:
-        raise StageError("No scene is named. Name its folder: --data PATH")
-    scenes = [_examined(find_layout(path, downscale, skip_missing), skip_missing, console) for path in data]
+    scenes = [_examined(layout, skip_missing, console) for layout in layouts]
     name: str = preset or ""
     if preset is None:
         name, why = choose_preset(kind, max(len(one.names()) for one in scenes))
@@ -221,9 +223,12 @@ def run(
     else:
         for plan in plans:
             refuse_queued(plan.scene_dir)
-        succeeded = run_plans(plans, places, console)
+        succeeded = run_plans(plans, places, console, ("split", "train", "evaluate"))
     # Experts that were named may have any name.
     _show_results(plans, None if experts else recipe.run_name(seed), console)
+    if succeeded and executor == "local" and any(job.kind == "video" for plan in plans for job in plan.jobs):
+        # After the report: whoever has seen enough stops here.
+        succeeded = run_plans(plans, places, console, ("video",))
     if not succeeded:
         sys.exit(1)
 
@@ -243,7 +248,7 @@ def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str])
 
 
 def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -> None:
-    """Report the scenes that were scored, and say where pictures and videos lie.
+    """Report the scenes that were scored, and say where their groups are pictured.
 
     Args:
         plans: what was done.
@@ -259,12 +264,9 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
             report_scenes(scored, run, console)
     finally:
         for plan in plans:
-            pictures = {"Groups:  ": plan.scene_dir / PARTITION_PICTURE}
-            if any(job.kind == "video" for job in plan.jobs):
-                pictures["Video:   "] = video_path(plan.scene_dir)
-            for name, path in pictures.items():
-                if path.exists():
-                    say(console, f"{name}{path}")
+            path = plan.scene_dir / PARTITION_PICTURE
+            if path.exists():
+                say(console, f"Groups:  {path}")
 
 
 def report(
@@ -357,11 +359,19 @@ def view(
         port: Where the page is: http://localhost:7007
         host: Address to listen at. With the default only this machine can see it, with 0.0.0.0 whoever reaches it.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="nerfstudio|torch|websockets")
-        from dac_nerfstudio.render.view import view_scene
+    console = Console()
+    if not any(scene_dir.rglob(RECORD)):
+        raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data FOLDER")
+    console.print("Loading nerfstudio, the photos and the model, which may take a minute …")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="nerfstudio|torch|websockets")
+            from dac_nerfstudio.render.view import view_scene
 
-        view_scene(scene_dir, run, data, port, host, Console())
+            view_scene(scene_dir, run, data, port, host, console)
+    except KeyboardInterrupt:  # while it loads
+        console.print("Stopped.")
+        sys.exit(130)
 
 
 def check(
@@ -441,6 +451,11 @@ def main() -> None:
     """Entry of the command ``dac``."""
     # torch and nerfstudio warn each other at import of what no user of this command can change.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    if sys.argv[1:] == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"dac-nerfstudio {version('dac-nerfstudio')}")
+        return
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
     except (UserError, OSError) as error:

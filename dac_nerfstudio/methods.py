@@ -17,12 +17,12 @@ from nerfstudio.plugins.types import MethodSpecification
 from dac_nerfstudio import naming
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
+from dac_nerfstudio.kplanes.teaching import StudentModelConfig
 from dac_nerfstudio.presets import METHOD_STEPS, METHOD_TV
-from dac_nerfstudio.teachers.models import StudentModelConfig
 from dac_nerfstudio.training.datamanager import DaCDataManagerConfig
-from dac_nerfstudio.training.ensemble import EnsembleModelConfig, EnsemblePipelineConfig
+from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.optimizers import FusedAdamConfig
-from dac_nerfstudio.training.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
+from dac_nerfstudio.training.pipeline import DaCPipelineConfig, EnsemblePipelineConfig, FinetunePipelineConfig
 from dac_nerfstudio.training.schedules import CosineScheduleConfig
 from dac_nerfstudio.training.trainer import (
     DaCTrainerConfig,
@@ -132,7 +132,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
         "distill": (
             DistillTrainerConfig(
                 **common("distill", kind.distill_rate),
-                pipeline=DistillPipelineConfig(**pipeline(model(StudentModelConfig))),
+                pipeline=DaCPipelineConfig(**pipeline(model(StudentModelConfig))),
             ),
             "DaC step 2: one student that learns from the experts of all groups",
         ),

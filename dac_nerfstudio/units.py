@@ -17,13 +17,6 @@ def size(count: float) -> str:
     return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
 
 
-def short(number: float) -> str:
-    """A large number in thousands or millions."""
-    if number >= 1e6:
-        return f"{number / 1e6:.1f}M"
-    return f"{number / 1e3:.1f}k" if number >= 1e3 else f"{number:.0f}"
-
-
 def signed(value: float) -> str:
     """A gain, to the second decimal, with its sign."""
     return f"{value:+.2f}".replace("-", "−")

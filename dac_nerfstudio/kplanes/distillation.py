@@ -1,4 +1,4 @@
-"""What a teacher says of rays, and the four distillation terms that compare it with what the student says of them.
+"""A teacher's output for rays, and the four distillation terms that compare it with the student's.
 
 "Divide and Conquer: Rethinking the Training Paradigm of Neural Radiance Fields", arXiv 2401.16144. Unlike in the
 reference implementation, opacities at the teacher's samples are formed with the teacher's bin widths on both sides.
@@ -36,8 +36,8 @@ class DistillationWeights:
 
 
 @dataclass
-class Answer:
-    """What a teacher says of a batch of rays. Carries no gradient."""
+class TeacherOutput:
+    """A teacher's output for a batch of rays. Carries no gradient."""
 
     rgb: Float[Tensor, "rays 3"]
     """Rendered colour, on the student's background."""
@@ -49,16 +49,15 @@ class Answer:
     """Colour at each sample."""
 
     @classmethod
-    def joined(cls, answers: Sequence[Answer]) -> Answer:
-        """One answer for a bundle whose parts, in this order, were answered one by one."""
+    def joined(cls, parts: Sequence[TeacherOutput]) -> TeacherOutput:
+        """One output for a bundle, from those of its parts in their order."""
         return cls(
-            rgb=torch.cat([answer.rgb for answer in answers]),
+            rgb=torch.cat([part.rgb for part in parts]),
             bins=Bins(
-                torch.cat([answer.bins.edges for answer in answers]),
-                torch.cat([answer.bins.distances for answer in answers]),
+                torch.cat([part.bins.edges for part in parts]), torch.cat([part.bins.distances for part in parts])
             ),
-            alphas=torch.cat([answer.alphas for answer in answers]),
-            colours=torch.cat([answer.colours for answer in answers]),
+            alphas=torch.cat([part.alphas for part in parts]),
+            colours=torch.cat([part.colours for part in parts]),
         )
 
 
@@ -66,17 +65,17 @@ NEAR = 0.05
 """Share of the normalised ray in which a new camera should find nothing in its way."""
 
 
-def stands_clear(answer: Answer) -> Float[Tensor, "rays"]:
+def unoccluded(taught: TeacherOutput) -> Float[Tensor, "rays"]:
     """1 for rays that meet little in their first twentieth, 0 for those that are stopped there: their camera stands
     inside something, where no photo was taken and no expert knows anything."""
-    near = answer.bins.edges[:, 1:] <= NEAR
-    stopped = 1 - torch.where(near, 1 - answer.alphas, 1).prod(dim=-1)
+    near = taught.bins.edges[:, 1:] <= NEAR
+    stopped = 1 - torch.where(near, 1 - taught.alphas, 1).prod(dim=-1)
     return (stopped < 0.5).to(stopped.dtype)
 
 
 def distillation_losses(
     weights: DistillationWeights,
-    answer: Answer,
+    taught: TeacherOutput,
     rgb: Float[Tensor, "rays 3"],
     proposals: Sequence[Tuple[Float[Tensor, "rays bins_plus_1"], Float[Tensor, "rays bins"]]],
     point_alphas: Optional[Float[Tensor, "rays samples"]],
@@ -86,7 +85,7 @@ def distillation_losses(
 
     Args:
         weights: how much each term counts.
-        answer: what the teacher says of the rays.
+        taught: the teacher's output for the rays.
         rgb: the student's rendered colour, on the teacher's background.
         proposals: edges and opacities of the student's own bins, level by level.
         point_alphas: the student's opacities at the teacher's samples, with the teacher's bin widths; None if of no
@@ -95,11 +94,11 @@ def distillation_losses(
     """
     losses: Dict[str, Tensor] = {}
     if weights.histogram > 0:
-        losses["histogram_loss"] = weights.histogram * histogram_loss(answer.bins.edges, answer.alphas, proposals)
+        losses["histogram_loss"] = weights.histogram * histogram_loss(taught.bins.edges, taught.alphas, proposals)
     if point_colours is not None:
-        losses["point_colour_loss"] = weights.point_colour * (point_colours - answer.colours).square().mean()
+        losses["point_colour_loss"] = weights.point_colour * (point_colours - taught.colours).square().mean()
     if point_alphas is not None:
-        losses["point_opacity_loss"] = weights.point_opacity * (point_alphas - answer.alphas).square().mean()
+        losses["point_opacity_loss"] = weights.point_opacity * (point_alphas - taught.alphas).square().mean()
     if weights.pixel > 0:
-        losses["pixel_loss"] = weights.pixel * (rgb - answer.rgb).square().mean()
+        losses["pixel_loss"] = weights.pixel * (rgb - taught.rgb).square().mean()
     return losses

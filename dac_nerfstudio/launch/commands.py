@@ -11,8 +11,8 @@ from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Job
-from dac_nerfstudio.training.limits import check_numbers
 from dac_nerfstudio.training.trainer import DaCTrainerConfig
+from dac_nerfstudio.training.validation import validate
 
 
 def parse(arguments: Sequence[str]) -> DaCTrainerConfig:
@@ -29,7 +29,7 @@ def check_flags(job: Job) -> None:
     complaint = io.StringIO()
     try:
         with redirect_stdout(complaint), redirect_stderr(complaint):
-            check_numbers(parse(job.arguments))
+            validate(parse(job.arguments))
     except SystemExit:
         lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
         words = " ".join(line for line in lines if line and line[0] not in "╭╰─-").partition(" Available subcommands")[

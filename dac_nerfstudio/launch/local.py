@@ -10,6 +10,7 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -18,15 +19,14 @@ from types import FrameType
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from rich.console import Console
-from rich.live import Live
-from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.lock import scene_lock
 from dac_nerfstudio.launch.messages import Report
 from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.process import PRELOAD, Place, start
-from dac_nerfstudio.launch.table import Row, draw
+from dac_nerfstudio.launch.table import Row, showing
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import SIGNALS, handling
@@ -97,32 +97,32 @@ def run_plans(
     free = [Place(device, threads) for device in devices]
     running: List[Worker] = []
     with ExitStack() as stack:
-        locks = {plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, console.print)) for plan in plans}
+        locks = {
+            plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, partial(say, console))) for plan in plans
+        }
         stack.enter_context(_signals_interrupt())
-        live = Live(get_renderable=lambda: draw([task.row for task in tasks]), console=console, refresh_per_second=4)
-        stack.enter_context(live)
+        tell = stack.enter_context(showing([task.row for task in tasks], console))
         try:
             while True:
                 _settle(tasks)
                 for task in [task for task in tasks if _ready(task, tasks)][: len(free)]:
                     running.append(_start(task, free.pop(0), context, locks[task.plan.scene_dir]))
+                tell()
                 if not running:
                     break
                 spoken = wait([worker.messages for worker in running], timeout=1.0)
                 for worker in list(running):
                     if worker.messages not in spoken:
-                        _notice_silence(worker, live.console)
-                    elif not _hear(worker, live.console):
+                        _notice_silence(worker, console)
+                    elif not _hear(worker, console):
                         running.remove(worker)
                         free.append(worker.place)
         except KeyboardInterrupt:
-            _stop(running, live.console)
+            _stop(running, console)
             raise
-    if not console.is_terminal:
-        console.print()  # which Live forgets where nothing is live
     for task in tasks:
         if task.state in ("failed", "left out"):
-            console.print(f"[bold red]{task.row.name}[/]: {escape(task.problem)}", highlight=False, soft_wrap=True)
+            say(console, (task.row.name, "bold red"), f": {task.problem}")
     return all(task.state == "succeeded" for task in tasks)
 
 
@@ -150,11 +150,11 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
                 raise StageError(f"The plan could not be looked at. The whole story: {log}") from None
             if report.state == "failed":
                 raise StageError(report.text)
-            fate = "[green]kept[/]" if report.state == "kept" else "[yellow]runs[/]"
-            console.print(f"[bold]{job.name}[/]: {fate}, {escape(report.text)}", highlight=False, soft_wrap=True)
+            fate = ("kept", "green") if report.state == "kept" else ("runs", "yellow")
+            say(console, (job.name, "bold"), ": ", fate, f", {report.text}")
             if job.kind == "train" and report.state != "kept":
                 if verbose:
-                    console.print(f"    {escape(job.command)}", highlight=False, soft_wrap=True)
+                    say(console, f"    {job.command}")
                 else:
                     own = {name: value for name, value in job.settings.items() if name not in shared}
                     _print_settings(own, console)
@@ -191,7 +191,7 @@ def _print_settings(settings: Flags, console: Console) -> None:
     """A line for each, as a file for --config has them."""
     for name, value in settings.items():
         value = list(value) if isinstance(value, tuple) else value
-        console.print(f"    {name} = {escape(json.dumps(value))}", highlight=False, soft_wrap=True)
+        say(console, f"    {name} = {json.dumps(value)}")
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
@@ -250,7 +250,7 @@ def _hear(worker: Worker, console: Console) -> bool:
     try:
         report = worker.messages.recv()
         if worker.silent:
-            console.print(f"{task.row.name}: goes on.", highlight=False)
+            say(console, f"{task.row.name}: goes on.")
             task.row.state = worker.last.state if worker.last is not None else "starting"
         worker.heard, worker.silent = time.monotonic(), False
         if report is not None:
@@ -266,7 +266,7 @@ def _hear(worker: Worker, console: Console) -> bool:
     if last is not None and last.state in ("done", "kept"):
         task.state = "succeeded"
         if last.text:
-            console.print(f"{task.row.name}: {escape(last.text)}", highlight=False, soft_wrap=True)
+            say(console, f"{task.row.name}: {last.text}")
         return False
     if last is not None and last.state in ("failed", "stopped"):
         task.state, task.row.state, task.problem = "failed", "failed", last.text
@@ -277,7 +277,7 @@ def _hear(worker: Worker, console: Console) -> bool:
         if task.kills <= RESTARTS:
             task.state = task.row.state = "waiting"
             why = "killed, as the kernel does where memory runs out; started again from its last checkpoint"
-            console.print(f"[yellow]{task.row.name}: {why}.[/]", highlight=False, soft_wrap=True)
+            say(console, (f"{task.row.name}: {why}.", "yellow"))
             return False
         how = f"killed {task.kills} times, as the kernel does where memory runs out (dmesg says so)"
     lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
@@ -296,7 +296,7 @@ def _notice_silence(worker: Worker, console: Console) -> None:
         f"process {pid} has said nothing for {SILENCE:.0f} seconds. It is stopped (let it go on: kill -CONT {pid}) or "
         "waits for memory or a disk. Ctrl-C ends the run."
     )
-    console.print(f"[yellow]{worker.task.row.name}: {text}[/]", highlight=False, soft_wrap=True)
+    say(console, (f"{worker.task.row.name}: {text}", "yellow"))
 
 
 def _stop(running: Sequence[Worker], console: Console) -> None:

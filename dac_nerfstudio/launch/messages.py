@@ -14,10 +14,8 @@ class Report:
     done: int = 0
     total: int = 0
     text: str = ""
-    loss: Optional[float] = None
     psnr: Optional[float] = None
     """PSNR of the latest batch of training rays, in dB."""
-    rays_per_second: Optional[float] = None
 
 
 Tell = Callable[[Report], None]

@@ -8,6 +8,7 @@ scored in may be somebody else's, so nothing in them is executed: the registered
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional, get_args, get_type_hints
 
@@ -17,9 +18,10 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
+from dac_nerfstudio.kplanes.settings import rebuild_config
 from dac_nerfstudio.runs.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.teachers.experts import read_checkpoint, rebuild_config
+from dac_nerfstudio.runs.store import read_checkpoint
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.pipeline import DaCPipeline
 from dac_nerfstudio.training.trainer import DaCTrainerConfig, found_again
@@ -31,7 +33,7 @@ def reopen(config: DaCTrainerConfig, run_dir: Path, partition: Optional[Path] = 
     Args:
         config: as of `recorded_config`.
         run_dir: the run's folder.
-        partition: file of the partition by whose groups views are told apart; by default the run's own.
+        partition: file of the partition that gives views their groups; by default the run's own.
 
     Raises:
         StageError: there is no checkpoint, or it is damaged or holds more than tensors.
@@ -80,8 +82,9 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
     manager.group = stage.group
     scene_dir = run_dir.absolute().parents[1 if stage.group is None else 2]
     config.output_dir, config.experiment_name = scene_dir.parent, scene_dir.name
-    config.inputs.read_views()
-    if config.data_digest != digest or not stage.has_photos_of(config.inputs.record()):
+    inputs = config.inputs
+    inputs.read_views()
+    if inputs.data_digest != digest or not stage.has_photos_of(replace(stage, photos=inputs.photos_digest)):
         raise StageError(f"The run in {run_dir} was trained on other photos than those in {data}. Name its own: --data")
     return config
 

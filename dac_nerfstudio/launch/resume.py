@@ -64,10 +64,9 @@ def changes(earlier: Stage, stage: Stage, most: int = 3) -> List[str]:
     return found
 
 
-def take_up(run_dir: Path, config: DaCTrainerConfig) -> Tuple[State, str]:
-    """Prepare the folder and the configuration for what `decide` says; an earlier run is moved aside, not deleted."""
-    assert config.stage is not None
-    state, why = decide(run_dir, config.stage)
+def take_up(run_dir: Path, config: DaCTrainerConfig, stage: Stage) -> Tuple[State, str]:
+    """Prepare folder and configuration for what `decide` says of a run; an earlier one is moved aside, not deleted."""
+    state, why = decide(run_dir, stage)
     if state == "changed":
         aside = move_aside(run_dir)
         return state, f"made anew ({why}); the earlier run is now {aside.name}"

@@ -1,17 +1,21 @@
-"""The live table of a run: what each stage does, where, and for how long still."""
+"""How a run is shown while it goes on: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Callable, Dict, Optional, Sequence
 
 from rich import box
-from rich.progress_bar import ProgressBar
+from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from dac_nerfstudio.launch.messages import Report
-from dac_nerfstudio.units import clock, short
+from dac_nerfstudio.messages import literally, say
+from dac_nerfstudio.units import clock
 
 STYLES = {
     "waiting": "dim",
@@ -23,20 +27,20 @@ STYLES = {
     "stopping": "yellow",
     "stopped": "yellow",
 }
+OFTEN = 60.0
+"""Seconds between two lines on how far stages are, where there is no terminal."""
 
 
 @dataclass
 class Row:
-    """A stage as the table shows it."""
+    """A stage as it is shown."""
 
     name: str
     state: str = "waiting"
     device: str = ""
     done: int = 0
     total: int = 0
-    loss: Optional[float] = None
     psnr: Optional[float] = None
-    rays_per_second: Optional[float] = None
     started: Optional[float] = None
     """Start on the clock of `time.monotonic`, as all times here."""
     ended: Optional[float] = None
@@ -49,9 +53,25 @@ class Row:
             self._since, self._from = time.monotonic(), report.done
         self.state = report.state
         self.done, self.total = report.done, report.total
-        self.rays_per_second = report.rays_per_second
-        if report.loss is not None:
-            self.loss, self.psnr = report.loss, report.psnr
+        self.psnr = self.psnr if report.psnr is None else report.psnr
+
+    @property
+    def step(self) -> str:
+        return f"{self.done}/{self.total}" if self.total else ""
+
+    @property
+    def quality(self) -> str:
+        return "" if self.psnr is None else f"{self.psnr:.2f}"
+
+    @property
+    def time(self) -> str:
+        ended = time.monotonic() if self.ended is None else self.ended
+        return "" if self.started is None else clock(ended - self.started)
+
+    @property
+    def left(self) -> str:
+        seconds = self.seconds_left()
+        return "" if seconds is None else clock(seconds)
 
     def seconds_left(self) -> Optional[float]:
         """Time left at the pace of this phase so far; None where there is no pace yet."""
@@ -62,25 +82,55 @@ class Row:
 
 
 def draw(rows: Sequence[Row]) -> Table:
-    """The table of all stages."""
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in ("stage", "device", "state", ""):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("step", "loss", "PSNR", "rays/s", "time", "left"):
+    """The table of all stages, which fits 80 columns: long names are folded, and nothing is cut."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    elsewhere = {row.device for row in rows} - {"", "cpu"}
+    table.add_column("stage", overflow="fold")
+    if elsewhere:
+        table.add_column("device", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for heading in ("step", "PSNR", "time", "left"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        ended = row.ended if row.ended is not None else time.monotonic()
-        left = row.seconds_left()
+        state = f"[{STYLES.get(row.state, 'default')}]{row.state}"
         table.add_row(
-            row.name,
-            row.device,
-            f"[{STYLES.get(row.state, 'default')}]{row.state}",
-            ProgressBar(total=row.total, completed=row.done, width=20) if row.total else "",
-            f"{row.done}/{row.total}" if row.total else "",
-            "" if row.loss is None else f"{row.loss:.4f}",
-            "" if row.psnr is None else f"{row.psnr:.2f}",
-            "" if row.rays_per_second is None else short(row.rays_per_second),
-            "" if row.started is None else clock(ended - row.started),
-            "" if left is None else clock(left),
+            literally(row.name), *((row.device,) if elsewhere else ()), state, row.step, row.quality, row.time, row.left
         )
     return table
+
+
+@contextmanager
+def showing(rows: Sequence[Row], console: Console) -> Iterator[Callable[[], None]]:
+    """Show the stages while in here. Yields what has to be called now and then."""
+    if console.is_terminal:
+        with Live(get_renderable=lambda: draw(rows), console=console, refresh_per_second=4):
+            yield lambda: None
+        return
+    begun: Dict[int, Optional[float]] = {}
+    ended: Dict[int, Optional[float]] = {}
+    last = time.monotonic()
+
+    def tell() -> None:
+        nonlocal last
+        for number, row in enumerate(rows):
+            if row.started != begun.get(number):
+                begun[number] = row.started
+                say(console, f"{row.name}: begun" + (f" on {row.device}" if row.device else ""))
+            if row.ended is not None and row.ended != ended.get(number):
+                ended[number] = row.ended
+                say(console, f"{row.name}: {row.state}" + (f" after {row.time}" if row.time else ""))
+        if time.monotonic() - last >= OFTEN:
+            last = time.monotonic()
+            for row in rows:
+                if row.started is not None and row.ended is None:
+                    say(console, f"{row.name}: {_progress(row)}")
+
+    try:
+        yield tell
+    finally:
+        tell()
+
+
+def _progress(row: Row) -> str:
+    parts = {"step": row.step, "PSNR": row.quality, "time left": row.left}
+    return ", ".join([row.state, *(f"{name} {value}" for name, value in parts.items() if value)])

@@ -13,7 +13,7 @@ import warnings
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -21,6 +21,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from dac_nerfstudio.errors import SplitError, UserError
 from dac_nerfstudio.launch.commands import check_flags, parse, with_data
 from dac_nerfstudio.launch.division import divide_settings
+from dac_nerfstudio.launch.estimate import about, seconds_of
 from dac_nerfstudio.launch.evaluate import evaluate, score
 from dac_nerfstudio.launch.messages import Report, Tell
 from dac_nerfstudio.launch.plan import Job, Plan
@@ -30,8 +31,11 @@ from dac_nerfstudio.partition import Partition, check_views, current_partition, 
 from dac_nerfstudio.partition.picture import plot_partition
 from dac_nerfstudio.partition.split import split as divide_scene
 from dac_nerfstudio.runs.layout import PARTITION_PICTURE
+from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.signals import Interrupted
-from dac_nerfstudio.training.trainer import DaCTrainer
+from dac_nerfstudio.style import counted
+from dac_nerfstudio.training.sources import find_partition
+from dac_nerfstudio.training.trainer import DaCTrainer, write
 
 BEAT = 5.0
 """Seconds from one sign of life to the next."""
@@ -106,7 +110,7 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
             publish(partition, plan.scene_dir)
             plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         elif kept:
-            partition, _ = config.inputs.find_partition(config.inputs.read_views())
+            partition = find_partition(config, config.inputs.read_views())
             if not (plan.scene_dir / PARTITION_PICTURE).exists():
                 plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         else:
@@ -125,10 +129,9 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
 def train(job: Job, plan: Plan, tell: Tell) -> None:
     """Train, unless a finished run with the same settings and inputs is there; go on where one was interrupted."""
     config = with_data(parse(job.arguments))
-    partition = config.inputs.resolve()
-    state, text = take_up(job.run_dir, config)
+    sources = config.sources(examine=False)
+    state, text = take_up(job.run_dir, config, sources.record)
     if state != "kept":
-        config.save_resolved(partition)
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
@@ -140,13 +143,14 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
         del trainer
         gc.collect()
     elif not has_config(job.run_dir):
-        config.save_resolved(partition)
+        write(sources)
+    scored = False
     if job.score_most:
         try:
-            evaluate(job, plan, tell)
+            scored = evaluate(job, plan, tell)
         except SplitError as error:
             text = f"trained, but not scored: there are no test views ({error})"
-    tell(Report("kept" if state == "kept" else "done", text=text))
+    tell(Report("kept" if state == "kept" and not scored else "done", text=text))
 
 
 class Progress:
@@ -157,37 +161,34 @@ class Progress:
 
     def __init__(self, trainer: DaCTrainer, tell: Tell) -> None:
         self.trainer, self.tell = trainer, tell
-        self.reported, self.steps = time.monotonic(), 0
+        self.reported = time.monotonic()
 
     def after_step(self, step: int) -> None:
-        self.steps += 1
         now, total = time.monotonic(), self.trainer.stage.total_steps
         if now - self.reported < self.INTERVAL and step + 1 < total:
             return
-        loss, metrics = self.trainer.latest
-        rays = self.steps * self.trainer.pipeline.datamanager.get_train_rays_per_batch() / (now - self.reported)
+        _, metrics = self.trainer.latest
         psnr = float(metrics["psnr"]) if "psnr" in metrics else None
-        self.tell(Report("training", step + 1, total, loss=float(loss), psnr=psnr, rays_per_second=rays))
-        self.reported, self.steps = now, 0
+        self.tell(Report("training", step + 1, total, psnr=psnr))
+        self.reported = now
+
+
+INDEPENDENT = ("trunk", "baseline", "baseline total")
+"""Stages that the division makes no difference to."""
 
 
 def examine(job: Job, plan: Plan, tell: Tell) -> None:
     """Say of every job of a plan whether it would run, and why: one report each, `kept` or `done`."""
     fates: Dict[str, str] = {}
     for other in plan.jobs:
-        needed = [need for need in other.needs if fates[need] != "kept"]
-        if needed:
+        ready = ("split",) if other.stage in INDEPENDENT else ()
+        needed = [need for need in other.needs if fates[need] != "kept" and need not in ready]
+        if other.kind == "train":
+            state, why = _examine_training(other, plan, needed)
+        elif needed:
             state, why = "new", f"{needed[0]} comes first"
         elif other.kind == "split":
             state, why = _examine_split(plan)
-        elif other.kind == "train":
-            try:
-                config = with_data(parse(other.arguments))
-                config.inputs.resolve()
-                assert config.stage is not None
-                state, why = decide(other.run_dir, config.stage)
-            except UserError as error:
-                state, why = "new", str(error)
         elif other.kind == "evaluate":
             state, why = "new", f"scores {other.run_dir}, unless that was done"
         else:
@@ -195,6 +196,28 @@ def examine(job: Job, plan: Plan, tell: Tell) -> None:
             state, why = ("kept", "made from this student") if kept else ("new", "not made yet")
         fates[other.name] = state
         tell(Report("kept" if state == "kept" else "done", text=why))
+
+
+def _examine_training(job: Job, plan: Plan, needed: Sequence[str]) -> Tuple[State, str]:
+    config = with_data(parse(job.arguments))
+    state: State = "new"
+    done = 0
+    if needed:
+        why = f"{needed[0]} comes first"
+    elif current_partition(plan.scene_dir) is None:
+        why = "not made yet"
+    else:
+        try:
+            state, why = decide(job.run_dir, config.sources(examine=False).record)
+        except UserError as error:
+            why = str(error)
+    if state == "kept":
+        return state, why
+    if state == "resumed":
+        done = Stage.load(job.run_dir).steps
+    steps = config.max_num_iterations - done
+    minutes = seconds_of(config, steps, torch.get_num_threads()) / 60
+    return state, f"{counted(steps, 'step')}, {about(minutes)}: {why}"
 
 
 def _examine_split(plan: Plan) -> Tuple[State, str]:

@@ -156,7 +156,9 @@ def choose_groups(views: Views, strategy: str, similarity: np.ndarray) -> tuple[
     groups = max(n for n in (1, *excess) if n <= DEFAULT_GROUPS)
     if most == 1:
         return 1, f"1 group: auto divides no fewer than {2 * LEAST_VIEWS} views; found {len(views)}."
-    return groups, f"{groups} groups by default: no number from 2 to {most} stands out from a featureless scene."
+    if most < DEFAULT_GROUPS:
+        return groups, f"{groups} groups: {len(views)} views are too few for more, at {LEAST_VIEWS} or more in each."
+    return groups, f"{groups} groups by default: the photos favour no number from 2 to {most}, which is usual."
 
 
 def _why_empty(views: Views, strategy: str, groups: int, group: Grouper) -> str:

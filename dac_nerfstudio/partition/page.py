@@ -151,22 +151,30 @@ def _sheets(partition: Partition, similarity: Similarity | None, border: np.ndar
     for group in range(1, partition.num_groups + 1):
         photos = []
         for index in order[partition.homes[order] == group].tolist():
-            address = _data_url(views.photos[index])
-            lost += address is None
+            address, width, height = _data_url(views.photos[index])
+            lost += not address
             photos.append(
-                {"index": index, "name": views.names[index], "address": address, "border": bool(border[index])}
+                {
+                    "index": index,
+                    "name": views.names[index],
+                    "address": address,
+                    "width": width,
+                    "height": height,
+                    "border": bool(border[index]),
+                }
             )
         groups.append({"number": group, "views": int((partition.homes == group).sum()), "photos": photos})
     return {"groups": groups, "remark": f"{lost_photos(lost)}." if lost else ""}
 
 
-def _data_url(path: Path) -> str | None:
+def _data_url(path: Path) -> tuple[str, int, int]:
+    """A small photo as an address that holds it, and its size in pixels; empty where there is none."""
     photo = small_photo(path, *PHOTO)
     if photo is None:
-        return None
+        return "", 0, 0
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), photo.width, photo.height
 
 
 def space(partition: Partition, similarity: Similarity | None, test: Views | None) -> dict[str, Any]:

@@ -72,10 +72,22 @@ def find_or_divide(scene_dir: Path, views: Views, **divide_settings: Any) -> tup
         PartitionError: the views cannot be divided, or the current partition was made from others.
     """
     current = Path(scene_dir) / PARTITION
-    if not current.exists():
-        _create(divide(views, **divide_settings), current)
-    partition = Partition.load(current)
+    partition = Partition.load(current) if current.exists() else divide(views, **divide_settings)
     check_views(partition, views, current)
+    return publish_first(partition, scene_dir)
+
+
+def publish_first(partition: Partition, scene_dir: Path) -> tuple[Partition, Path]:
+    """Makes a partition the current one of a scene that has none. Of several processes that do so at the same moment
+    one makes it.
+
+    Returns:
+        The current partition and its path `partitions/<fingerprint>.json`.
+    """
+    current = Path(scene_dir) / PARTITION
+    if not current.exists():
+        _create(partition, current)
+    partition = Partition.load(current)
     path = _published_path(partition, scene_dir)
     if not path.exists():
         partition.save(path)

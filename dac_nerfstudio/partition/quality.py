@@ -66,8 +66,8 @@ def verdict(quality: dict[str, Any]) -> str:
     if quality["modularity"] - quality["featureless_modularity"] >= LEAST_EXCESS:
         return "The groups are the scene's own: views within them are alike beyond where their cameras stand."
     return (
-        "The groups are nothing but where the cameras stand: the same cameras in a scene without features would be "
-        "told apart as well."
+        "These groups follow camera position only: the photos' content plays no part. This is usual, and nothing has "
+        "to be done."
     )
 
 

@@ -6,23 +6,20 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Literal, Optional, Sequence, Union
 
 import numpy as np
-import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.launch.video import RATE, as_bytes, flight, save_mp4
 from dac_nerfstudio.render.drawing import boxed, close_up, enlarged, sheet, wipe
 from dac_nerfstudio.render.scene import Scene
-from dac_nerfstudio.render.tour import tour
-from dac_nerfstudio.render.writing import save_mp4, save_png, save_webp
+from dac_nerfstudio.render.writing import save_png, save_webp
 from dac_nerfstudio.report.pictures import Comparison, coloured
 from dac_nerfstudio.style import colour
 
 What = Literal["orbit", "wipe", "strips", "experts"]
 ALL: Sequence[What] = ("strips", "experts", "wipe", "orbit")
 """All kinds in the order in which they are made, the quickest first."""
-RATE = 15
-"""Frames per second."""
 SIDE = 400
 """Pixels of the longer side of what is rendered of small photos."""
 LARGEST = 800
@@ -96,9 +93,8 @@ def make(scene: Scene, what: What, folder: Path, scale: float, frames: int, adva
 
 def orbit(scene: Scene, scale: float, frames: int, advance: Advance) -> Iterator[np.ndarray]:
     """Baseline and student beside each other on a round trip past the test cameras, as titled frames."""
-    poses = tour(scene.cameras.camera_to_worlds.cpu().numpy(), frames)
     like = scaled(scene.cameras[:1], scale)
-    for pose in torch.from_numpy(poses).to(like.camera_to_worlds):
+    for pose in flight(scene.cameras.camera_to_worlds, frames).to(like.camera_to_worlds):
         like.camera_to_worlds = pose[None]
         pair = [picture(model, like, advance) for model in (scene.baseline, scene.student)]
         yield sheet([pair], ["baseline", "student"])
@@ -136,7 +132,7 @@ def picture(model: KPlanesModel, camera: Cameras, advance: Advance) -> np.ndarra
     """A model's image of one camera: bytes [height, width, 3]."""
     rgb = model.get_outputs_for_camera(camera.to(model.device))["rgb"]
     advance()
-    return (255 * rgb.clamp(0, 1) + 0.5).to(torch.uint8).cpu().numpy()
+    return as_bytes(rgb)
 
 
 def scaled(camera: Cameras, scale: float) -> Cameras:

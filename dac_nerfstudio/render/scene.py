@@ -16,7 +16,7 @@ from dac_nerfstudio.launch.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.report.pictures import Comparison, compare, extremes
 from dac_nerfstudio.report.results import figures
 from dac_nerfstudio.report.runs import NAMES, Run, SceneRuns, latest_run, read_scene
-from dac_nerfstudio.teachers.experts import load_expert
+from dac_nerfstudio.runs import store
 
 
 @dataclass(frozen=True)
@@ -103,4 +103,4 @@ def finished(scene: SceneRuns, method: str) -> Run:
 
 def load(run: Run, device: str) -> KPlanesModel:
     """The model of a run alone, without its photos; baselines are models as experts are. In single precision."""
-    return load_expert(run.folder, run.stage, "cpu").to(device)
+    return store.open_model(store.Run(run.folder, run.stage), "cpu").to(device)

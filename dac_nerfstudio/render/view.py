@@ -14,12 +14,10 @@ from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.messages import say
-from dac_nerfstudio.naming import MethodName
+from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.runs.layout import RECORD
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.teachers.experts import runs_of
-
-STUDENTS = ("dac-finetune", "dac-finetune-360")
+from dac_nerfstudio.runs.store import find
 
 
 def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int, host: str, console: Console) -> None:
@@ -65,7 +63,7 @@ def view_scene(place: Path, run: Optional[str], data: Optional[Path], port: int,
         for renderer in renderers:
             renderer.join()
         viewer.viser_server.stop()
-        console.print("The viewer has ended.")
+        console.print("Stopped.")
 
 
 def latest_student(scene_dir: Path, run: Optional[str]) -> Path:
@@ -74,8 +72,10 @@ def latest_student(scene_dir: Path, run: Optional[str]) -> Path:
     Raises:
         StageError: there is none.
     """
-    students = [student for method in STUDENTS for student in runs_of(scene_dir, MethodName.parse(method))]
-    finished = [folder for folder, stage in students if stage.complete and run in (None, folder.name)]
+    students = [one for suffix in ("", UNBOUNDED) for one in find(scene_dir, MethodName("finetune", suffix))]
+    finished = [
+        student.folder for student in students if student.record.complete and run in (None, student.folder.name)
+    ]
     if not finished:
         named = f" named {run}" if run else ""
         raise StageError(

@@ -1,9 +1,8 @@
-"""Animations as files: WebP small enough for a README, MP4 for the rest."""
+"""Pictures as files, and animations as WebP, small enough for a README."""
 
 from __future__ import annotations
 
 import io
-from contextlib import closing
 from pathlib import Path
 from typing import Sequence
 
@@ -60,32 +59,3 @@ def save_webp(frames: Sequence[np.ndarray], path: Path, rate: float, most: int =
         # Bytes go with the area.
         factor *= min(0.9, (most / file.tell()) ** 0.5)
     raise StageError(f"{len(frames)} frames do not fit into {most} bytes ({path}). Ask for fewer: --frames")
-
-
-def save_mp4(frames: Sequence[np.ndarray], path: Path, rate: float) -> None:
-    """Write frames, bytes [height, width, 3] each and of one size, as a video (H.264).
-
-    Raises:
-        StageError: there is no ffmpeg for this machine, or it fails.
-    """
-    import imageio_ffmpeg
-
-    height, width = frames[0].shape[:2]
-    # H.264 keeps colours at half the resolution: sides have to be even.
-    padding = ((0, height % 2), (0, width % 2), (0, 0))
-    size = (width + width % 2, height + height % 2)
-    with atomic_write(path) as temporary:
-        try:
-            writer = imageio_ffmpeg.write_frames(str(temporary), size, fps=rate, quality=8, macro_block_size=1)
-            writer.send(None)
-        except RuntimeError as error:
-            raise StageError(
-                f"There is no ffmpeg to write {path} with: {error} Install one: apt-get install ffmpeg"
-            ) from None
-        with closing(writer):
-            try:
-                for frame in frames:
-                    writer.send(np.ascontiguousarray(np.pad(frame, padding, mode="edge")))
-            except OSError as error:  # in whose text a command follows
-                reason = str(error).splitlines()[0]
-                raise StageError(f"ffmpeg has ended before {path} was written ({reason}). Is the disk full?") from None

@@ -1,4 +1,4 @@
-"""Training that diverges: its first loss that is no finite number is found, and no weight that is none is saved."""
+"""Finds the first loss or weight that is not finite; such weights are not saved."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """Tells apart what results depend on; equal for a repeated run with the same settings and inputs."""
+        """A digest of what results depend on; equal for a repeated run with the same settings and inputs."""
         made_from = {
             name: getattr(self, name) for name in ("method", "settings", "seed", "total_steps", "group", "inputs")
         }

@@ -8,7 +8,7 @@ from typing import Callable, Generic, Optional, Tuple, TypeVar
 Made = TypeVar("Made")
 
 
-class Ahead(Generic[Made]):
+class Prefetch(Generic[Made]):
     """Calls a function of a number for the number that follows, in a thread, while the last result is made use of.
 
     The function has to depend on the number (and on ``size``, which is not passed on) alone: results are then those of
@@ -23,7 +23,7 @@ class Ahead(Generic[Made]):
         self.next: Optional[Tuple[Tuple[int, int], Future[Made]]] = None
 
     def __call__(self, number: int, size: int) -> Made:
-        """The result for a number; ``size`` tells results apart that were made under other circumstances."""
+        """The result for a number; one that was prefetched for another ``size`` is made again."""
         following, self.next = self.next, None
         if following is not None and following[0] == (number, size):
             result = following[1].result()

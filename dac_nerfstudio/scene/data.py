@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import struct
 import sys
 from collections.abc import Iterator
@@ -226,6 +227,13 @@ class Scene:
             return PartitionError(self._unknown_in_list(split))
         if isinstance(error, EOFError) and isinstance(self.config, ColmapDataParserConfig):
             return self._without_smaller_photos()
+        if isinstance(error, FileNotFoundError) and isinstance(self.config, ColmapDataParserConfig):
+            # nerfstudio opens the first photo to choose a size.
+            images = self.data / self.config.images_path
+            gone = [photo for photo in (images / one.name for one in images_of(path)) if not photo.exists()]
+            if gone:
+                way = "Photos that are not there can be left out: --skip-missing"
+                return PartitionError("\n".join([way, *missing_photos(gone)]))
         reasons = [blanks(path)] if names_have_blanks(path) else []
         if path.suffix == ".json":
             reasons = [f"{path} {fault}" for fault in faults(path, self.is_blender)]
@@ -262,13 +270,17 @@ class Scene:
         images = self.data / self.config.images_path  # type: ignore[attr-defined]
         factor = self.parser._downscale_factor  # type: ignore[attr-defined]
         smaller = images.with_name(f"{images.name}_{factor}")
+        source, target = (shlex.quote(str(folder)) for folder in (images, smaller))
+        command = (
+            f'mkdir {target}; for photo in {source}/*; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{factor}:ih/{factor} '
+            f'{target}/"${{photo##*/}}"; done'
+        )
         if self.config.downscale_factor is not None:  # type: ignore[attr-defined]
-            return PartitionError(f"There is no {smaller}. Choose another --downscale, or make it.")
+            return PartitionError(f"There is no {smaller}. Choose another --downscale, or make it: {command}")
         return PartitionError(
             f"The photos in {images} have more than {LARGEST_SIDE} pixels on their longer side. nerfstudio takes "
             f"smaller ones, here from {smaller}, which is not there. To take them at their own size, which needs more "
-            f"memory and more steps: --downscale 1. To take smaller ones: put them, 1/{factor} of the size and of the "
-            f"same names, into {smaller}."
+            f"memory and more steps: --downscale 1. To make smaller ones: {command}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Cameras where no photo was taken, between and around the training cameras: there teachers are the only ones to ask.
+"""Cameras where no photo was taken, between and around the training cameras.
 
 A new camera stands in the triangle of a training camera and two of its neighbours, or beyond it, made larger about its
 centre, and so it looks: whatever the capture, an orbit or a walk. Where photos are few, much of what is asked of a
@@ -45,7 +45,7 @@ class NovelCameras:
         self.neighbours = np.argsort(distances, axis=1, kind="stable")[:, :count]
 
     def draw(self, count: int, generator: np.random.Generator) -> Novel:
-        """So many new cameras: a function of the generator's state."""
+        """New cameras: a function of the generator's state."""
         centre = generator.integers(len(self.poses), size=count)
         if self.neighbours.shape[1] == 0:  # one photo alone
             return Novel(self.poses[centre], centre)

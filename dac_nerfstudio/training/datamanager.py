@@ -24,10 +24,10 @@ from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Partition, align, blending_weights
 from dac_nerfstudio.sampling.dataset import PhotoDataset
 from dac_nerfstudio.sampling.pixels import PixelSchedule
-from dac_nerfstudio.sampling.prefetch import Ahead
+from dac_nerfstudio.sampling.prefetch import Prefetch
 from dac_nerfstudio.sampling.rays import PixelRays
 from dac_nerfstudio.scene.data import Scene, open_scene
-from dac_nerfstudio.teachers.rendered_views import Lessons
+from dac_nerfstudio.teachers.rendered_views import RenderedViews
 
 
 @dataclass
@@ -60,10 +60,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
     """Holds the training photos as bytes, drawn by a schedule that is a function of the step."""
 
     config: DaCDataManagerConfig
-    lessons: Optional[Lessons] = None
-    """Pictures that experts have rendered, to be drawn from beside the photos. Set by the pipeline before training."""
-    lesson_share: float = 0.0
-    """Share of the drawn pixels that are of lessons."""
+    rendered: Optional[RenderedViews] = None
+    """Pictures of teachers, drawn from beside the photos. Set before training."""
+    rendered_share: float = 0.0
+    """Share of the drawn pixels that are of rendered views."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     def setup_train(self) -> None:
         # Photos are read at the first training step: evaluation, rendering and viewer never need them.
-        self.batches = Ahead(self.prepare)
+        self.batches = Prefetch(self.prepare)
 
     def next_train(self, step: int) -> Tuple[RayBundle, Dict[str, Tensor]]:
         self.train_count += 1
@@ -125,6 +125,9 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         places, rows, columns = self.photos.locate(views, pixels)
         indices = torch.stack((views, rows, columns), dim=-1)
         rays = self.train_rays(indices)
+        if self.rendered is not None:
+            # Per-image embeddings have as many entries as there are training views.
+            rays.camera_indices = torch.cat((torch.arange(len(self.train_names)), self.rendered.like))[views, None]
         colours = places if self.photos.pixels.is_cuda else self.photos.pixels[places]
         if torch.device(self.device).type == "cuda":
             rays, indices, colours = rays.pin_memory(), indices.pin_memory(), colours.pin_memory()
@@ -132,9 +135,9 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     @cached_property
     def train_rays(self) -> PixelRays:
-        """Makes the rays of the pixels of training views and lessons."""
+        """Makes the rays of the pixels of training views and rendered views."""
         cameras = self.train_dataset.cameras
-        return PixelRays(cameras if self.lessons is None else self.lessons.cameras_after(cameras))
+        return PixelRays(cameras if self.rendered is None else self.rendered.cameras_after(cameras))
 
     def get_train_rays_per_batch(self) -> int:
         return self.config.train_num_rays_per_batch
@@ -154,10 +157,10 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         partition = Partition.load(self.config.partition)
         names = self.train_names
         if set(names) != set(partition.views.names):
-            stranger = sorted(set(names) ^ set(partition.views.names))[0]
+            other = sorted(set(names) ^ set(partition.views.names))[0]
             raise PartitionError(
                 f"{self.config.partition} divides {len(partition.views)} views, the data has {len(names)} training "
-                f"views, and they differ (for example in {stranger}). Divide this data: dac split --data "
+                f"views, and they differ (for example in {other}). Divide this data: dac split --data "
                 f"{self.config.data}, or name its partition with --partition."
             )
         return partition
@@ -192,11 +195,11 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
         partition, poses = self._as_divided(camera_to_worlds)
         return torch.from_numpy(np.asarray(partition.route(poses), dtype=np.int64))
 
-    def blend(self, camera_to_worlds: Tensor, sharpness: float) -> Float[Tensor, "cameras groups"]:
+    def blend(self, camera_to_worlds: Tensor, inverse_temperature: float) -> Float[Tensor, "cameras groups"]:
         """How much each group's expert has to say at each camera, see `blending_weights`; poses ``[cameras, 3, 4]`` in
         the model's frame."""
         partition, poses = self._as_divided(camera_to_worlds)
-        return torch.from_numpy(blending_weights(partition, poses, sharpness)).float()
+        return torch.from_numpy(blending_weights(partition, poses, inverse_temperature)).float()
 
     def _as_divided(self, camera_to_worlds: Tensor) -> Tuple[Partition, np.ndarray]:
         """The partition, and poses in the frame that it was made in.
@@ -228,16 +231,16 @@ class DaCDataManager(VanillaDataManager[PhotoDataset]):
 
     @cached_property
     def photos(self) -> Photos:
-        """The training photos that have a weight, and the lessons."""
+        """The training photos that have a weight, and the rendered views."""
         wanted = [self.weights[name] > 0 for name in self.train_names]
-        return Photos(self.train_dataset, wanted, self.device, self.lessons)
+        return Photos(self.train_dataset, wanted, self.device, self.rendered)
 
     @cached_property
     def train_pixel_sampler(self) -> PixelSchedule:  # type: ignore[override]
         """The schedule by nerfstudio's name for it: exporters set its ``num_rays_per_batch``."""
         weights = [self.weights[name] for name in self.train_names]
-        if self.lessons is not None:
-            weights = shared(self.photos.sizes, weights, self.lesson_share)
+        if self.rendered is not None:
+            weights = shared(self.photos.sizes, weights, self.rendered_share)
         # Each process of a run on several GPUs draws its own pixels.
         seed = self.config.seed + self.rank
         return PixelSchedule(self.photos.sizes, weights, self.config.train_num_rays_per_batch, seed)
@@ -253,7 +256,7 @@ class Drawn(NamedTuple):
 
     rays: RayBundle
     indices: Int[Tensor, "pixels 3"]
-    """View, row and column of each pixel; lessons are counted on after the training views."""
+    """View, row and column of each pixel; rendered views are counted on after the training views."""
     colours: Union[UInt8[Tensor, "pixels channels"], Int[Tensor, "pixels"]]
     """The pixels' colours; where the photos lie on the device, the colours' places among them."""
     groups: Optional[Int[Tensor, "rays"]]
@@ -261,21 +264,21 @@ class Drawn(NamedTuple):
 
 
 def shared(sizes: List[int], weights: List[float], share: float) -> List[float]:
-    """Weights of views and of the lessons that follow them, so that lessons get a share of what is drawn.
+    """Weights of photos and of the rendered views that follow them, which get a share of what is drawn.
 
     Args:
-        sizes: pixels of each view and lesson.
-        weights: of the views.
-        share: of the lessons, in [0, 1].
+        sizes: pixels of each photo and rendered view.
+        weights: of the photos.
+        share: of the rendered views, in [0, 1].
 
     Returns:
         Weights of both, the greatest 1.
     """
-    views = sum(size * weight for size, weight in zip(sizes, weights))
-    lessons = max(sum(sizes[len(weights) :]), 1)
-    of_view, of_lesson = (1 - share) / views, share / lessons
-    greatest = max(of_view * max(weights), of_lesson)
-    both = [of_view * weight for weight in weights] + [of_lesson] * (len(sizes) - len(weights))
+    photos = sum(size * weight for size, weight in zip(sizes, weights))
+    rendered = max(sum(sizes[len(weights) :]), 1)
+    of_photo, of_rendered = (1 - share) / photos, share / rendered
+    greatest = max(of_photo * max(weights), of_rendered)
+    both = [of_photo * weight for weight in weights] + [of_rendered] * (len(sizes) - len(weights))
     return [weight / greatest for weight in both]
 
 
@@ -288,7 +291,7 @@ class Photos:
         dataset: the photos.
         wanted: per photo, whether it will ever be drawn; the others are not read.
         device: where training goes on.
-        lessons: pictures that follow the photos, with the pixels that cannot be trusted left out.
+        rendered: views that follow the photos, with the pixels that cannot be trusted left out.
     """
 
     def __init__(
@@ -296,7 +299,7 @@ class Photos:
         dataset: InputDataset,
         wanted: list[bool],
         device: Union[torch.device, str] = "cpu",
-        lessons: Optional[Lessons] = None,
+        rendered: Optional[RenderedViews] = None,
     ) -> None:
         self.widths = dataset.cameras.width[:, 0].long().cpu()
         pixels: list[UInt8[Tensor, "n channels"]] = []
@@ -315,9 +318,9 @@ class Photos:
                 continue
             data = dataset.get_data(view, image_type="uint8")
             add(data["image"], data.get("mask"))
-        if lessons is not None:
-            self.widths = torch.cat((self.widths, self.widths[lessons.like]))
-            for picture, clear in zip(lessons.pixels, lessons.clear):
+        if rendered is not None:
+            self.widths = torch.cat((self.widths, self.widths[rendered.like]))
+            for picture, clear in zip(rendered.pixels, rendered.unoccluded):
                 add(picture, clear)
         if len({chunk.shape[1] for chunk in pixels}) > 1:
             pixels = [_with_alpha(chunk) for chunk in pixels]

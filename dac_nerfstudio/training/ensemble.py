@@ -1,10 +1,9 @@
-"""All experts in one model, each camera answered by a blend of them: what the teachers know, as one method."""
+"""The ensemble as a nerfstudio model: all experts in one checkpoint."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 import torch
 import tyro
@@ -12,20 +11,13 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
-from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.teachers.ensemble import blended, of_experts, without_the_least
-from dac_nerfstudio.teachers.experts import load_expert
-from dac_nerfstudio.teachers.models import ExpertModel
-from dac_nerfstudio.training.pipeline import DaCPipeline, DaCPipelineConfig
-
-Blend = Callable[[Float[Tensor, "cameras 3 4"], float], Float[Tensor, "cameras groups"]]
-"""Camera-to-world matrices and a sharpness -> the weights of the groups' experts at each camera."""
+from dac_nerfstudio.kplanes.teaching import ExpertModel
+from dac_nerfstudio.teachers.ensemble import Blend, Ensemble
 
 
 @dataclass
@@ -45,10 +37,9 @@ class EnsembleModel(KPlanesModel):
 
     config: EnsembleModelConfig
     blend: Optional[Blend] = None
-    """Weights of the experts at each camera; set by the pipeline."""
-    sharpness: Tensor
-    """How sharply experts are told apart, from 0, the average of all, to infinity, each group's alone. Saved with the
-    experts, for whom it is chosen."""
+    """Weights of the groups at each camera; set by the pipeline."""
+    inverse_temperature: Tensor
+    """Of the blend; saved with the experts, for whom it is chosen."""
 
     def populate_modules(self) -> None:
         super().populate_modules()
@@ -57,55 +48,26 @@ class EnsembleModel(KPlanesModel):
         self.experts = nn.ModuleList(
             ExpertModel(config, self.scene_box, self.num_train_data) for config in self.config.experts
         )
-        self.register_buffer("sharpness", torch.tensor(float("inf")))
+        self.register_buffer("inverse_temperature", torch.tensor(float("inf")))
 
-    def expert(self, number: int) -> ExpertModel:
-        """One of the experts, counted from 0."""
-        expert = self.experts[number]
-        assert isinstance(expert, ExpertModel)
-        return expert
+    @property
+    def ensemble(self) -> Ensemble:
+        """The experts as one teacher."""
+        assert self.blend is not None
+        return Ensemble(list(self.experts), self.config.groups, self.blend, float(self.inverse_temperature))
 
     def rays_at_a_time(self) -> int:
-        return min(self.expert(number).rays_at_a_time() for number in range(len(self.experts)))
+        return min(expert.rays_at_a_time() for expert in self.ensemble.models)
 
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {}
 
-    def weights(
-        self, camera_to_worlds: Float[Tensor, "cameras 3 4"], sharpness: Optional[float] = None
-    ) -> Float[Tensor, "cameras experts"]:
-        """Weights of the experts at each camera; those of little weight are left out, and those of one group share its.
-
-        Args:
-            camera_to_worlds: poses in the model's frame.
-            sharpness: another one than the model's.
-        """
-        assert self.blend is not None
-        of_groups = self.blend(camera_to_worlds, float(self.sharpness) if sharpness is None else sharpness)
-        return without_the_least(of_experts(of_groups, self.config.groups))
-
-    @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Dict[str, Tensor]:
-        (weights,) = self.weights(camera.camera_to_worlds.view(-1, 3, 4)[:1])
-        asked = weights.nonzero()[:, 0].tolist()
-        answers = [self.expert(number).get_outputs_for_camera(camera, obb_box) for number in asked]
-        outputs = blended(answers, weights[asked])
-        group = self.config.groups[int(weights.argmax())]
-        return {**outputs, "group": torch.full_like(outputs["depth"], group)}
+        return self.ensemble.get_outputs_for_camera(camera, obb_box)
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
-        """Rays without a camera are answered one by one, each as if a camera stood at its origin and looked along it.
-        They have no disagreement."""
-        weights = self.weights(poses_of(ray_bundle)).to(ray_bundle.origins.device)
-        outputs: Dict[str, Tensor] = {}
-        for number, weight in enumerate(weights.T):
-            mine = weight > 0
-            if not mine.any():
-                continue
-            for name, value in self.expert(number).get_outputs(ray_bundle[mine]).items():
-                total = outputs.setdefault(name, value.new_zeros(len(weight), *value.shape[1:]))
-                total[mine] += weight[mine, None] * value
-        return outputs
+        """Rays have no disagreement."""
+        return self.ensemble.get_outputs(ray_bundle)
 
     def get_image_metrics_and_images(
         self, outputs: Dict[str, Tensor], batch: Dict[str, Tensor]
@@ -140,51 +102,3 @@ def foretold(disagreement: Float[Tensor, "height width"], error: Float[Tensor, "
         "disagreement_correlation": float(correlation.nan_to_num()),
         "disagreement_error_share": float(squared[worst].sum() / squared.sum().clamp(min=1e-12)),
     }
-
-
-def poses_of(rays: RayBundle) -> Float[Tensor, "rays 3 4"]:
-    """Camera-to-world matrices at the rays' origins, looking along -z as nerfstudio's cameras do; the turn about the
-    viewing direction is arbitrary."""
-    backward = -torch.nn.functional.normalize(rays.directions, dim=-1)
-    # Any axis that is not nearly parallel to the direction will do to complete the frame.
-    helper = torch.eye(3, device=backward.device)[backward.abs().argmin(dim=-1)]
-    right = torch.nn.functional.normalize(torch.linalg.cross(helper, backward), dim=-1)
-    up = torch.linalg.cross(backward, right)
-    return torch.stack((right, up, backward, rays.origins), dim=-1)
-
-
-@dataclass
-class EnsemblePipelineConfig(DaCPipelineConfig):
-    """Settings of the pipeline."""
-
-    _target: Type = field(default_factory=lambda: EnsemblePipeline)
-    """Target class to instantiate."""
-    model: EnsembleModelConfig = field(default_factory=EnsembleModelConfig)
-    """Settings of the experts."""
-    experts: tyro.conf.Suppress[Tuple[Path, ...]] = ()
-    """Run folders of the experts, in the order of the groups; set from --experts."""
-    sharpness: Optional[float] = None
-    """How sharply experts are told apart: 0 averages all of them, inf asks each camera's own alone. By default what is
-    best on validation views."""
-
-
-class EnsemblePipeline(DaCPipeline):
-    """Puts the experts together, chooses how sharply they are told apart, and tells the model how to blend them."""
-
-    config: EnsemblePipelineConfig
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.model.blend = self.datamanager.blend
-
-    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
-        """Loads the experts besides, as nerfstudio's trainer asks for callbacks, and chooses how sharply they are told
-        apart; from then on the checkpoint has both.
-
-        Raises:
-            StageError: an expert has no checkpoint that fits it.
-        """
-        for slot, folder in zip(self.model.experts, self.config.experts):
-            slot.load_state_dict(load_expert(folder, Stage.load(folder), "cpu").state_dict())
-        self.model.sharpness.fill_(self.choose_sharpness(self.config.sharpness, self.model.experts, self.model.weights))
-        return super().get_training_callbacks(attributes)

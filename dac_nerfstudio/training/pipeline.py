@@ -1,4 +1,4 @@
-"""nerfstudio's pipeline with repeatable steps and scores per view and per group, and with teachers for distillation."""
+"""nerfstudio's pipeline with repeatable steps, and scores per view and per group."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import numpy as np
 import torch
 import torchvision.utils
 import tyro
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Annotated
 
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
-from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.sampling.hashing import key_of, seed_generators
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.teachers.calibration import MOST_VIEWS, UNCHOSEN, Pictures, Weights, choose_sharpness
-from dac_nerfstudio.teachers.ensemble import ExpertBank, of_experts, without_the_least
-from dac_nerfstudio.teachers.experts import load_expert
-from dac_nerfstudio.teachers.models import ExpertModel, StudentModel, StudentModelConfig
-from dac_nerfstudio.teachers.rendered_views import enough, render_lessons
+from dac_nerfstudio.teachers.ensemble import UNCHOSEN, Ensemble, choose_inverse_temperature
+from dac_nerfstudio.teachers.rendered_views import enough, render_views
 from dac_nerfstudio.training.datamanager import DaCDataManager, DaCDataManagerConfig
-from dac_nerfstudio.training.layers import LayersPanel
-from dac_nerfstudio.training.panel import GroupsPanel
-from dac_nerfstudio.training.progress import ProgressPanel
+from dac_nerfstudio.training.ensemble import EnsembleModel
+from dac_nerfstudio.viewer.groups import GroupsPanel
+from dac_nerfstudio.viewer.layers import LayersPanel
+
+MOST_VIEWS = 8
+"""Validation views to choose one number on."""
 
 
 @dataclass
@@ -59,18 +60,15 @@ class DaCPipeline(VanillaPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.test_mode != "val":
-            # `ns-render` looks for ffmpeg once it has opened a run, and nothing else of ours is asked before that.
-            provide_ffmpeg()
+        if isinstance(self.model, EnsembleModel):
+            self.model.blend = self.datamanager.blend
         # Public: nerfstudio's viewer finds them by looking through the pipeline's attributes.
         self.groups_panel = GroupsPanel(self.datamanager, self.blended_at)
         self.layers_panel = LayersPanel(self.datamanager, self.blended_at)
-        self.progress_panel = ProgressPanel(self.datamanager)
 
     def blended_at(self) -> float:
-        """How sharply this model tells experts apart, or would by default."""
-        sharpness = getattr(self.model, "sharpness", None)
-        return UNCHOSEN if sharpness is None else float(sharpness)
+        """Inverse temperature of this model's blend, or the default one."""
+        return float(getattr(self.model, "inverse_temperature", UNCHOSEN))
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
         assert isinstance(self.model, KPlanesModel)
@@ -79,16 +77,12 @@ class DaCPipeline(VanillaPipeline):
 
     def get_train_loss_dict(self, step: int) -> Any:
         seed_generators(key_of(self.config.seed, self.datamanager.rank, step), self.device)
-        assert isinstance(self.model, KPlanesModel)
-        # What nerfstudio's pipeline does, which keeps the batch to itself.
-        rays, batch = self.datamanager.next_train(step)
-        outputs = self._model(rays)
-        metrics = self.model.get_metrics_dict(outputs, batch)
-        losses = self.model.get_loss_dict(outputs, batch, metrics)
-        self.progress_panel.look(self.model, outputs, batch, losses)
-        return outputs, losses, metrics
+        return super().get_train_loss_dict(step)
 
     def load_pipeline(self, loaded_state: Dict[str, Any], step: int) -> None:
+        if self.test_mode != "val":
+            # `ns-render` looks for ffmpeg once it has opened a run, and nothing else of ours is asked before that.
+            provide_ffmpeg()
         # nerfstudio would load what fits and leave the rest random, without a word.
         self.load_state_dict({key.removeprefix("module."): value for key, value in loaded_state.items()}, strict=True)
 
@@ -115,7 +109,7 @@ class DaCPipeline(VanillaPipeline):
         Args:
             output_path: where nerfstudio's pictures go, if anywhere.
             only_group: pass over the views of other groups.
-            most: score one view in so many that no more than this are scored, the first included.
+            most: score at most this many views, evenly spread, the first included.
             progress: called after each view with the number of views done and their total; without it a bar is drawn.
             pairs: folder for photo and rendering of each view, side by side; a view's ``pair`` is its file there.
 
@@ -168,137 +162,58 @@ class DaCPipeline(VanillaPipeline):
         self.train()
         return views
 
-    @torch.no_grad()
-    def choose_sharpness(self, asked: Optional[float], experts: Iterable[nn.Module], weights: Weights) -> float:
-        """How sharply experts are to be told apart: as was asked for, or as is best on validation views that are no
-        test views.
-
-        Args:
-            asked: what the user wants, if anything.
-            experts: models to blend.
-            weights: weights of these at cameras, by sharpness.
-        """
+    def choose_inverse_temperature(self, ensemble: Ensemble) -> Ensemble:
+        """The ensemble at the inverse temperature that was asked for, or at the best one on validation views that are
+        no test views."""
+        asked = getattr(self.config, "inverse_temperature", None)
         if asked is not None:
-            return asked
+            return ensemble.at(asked)
         numbers = self.datamanager.views_to_choose_on(MOST_VIEWS)
         if not numbers:
-            CONSOLE.print(f"There are no validation views to choose a sharpness on: experts are blended at {UNCHOSEN}.")
-            return UNCHOSEN
-        models = [expert for expert in experts if isinstance(expert, KPlanesModel)]
-        best, psnr = choose_sharpness((self._as_rendered(models, number) for number in numbers), weights)
-        tried = ", ".join(f"{sharpness:g}: {value:.2f}" for sharpness, value in psnr.items())
-        CONSOLE.print(f"Experts are blended at sharpness {best:g}; PSNR on {len(numbers)} validation views: {tried}.")
-        return best
-
-    def _as_rendered(self, models: List[KPlanesModel], number: int) -> Pictures:
-        """An evaluation view as each model renders it, and the photo."""
-        camera, batch = self.datamanager.fixed_indices_eval_dataloader.get_camera(number)
-        pictures = torch.stack([model.get_outputs_for_camera(camera)["rgb"] for model in models])
-        return pictures, models[0].true_colour({}, batch), camera.camera_to_worlds.view(-1, 3, 4)[0]
-
-
-@dataclass
-class DistillPipelineConfig(DaCPipelineConfig):
-    """Settings of the pipeline."""
-
-    _target: Type = field(default_factory=lambda: DistillPipeline)
-    """Target class to instantiate."""
-    model: StudentModelConfig = field(default_factory=StudentModelConfig)
-    """Settings of the student."""
-    experts: tyro.conf.Suppress[Tuple[Path, ...]] = ()
-    """Run folders of the experts, in the order of the groups; set from --experts."""
-
-
-class DistillPipeline(DaCPipeline):
-    """Gives the student its teachers for as long as it trains."""
-
-    config: DistillPipelineConfig
-
-    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
-        """Besides the callbacks calls the experts in: nerfstudio's trainer asks for callbacks once, when the student
-        has its weights. Evaluation, rendering and viewer never ask, and do without the experts' files.
-
-        Raises:
-            StageError: an expert has no checkpoint that fits it.
-        """
-        self.call_experts(attributes)
-        callbacks = super().get_training_callbacks(attributes)
-        return [*callbacks, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers)]
-
-    def call_experts(self, attributes: TrainingCallbackAttributes) -> None:
-        """Load the experts to teach in every step.
-
-        Raises:
-            StageError: an expert has no checkpoint that fits it.
-        """
-        experts, groups = self.load_experts()
-        self._student().teachers = ExpertBank(
-            [[e for e, of in zip(experts, groups) if of == group] for group in sorted(set(groups))]
+            CONSOLE.print(
+                f"There are no validation views to choose on: experts are blended at inverse temperature {UNCHOSEN}."
+            )
+            return ensemble.at(UNCHOSEN)
+        best, psnr = choose_inverse_temperature(ensemble, (self._view(number) for number in numbers))
+        tried = ", ".join(f"{candidate:g}: {value:.2f}" for candidate, value in psnr.items())
+        CONSOLE.print(
+            f"Experts are blended at inverse temperature {best:g}; PSNR on {len(numbers)} validation views: {tried}."
         )
+        return ensemble.at(best)
 
-    def load_experts(self) -> Tuple[List[ExpertModel], List[int]]:
-        """The experts, on the student's device, and the group of each.
+    def _view(self, number: int) -> Tuple[Cameras, Tensor]:
+        """Camera and photo of an evaluation view."""
+        assert isinstance(self.model, KPlanesModel)
+        camera, batch = self.datamanager.fixed_indices_eval_dataloader.get_camera(number)
+        return camera, self.model.true_colour({}, batch)
 
-        Raises:
-            StageError: an expert has no checkpoint that fits it.
-        """
-        records = [Stage.load(folder) for folder in self.config.experts]
-        device = self._student().device
-        experts = [load_expert(folder, record, device) for folder, record in zip(self.config.experts, records)]
-        return experts, [record.group or 1 for record in records]
-
-    def free_teachers(self, step: int) -> None:
-        """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
-        self._student().teachers = None
-
-    def _student(self) -> StudentModel:
-        assert isinstance(self.model, StudentModel)
-        return self.model
+    def render_views(self, teachers: Ensemble, steps: int) -> None:
+        """Have teachers render new views, of which training draws its share of rays."""
+        assert isinstance(self.config, FinetunePipelineConfig)
+        manager, share = self.datamanager, self.config.novel_share
+        teachers, cameras = self.choose_inverse_temperature(teachers), manager.train_dataset.cameras
+        count = enough(int(share * steps * manager.config.train_num_rays_per_batch), cameras)
+        manager.rendered = render_views(teachers, cameras, count, np.random.default_rng(self.config.seed))
+        manager.rendered_share = share
+        CONSOLE.print(f"The experts have rendered {count} new views; {share:.0%} of the rays are theirs.")
 
 
 @dataclass
-class FinetunePipelineConfig(DistillPipelineConfig):
-    """Settings of the pipeline."""
+class EnsemblePipelineConfig(DaCPipelineConfig):
+    """Settings of the pipeline, with experts that are blended."""
 
-    _target: Type = field(default_factory=lambda: FinetunePipeline)
-    """Target class to instantiate."""
+    inverse_temperature: Annotated[Optional[float], tyro.conf.arg(aliases=["--pipeline.sharpness"])] = None
+    """Of the experts' blend: 0 averages all of them, inf asks each camera's own alone. By
+    default the best one on validation views."""
+
+
+@dataclass
+class FinetunePipelineConfig(EnsemblePipelineConfig):
+    """Settings of the pipeline, with views that experts render."""
+
     novel_share: float = 0.0
     """Share of each batch's rays that start from new cameras, between and around the training cameras. There the
     student learns from pictures that the experts, blended, have rendered before training."""
-    sharpness: Optional[float] = None
-    """How sharply experts are told apart at new cameras: 0 averages all of them, inf asks each camera's own alone. By
-    default what is best on validation views."""
-
-
-class FinetunePipeline(DistillPipeline):
-    """Gives the student pictures of new views beside the photos, if it is to have some."""
-
-    config: FinetunePipelineConfig
-
-    def call_experts(self, attributes: TrainingCallbackAttributes) -> None:
-        if self.config.novel_share > 0:
-            assert attributes.trainer is not None
-            self.take_lessons(attributes.trainer.config.max_num_iterations)
-
-    def take_lessons(self, steps: int) -> None:
-        """Load the experts, let them render pictures of new views for so many steps, and let go of them.
-
-        Raises:
-            StageError: an expert has no checkpoint that fits it.
-        """
-        manager, share = self.datamanager, self.config.novel_share
-        experts, groups = self.load_experts()
-
-        def weights(camera_to_worlds: Tensor, sharpness: float) -> Tensor:
-            return without_the_least(of_experts(manager.blend(camera_to_worlds, sharpness), groups))
-
-        sharpness = self.choose_sharpness(self.config.sharpness, experts, weights)
-        cameras = manager.train_dataset.cameras
-        count = enough(int(share * steps * manager.config.train_num_rays_per_batch), cameras)
-        generator = np.random.default_rng(self.config.seed)
-        manager.lessons = render_lessons(experts, lambda poses: weights(poses, sharpness), cameras, count, generator)
-        manager.lesson_share = share
-        CONSOLE.print(f"The experts have rendered {count} new views; {share:.0%} of the rays are theirs.")
 
 
 NOT_SCORES = ("name", "group", "pair")

@@ -4,36 +4,54 @@ from __future__ import annotations
 
 import shutil
 import time
-import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, Literal, NoReturn, Optional, Tuple, Type
 
 import torch
 import tyro
+import yaml
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from dac_nerfstudio.errors import DivergenceError, StageError, UserError
-from dac_nerfstudio.files import move_in
-from dac_nerfstudio.partition import Partition
+from dac_nerfstudio.errors import DivergenceError, PartitionError, StageError, UserError
+from dac_nerfstudio.files import atomic_write, move_in
+from dac_nerfstudio.kplanes.teaching import StudentModel
+from dac_nerfstudio.messages import say
+from dac_nerfstudio.partition import publish_first
 from dac_nerfstudio.runs.divergence import Divergence, LossWatch, not_finite
-from dac_nerfstudio.runs.layout import CHECKPOINTS, PARTITION, checkpoints, latest_checkpoint, run_folder, scene_name
-from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.sampling.hashing import key_of
+from dac_nerfstudio.runs.layout import (
+    CHECKPOINTS,
+    CONFIG,
+    PARTITION,
+    checkpoints,
+    latest_checkpoint,
+    run_folder,
+    scene_name,
+)
+from dac_nerfstudio.runs.store import open_model, read_checkpoint, read_weights
 from dac_nerfstudio.signals import Interrupted, Request, handling, stop_requests
-from dac_nerfstudio.teachers.experts import read_checkpoint, read_weights
-from dac_nerfstudio.training.ensemble import EnsembleModel, EnsemblePipelineConfig
-from dac_nerfstudio.training.inputs import DistillInputs, EnsembleInputs, ExpertInputs, FinetuneInputs, Inputs
-from dac_nerfstudio.training.pipeline import DaCPipelineConfig, DistillPipelineConfig, FinetunePipelineConfig
+from dac_nerfstudio.teachers.ensemble import Ensemble
+from dac_nerfstudio.training.ensemble import EnsembleModel
+from dac_nerfstudio.training.inputs import Inputs
+from dac_nerfstudio.training.pipeline import (
+    DaCPipeline,
+    DaCPipelineConfig,
+    EnsemblePipelineConfig,
+    FinetunePipelineConfig,
+)
+from dac_nerfstudio.training.sources import Sources, check_resumable, resolve
 
 
 def found_again(path: Optional[Path], typed_in: Path) -> Optional[Path]:
-    """A path that is there from here, or else was from the folder that it was typed in; as it is if neither."""
+    """A path as it is found from here, or else from the folder that it was typed in."""
     if path is None or path.exists() or not (typed_in / path).exists():
         return path
     return typed_in / path
@@ -51,26 +69,12 @@ class DaCTrainerConfig(TrainerConfig):
     """Number of groups to divide the training views into: 4, if they have not been divided yet."""
     partition: Optional[Path] = None
     """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
-    stage: tyro.conf.Suppress[Optional[Stage]] = None
-    """What this run is made from; filled in when it starts."""
-    data_digest: tyro.conf.Suppress[str] = ""
-    """A digest of the training views' poses and photos; filled in when they are read."""
-    photos_digest: tyro.conf.Suppress[str] = ""
-    """A digest of what the training photos hold; filled in when they are read."""
     typed_in: tyro.conf.Suppress[Optional[Path]] = None
-    """Absolute path of the folder in which the command was typed; filled in when the configuration is saved."""
+    """Absolute path of the folder in which the command was typed; filled in when the run begins."""
 
-    def __post_init__(self) -> None:
-        self.carry_over()
-
-    def carry_over(self) -> None:
-        """Copy settings to where they are read: nerfstudio builds schedules, data manager and pipeline from settings of
-        their own, and ns-eval has no others."""
-        for group in self.optimizers.values():
-            group["scheduler"].max_steps = self.max_num_iterations
-        # A stage that follows another must not replay its pixels and jitter.
-        seed = key_of(self.machine.seed, zlib.crc32(str(self.method_name).encode()))
-        self.pipeline.seed = self.pipeline.datamanager.seed = seed
+    def __getstate__(self) -> Dict[str, Any]:
+        # Copies, and config.yml, have settings alone.
+        return {name: value for name, value in self.__dict__.items() if name != "_resolved"}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -94,7 +98,7 @@ class DaCTrainerConfig(TrainerConfig):
             manager.partition = self.get_base_dir() / PARTITION
 
     def set_experiment_name(self) -> None:
-        data = self.pipeline.datamanager.data
+        data = self.pipeline.datamanager.data or self.data
         if self.experiment_name is None and data is not None:
             # nerfstudio would cut it at a dot.
             self.experiment_name = scene_name(data)
@@ -108,48 +112,54 @@ class DaCTrainerConfig(TrainerConfig):
 
     @property
     def inputs(self) -> Inputs:
-        """What the run is made from."""
+        """The run's photos."""
         return Inputs(self)
 
-    @property
-    def start(self) -> Optional[Path]:
-        """Run folder whose weights and Adam's moments this run goes on from; from scratch without it."""
-        return None
+    def sources(self, examine: bool = True) -> Sources:
+        """What the run is made from, found once for the same settings.
+
+        Args:
+            examine: whether to look at all photos before.
+
+        Raises:
+            UserError: something that the user has to correct.
+        """
+        # Where to go on from is decided when the sources are known.
+        settings = replace(self, load_dir=None, load_checkpoint=None, load_step=None)
+        settings.set_experiment_name()
+        known = self.__dict__.get("_resolved")
+        if known is None or known[0] != settings:
+            if examine:
+                settings.inputs.examine()
+            known = self.__dict__["_resolved"] = deepcopy(settings), resolve(settings)
+        sources: Sources = known[1]
+        resumed = self.load_dir or self.load_checkpoint
+        if resumed is not None:
+            check_resumable(run_folder(resumed), sources)
+        return sources
 
     def print_to_terminal(self) -> None:
         # ns-train's first call, with data, folders and names settled: whatever can be found wrong is said before a
         # hundred lines of configuration, and these say what was found right.
-        self.prepare()
-        super().print_to_terminal()
+        with without_traceback():
+            super(DaCTrainerConfig, self.sources().config).print_to_terminal()
 
     def save_config(self) -> None:
-        if not self.inputs.resolved:
-            self.prepare()
-        super().save_config()
+        with without_traceback():
+            super(DaCTrainerConfig, self.sources().config).save_config()
 
-    def prepare(self) -> None:
-        """Find and check all that the run is made from, and write its partition.
 
-        Raises:
-            SystemExit: something is the user's to mend, which the exception says.
-        """
-        try:
-            self.inputs.examine()
-            partition = self.inputs.resolve()
-            resumed = self.load_dir or self.load_checkpoint
-            if resumed is not None:
-                self.inputs.check_resumable(run_folder(resumed))
-        except UserError as error:
-            raise SystemExit(f"\n{error}") from None
-        self.typed_in = Path.cwd()
-        partition.save(self.get_base_dir() / PARTITION)
+@contextmanager
+def without_traceback() -> Iterator[None]:
+    """Errors that users can correct end the program with their message, without a traceback.
 
-    def save_resolved(self, partition: Partition) -> None:
-        """Write config.yml as it is, and the partition beside it: evaluation and rendering then want nothing but the
-        run's folder and the data."""
-        self.typed_in = Path.cwd()
-        partition.save(self.get_base_dir() / PARTITION)
-        super().save_config()
+    Raises:
+        SystemExit: instead of such an error.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"\n{error}") from None
 
 
 @dataclass
@@ -162,21 +172,6 @@ class ExpertTrainerConfig(DaCTrainerConfig):
     """Run folder of a model of all views to start from (dac-trunk, or a baseline); the rate then goes on from half.
     From scratch without it."""
 
-    @property
-    def inputs(self) -> ExpertInputs:
-        return ExpertInputs(self)
-
-    @property
-    def start(self) -> Optional[Path]:
-        return self.trunk
-
-    def carry_over(self) -> None:
-        super().carry_over()
-        self.pipeline.datamanager.group = self.group
-        if self.trunk is not None:
-            for group in self.optimizers.values():
-                group["scheduler"].begin = 0.5
-
     def get_base_dir(self) -> Path:
         run = super().get_base_dir()
         return run.parent / f"group-{self.group}" / run.name
@@ -186,18 +181,8 @@ class ExpertTrainerConfig(DaCTrainerConfig):
 class DistillTrainerConfig(DaCTrainerConfig):
     """A student that learns from the experts of all groups."""
 
-    pipeline: DistillPipelineConfig = field(default_factory=DistillPipelineConfig)
-    """Settings of data, model and losses."""
     experts: Tuple[Path, ...] = ()
     """Run folders of the experts in any order, one or several of each group; by default the scene's latest of each."""
-
-    def carry_over(self) -> None:
-        super().carry_over()
-        self.pipeline.datamanager.sort_by_group = True
-
-    @property
-    def inputs(self) -> DistillInputs:
-        return DistillInputs(self)
 
 
 @dataclass
@@ -209,19 +194,6 @@ class FinetuneTrainerConfig(DistillTrainerConfig):
     student: Optional[Path] = None
     """Run folder of the distilled student to start from; by default the scene's latest."""
 
-    def carry_over(self) -> None:
-        super().carry_over()
-        # Rays of photos are compared with the photos.
-        self.pipeline.datamanager.sort_by_group = False
-
-    @property
-    def start(self) -> Optional[Path]:
-        return self.student
-
-    @property
-    def inputs(self) -> FinetuneInputs:
-        return FinetuneInputs(self)
-
 
 @dataclass
 class EnsembleTrainerConfig(DistillTrainerConfig):
@@ -229,16 +201,25 @@ class EnsembleTrainerConfig(DistillTrainerConfig):
 
     _target: Type = field(default_factory=lambda: EnsembleTrainer)
     """Target class to instantiate."""
-    pipeline: EnsemblePipelineConfig = field(default_factory=EnsemblePipelineConfig)  # type: ignore[assignment]
+    pipeline: EnsemblePipelineConfig = field(default_factory=EnsemblePipelineConfig)
     """Settings of data and model."""
 
-    def carry_over(self) -> None:
-        super().carry_over()
-        self.pipeline.datamanager.sort_by_group = False
 
-    @property
-    def inputs(self) -> EnsembleInputs:
-        return EnsembleInputs(self)
+def write(sources: Sources) -> None:
+    """Write config.yml, and the partition beside it: evaluation and rendering need the run's folder and the data alone.
+    The first run of a scene gives it its partition.
+
+    Raises:
+        PartitionError: the scene was divided otherwise since the sources were resolved.
+    """
+    config, partition = sources.config, sources.partition
+    if config.partition is None:
+        current, _ = publish_first(partition, config.scene_dir)
+        if current.fingerprint != partition.fingerprint:
+            raise PartitionError(f"{config.scene_dir} was divided otherwise just now. Run the same command again.")
+    partition.save(config.get_base_dir() / PARTITION)
+    with atomic_write(config.get_base_dir() / CONFIG) as temporary:
+        temporary.write_text(yaml.dump(config), "utf8")
 
 
 class DaCTrainer(Trainer):
@@ -247,27 +228,57 @@ class DaCTrainer(Trainer):
     config: DaCTrainerConfig
     latest: Tuple[Tensor, Dict[str, Tensor]]
     """Loss and metrics of the latest step, on the device."""
+    pipeline: DaCPipeline
     in_loop = False
     """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
 
     def __init__(self, config: DaCTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
-        if not config.inputs.resolved:
-            # From Python, where no command has saved the configuration first.
-            config.save_config()
-        assert config.stage is not None
-        self.stage = config.stage
+        with without_traceback():
+            self.sources = config.sources()
+        # What is trained is the configuration as it was resolved; nerfstudio's trainer notes its state in it.
+        resolved = deepcopy(self.sources.config)
+        for name in ("load_dir", "load_checkpoint", "load_step"):
+            setattr(resolved, name, getattr(config, name))
+        self.stage = deepcopy(self.sources.record)
         self.watch = LossWatch()
-        super().__init__(config, local_rank, world_size)
+        super().__init__(resolved, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        try:
+        with without_traceback():
+            if self.local_rank == 0:
+                write(self.sources)
             super().setup(test_mode)
-        except UserError as error:
-            raise SystemExit(f"\n{error}") from None
+            self.call_teachers()
         self._start_clocks()
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
         self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
+
+    def call_teachers(self) -> None:
+        """Load the experts, which then teach in every step, render new views, or are the ensemble. What opens a
+        finished run does without their files.
+
+        Raises:
+            StageError: an expert has no checkpoint that fits it.
+        """
+        pipeline, model, runs = self.pipeline, self.pipeline.model, self.sources.teachers
+        if isinstance(model, EnsembleModel):
+            for slot, run in zip(model.experts, runs):
+                slot.load_state_dict(open_model(run, "cpu").state_dict())
+            model.inverse_temperature.fill_(pipeline.choose_inverse_temperature(model.ensemble).inverse_temperature)
+        elif runs:
+            assert isinstance(model, StudentModel)
+            experts, groups = [open_model(run, model.device) for run in runs], [run.record.group or 1 for run in runs]
+            teachers = Ensemble(experts, groups, pipeline.datamanager.blend)
+            if self.config.pipeline.datamanager.sort_by_group:
+                model.teach = teachers.teach
+                self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers))
+            else:
+                pipeline.render_views(teachers, self.config.max_num_iterations)
+
+    def free_teachers(self, step: int) -> None:
+        """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
+        self.pipeline.model.teach = None
 
     def _start_clocks(self) -> None:
         """When the run would have begun had it never been interrupted."""
@@ -281,7 +292,7 @@ class DaCTrainer(Trainer):
             self.load_start()
             return
         source = run_folder(named)
-        earlier = self.config.inputs.check_resumable(source)
+        earlier = check_resumable(source, self.sources)
         if folder is not None:
             step = self.config.load_step
             file = latest_checkpoint(source) if step is None else source / CHECKPOINTS / f"step-{step:09d}.ckpt"
@@ -300,9 +311,9 @@ class DaCTrainer(Trainer):
 
     def load_start(self) -> None:
         """Weights and Adam's moments that a run which is not resumed starts from. Rates belong to its own schedule."""
-        if self.config.start is None:
+        if self.sources.start is None:
             return
-        state = read_weights(latest_checkpoint(self.config.start))
+        state = read_weights(latest_checkpoint(self.sources.start.folder))
         self.pipeline.load_state_dict(state["pipeline"], strict=True)
         for name, optimizer in self.optimizers.optimizers.items():
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizers"][name]["state"]})
@@ -351,17 +362,14 @@ class DaCTrainer(Trainer):
         """Make what the run is for, and end where that is asked for or fails.
 
         Raises:
-            SystemExit: something is the user's to mend, which the exception says.
+            SystemExit: something that the user has to correct.
             Interrupted: somebody has asked to stop.
         """
-        try:
-            with stop_requests(self.wake) as self.request:
-                self._train()
-                if self.request.signal is not None:
-                    # Too late to stop short of the total, which is saved by now; in time for what would come next.
-                    raise Interrupted(self.request.signal, self.stage.total_steps)
-        except StageError as error:
-            raise SystemExit(f"\n{error}") from None
+        with without_traceback(), stop_requests(self.wake) as self.request:
+            self._train()
+            if self.request.signal is not None:
+                # Too late to stop short of the total, which is saved by now; in time for what would come next.
+                raise Interrupted(self.request.signal, self.stage.total_steps)
 
     def _train(self) -> None:
         """Train up to ``max_num_iterations`` in all, the steps of a resumed run included."""
@@ -469,4 +477,4 @@ class EnsembleTrainer(DaCTrainer):
     def _train(self) -> None:
         assert isinstance(self.pipeline.model, EnsembleModel)
         self.save_checkpoint(0)
-        CONSOLE.print(f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")
+        say(CONSOLE, f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")

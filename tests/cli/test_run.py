@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -219,12 +222,14 @@ def test_stages_share_cosines(shell: Shell) -> None:
     """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
     from dac_nerfstudio.launch.commands import parse
     from dac_nerfstudio.training.schedules import rate_factor
+    from dac_nerfstudio.training.sources import carry_over
 
     jobs = {job.name: job for job in planned(shell).jobs}
 
     def rates(name: str) -> tuple[float, float]:
         """At the beginning and at the end of a stage, the same for both groups of parameters."""
         config = parse(jobs[name].arguments)
+        carry_over(config)
         schedules = [group["scheduler"] for group in config.optimizers.values()]
         found = {tuple(rate_factor(step, one) for step in (0, config.max_num_iterations)) for one in schedules}
         ((first, last),) = found
@@ -373,6 +378,23 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
         planned(shell, data=tmp_path.parent)
 
 
+def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them(shell: Shell, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(shell.folder / "real", tmp_path / "my real"))
+    with pytest.raises(PartitionError, match="no .*images_4. Choose another --downscale, or make it: ") as error:
+        planned(shell, data=data, downscale=4)
+    command = str(error.value).partition("make it: ")[2]
+    ffmpeg = Path(imageio_ffmpeg.get_ffmpeg_exe())
+    (tmp_path / "ffmpeg").symlink_to(ffmpeg)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "PATH": path}, check=True, capture_output=True, timeout=120
+    )
+    small, large = ({path.name for path in (data / folder).iterdir()} for folder in ("images_4", "images"))
+    assert small == large
+    assert Image.open(data / "images_4" / min(small)).size == (8, 8)
+    assert planned(shell, data=data, downscale=4).jobs
+
+
 def test_large_photos_are_refused_before_anything_long(shell: Shell, tmp_path: Path) -> None:
     data = tmp_path / "real"
     shutil.copytree(shell.folder / "real", data)
@@ -398,7 +420,8 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
             name, fates[name] = line.split(": ", 1)
     assert list(fates) == ["split", *TRAINED, "video"]
     assert fates["split"] == "runs, the views are not divided yet"
-    assert fates["expert 1"] == "runs, split comes first"
+    assert re.fullmatch(r"runs, 2000 steps, about \d min: split comes first", fates["expert 1"])
+    assert fates["baseline"].endswith(": not made yet"), "it does not wait for the division"
     plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu")
     for job in plan.jobs:
         if job.kind == "train":
@@ -480,7 +503,7 @@ def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
-    assert take_up(tmp_path / "run", config) == ("new", "")
+    assert take_up(tmp_path / "run", config, config.stage) == ("new", "")
     assert config.load_dir is None
 
 
@@ -488,7 +511,7 @@ def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
-    assert take_up(earlier(STAGE, 20, (19,)), config) == ("kept", "")
+    assert take_up(earlier(STAGE, 20, (19,)), config, config.stage) == ("kept", "")
     assert config.load_dir is None
 
 
@@ -496,7 +519,7 @@ def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "resumed" and "11" in text
     assert config.load_dir == run_dir / "nerfstudio_models"
 
@@ -505,7 +528,7 @@ def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[...,
     from dac_nerfstudio.launch.resume import take_up
 
     config = config_of(STAGE)
-    assert take_up(earlier(STAGE, 11, ()), config) == ("new", "")
+    assert take_up(earlier(STAGE, 11, ()), config, config.stage) == ("new", "")
     assert config.load_dir is None
 
 
@@ -540,7 +563,7 @@ def test_a_result_whose_checkpoint_is_lost_is_made_again(
     if expected is None:
         assert decide(run_dir, STAGE)[0] == "kept", "nothing tells it from what was written"
         return
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "changed" and expected in text and not run_dir.exists() and config.load_dir is None
 
 
@@ -551,7 +574,7 @@ def test_training_goes_on_from_the_last_checkpoint_that_is_whole(earlier: Callab
     cut(checkpoint_of(run_dir, 19))
     checkpoint_of(run_dir, 14).write_bytes(b"")
     assert decide(run_dir, STAGE)[0] == "resumed" and checkpoint_of(run_dir, 14).exists(), "to look changes nothing"
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "resumed" and text.startswith("resumed at step 10 (its checkpoint step-000000019.ckpt has ")
     assert config.load_dir == run_dir / "nerfstudio_models" and list(config.load_dir.iterdir()) == [
         checkpoint_of(run_dir, 9)
@@ -564,7 +587,7 @@ def test_a_checkpoint_that_came_after_its_record_is_gone_on_from(earlier: Callab
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     torch.save({"step": 14}, checkpoint_of(run_dir, 14))
-    assert take_up(run_dir, config) == ("resumed", "resumed at step 15")
+    assert take_up(run_dir, config, config.stage) == ("resumed", "resumed at step 15")
 
 
 def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(earlier: Callable[..., Path]) -> None:
@@ -572,7 +595,7 @@ def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(e
 
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     checkpoint_of(run_dir, 10).write_bytes(b"")
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "new" and text.startswith("made anew (its checkpoint step-000000010.ckpt has 0 bytes of 1,")
     assert config.load_dir is None and not checkpoint_of(run_dir, 10).exists()
 
@@ -583,7 +606,7 @@ def test_a_run_with_a_broken_record_is_moved_aside(earlier: Callable[..., Path],
 
     run_dir = earlier(STAGE, 20, (19,))
     (run_dir / "stage.json").write_text(content)
-    state, text = take_up(run_dir, config_of(STAGE))
+    state, text = take_up(run_dir, config_of(STAGE), STAGE)
     assert state == "changed" and "its record is broken" in text and not run_dir.exists()
 
 
@@ -603,7 +626,7 @@ def test_run_with_other_settings_is_moved_aside(
     from dac_nerfstudio.launch.resume import take_up
 
     run_dir, config = earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))
-    state, text = take_up(run_dir, config)
+    state, text = take_up(run_dir, config, config.stage)
     assert state == "changed" and config.load_dir is None
     assert not run_dir.exists()
     (aside,) = run_dir.parent.glob("run-before-*")
@@ -617,7 +640,7 @@ def test_run_with_other_settings_is_moved_aside(
 def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
     from dac_nerfstudio.launch.resume import take_up
 
-    assert take_up(earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))) == ("kept", "")
+    assert take_up(earlier(STAGE, 20, (19,)), config_of(STAGE), dataclasses.replace(STAGE, **change)) == ("kept", "")
 
 
 def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
@@ -635,20 +658,21 @@ def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Pa
 
 
 def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nerfstudio.engine.trainer import Trainer
+
     from dac_nerfstudio.launch.worker import train
-    from dac_nerfstudio.training.inputs import Inputs
-    from dac_nerfstudio.training.trainer import DaCTrainer
+    from dac_nerfstudio.training import trainer
 
     class Begun(Exception):
         pass
 
-    def begin(self: DaCTrainer, *_: Any, **__: Any) -> None:
+    def begin(self: Trainer, *_: Any, **__: Any) -> None:
         raise Begun
 
-    found: list[Inputs] = []
-    resolve = Inputs.resolve
-    monkeypatch.setattr(Inputs, "resolve", lambda self: (found.append(self), resolve(self))[1])
-    monkeypatch.setattr(DaCTrainer, "setup", begin)
+    found: list[Any] = []
+    resolve = trainer.resolve
+    monkeypatch.setattr(trainer, "resolve", lambda config: (found.append(config), resolve(config))[1])
+    monkeypatch.setattr(Trainer, "setup", begin)
     plan = planned(shell, output_dir=tmp_path, only="baseline")
     with pytest.raises(Begun):
         train(plan.jobs[-1], plan, lambda report: None)
@@ -667,8 +691,8 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     job = plan.jobs[-1]
     config = with_data(parse(job.arguments))
     config.save_config()
-    assert config.stage is not None
-    stage = dataclasses.replace(config.stage, steps=config.stage.total_steps)
+    record = config.sources().record
+    stage = dataclasses.replace(record, steps=record.total_steps)
     stage.save(job.run_dir)
     made_from = {
         "format": FORMAT,
@@ -751,32 +775,34 @@ def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tupl
 def test_a_video_is_there_as_a_whole_or_not_at_all(
     shell: Shell, scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nerfstudio.scripts import render
+    import mediapy
 
     from dac_nerfstudio.launch import video as room
     from dac_nerfstudio.launch.worker import examine, video
 
-    def interrupted(pipeline: Any, flight: Any, path: Path, *more: Any, **named: Any) -> None:
+    def interrupted(path: Path, frames: Any, **named: Any) -> None:
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    def written(pipeline: Any, flight: Any, path: Path, *more: Any, **named: Any) -> None:
+    def written(path: Path, frames: Any, **named: Any) -> None:
+        assert len(list(frames)) == 3 * TEST_VIEWS
         path.write_bytes(b"whole")
 
     def reopened(config: Any, run_dir: Path) -> Any:
-        return config.pipeline.setup(device="cpu", test_mode="test")
+        return config.pipeline.setup(device="cpu", test_mode="test").eval()
 
     plan, job = scored
     plan = dataclasses.replace(plan, jobs=(Job("video", "video", job.run_dir),))
     path, told = plan.scene_dir / "report" / "video.mp4", list[Report]()
     monkeypatch.setattr(room, "reopen", reopened)
     with monkeypatch.context() as patch:
-        patch.setattr(render, "_render_trajectory_video", interrupted)
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(mediapy, "write_video", interrupted)
+        with pytest.raises(StageError, match="disk full"):
             video(plan.jobs[0], plan, told.append)
     assert not list(path.parent.iterdir())
-    monkeypatch.setattr(render, "_render_trajectory_video", written)
+    monkeypatch.setattr(mediapy, "write_video", written)
     video(plan.jobs[0], plan, told.append)
+    assert [(one.done, one.total) for one in told if one.state == "rendering"][-1] == (11, 12), "with its progress"
     assert path.read_bytes() == b"whole"
     for lost in (path, path.with_name("video.json")):
         whole = lost.read_bytes()
@@ -901,6 +927,8 @@ def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_aske
     (run_dir / "evaluation.json").unlink()
     again = carry_out(plan)
     assert again.succeeded and "baseline: kept" not in again.printed and scored_views() == set(test) - {test[1]}
+    split = shell.dac("split", "--data", str(data), "--output-dir", str(tmp_path / "alone"))
+    assert split.code == 1 and "can be left out: --skip-missing" in split.output
     split = shell.dac("split", "--data", str(data), "--output-dir", str(tmp_path / "alone"), "--skip-missing")
     assert split.code == 0 and f"photos are not there: {train[0]}, {train[5]}." in split.output
     looked = shell.dac("check", "--data", str(data), "--skip-missing")
@@ -998,6 +1026,34 @@ def test_report_shows_the_figures(whole: Ran, results: Results, shell: Shell) ->
     # Partition and pictures of the extremes; learning curves of experts, baseline and student.
     assert page.count("<img") > 10 and page.count("<svg") == 2 and "expert 2" in page
     assert f"{GROUPS}x{STEPS['expert']}" in printed
+
+
+def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = whole.plan.scene_dir / "report" / "report.html"
+    report.unlink(missing_ok=True)
+    ran: list[tuple[tuple[str, ...], bool]] = []
+
+    def note(plans: Any, places: Any, console: Console, kinds: tuple[str, ...]) -> bool:
+        ran.append((kinds, report.exists()))
+        return True
+
+    monkeypatch.setattr("dac_nerfstudio.launch.local.run_plans", note)
+    cli.run((shell.folder / "demo",), preset="demo", groups=2, output_dir=shell.folder / "whole", seed=7, devices="cpu")
+    assert ran == [(("split", "train", "evaluate"), False), (("video",), True)]
+
+
+def test_a_dry_run_says_of_a_trunk_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
+    from dac_nerfstudio.launch.worker import examine
+
+    request = dataclasses.replace(whole.plan.request, divide={"groups": GROUPS, "softness": 0.7})
+    told: list[Report] = []
+    examine(
+        Job("split", "examine", whole.plan.scene_dir), dataclasses.replace(whole.plan, request=request), told.append
+    )
+    fates = {job.name: report for job, report in zip(whole.plan.jobs, told, strict=True)}
+    assert fates["split"].text == "asked for softness 0.7"
+    assert fates["trunk"].state == fates["baseline"].state == "kept"
+    assert fates["expert 1"].text == "12 steps, less than a minute: split comes first"
 
 
 def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -> None:
@@ -1156,13 +1212,13 @@ def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path
     job = plan.jobs[-1]
     config = with_data(parse(job.arguments))
     config.save_config()
-    assert config.stage is not None
-    config.stage.save(job.run_dir)
+    sources = config.sources()
+    sources.record.save(job.run_dir)
     again = recorded_config(job.run_dir, data, "cpu")
     parser = again.pipeline.datamanager.dataparser
     assert isinstance(parser, ColmapDataParserConfig)
     assert dataclasses.replace(parser, data=data) == dataclasses.replace(
         config.pipeline.datamanager.dataparser, data=data
     )
-    assert again.pipeline.model == config.pipeline.model
+    assert again.pipeline.model == sources.config.pipeline.model
     assert again.pipeline.model.multiscale_res == (1, 2, 4)

@@ -33,7 +33,7 @@ from dac_nerfstudio.launch.lock import FILE_NAME, scene_lock
 from dac_nerfstudio.launch.messages import Report
 from dac_nerfstudio.launch.plan import Job, Plan, Request
 from dac_nerfstudio.launch.process import Place, visible_device
-from dac_nerfstudio.launch.table import Row
+from dac_nerfstudio.launch.table import Row, draw, showing
 from dac_nerfstudio.partition import divide
 from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.scene.data import read_views
@@ -403,11 +403,68 @@ def test_time_left_is_told_by_the_pace_of_the_phase(monkeypatch: pytest.MonkeyPa
     row.update(Report("training", 500, 1000))  # resumed: these steps are not this run's
     assert row.seconds_left() is None
     now = 110.0
-    row.update(Report("training", 600, 1000, loss=0.5, psnr=20.0, rays_per_second=1e4))
+    row.update(Report("training", 600, 1000, psnr=20.0))
     assert row.seconds_left() == pytest.approx(40.0)
     row.update(Report("evaluating", 0, 10))
-    assert (row.loss, row.psnr) == (0.5, 20.0)
+    assert row.psnr == 20.0
     assert row.seconds_left() is None
+
+
+def a_run(devices: tuple[str, ...]) -> list[Row]:
+    """A run in the middle."""
+    rows = [Row("split", "kept", ended=1.0, started=0.0), Row("finetune")]
+    for number, device in enumerate(devices):
+        row = Row("baseline total" if number else "expert 1", device=device, started=time.monotonic() - 4000)
+        row.update(Report("evaluating", 0, 150000))
+        row.update(Report("evaluating", 149999, 150000, psnr=27.456))
+        row._since -= 36000
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("devices", [("cpu", "cpu"), ("cuda:0", "cuda:11")])
+def test_the_table_of_a_run_fits_80_columns_and_cuts_nothing(devices: tuple[str, ...]) -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, record=True)
+    console.print(draw(a_run(devices)))
+    printed = console.export_text()
+    assert "…" not in printed and max(map(len, printed.splitlines())) <= 80
+    for text in ("baseline total", "149999/150000", "27.46", "1:06:40", "0:00"):
+        assert text in printed
+    assert ("cuda:11" in printed) == ("cpu" not in devices) and " cpu" not in printed
+
+
+def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    rows, console = [Row("trunk"), Row("expert 1")], Console(file=io.StringIO(), width=80)
+    with showing(rows, console) as tell:
+        tell()
+        rows[0].started, rows[0].device, rows[0].state = now, "cpu", "starting"
+        tell()
+        rows[0].update(Report("training", 100, 1000))
+        for now in (110.0, 120.0, 161.0, 170.0, 200.0):  # once a minute
+            rows[0].update(Report("training", 100 + int(now), 1000, psnr=20.0))
+            tell()
+        rows[0].update(Report("done"))
+        rows[0].ended = now
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "trunk: begun on cpu",
+        "trunk: training, step 261/1000, PSNR 20.00, time left 4:40",
+        "trunk: done after 1:40",
+    ]
+
+
+def test_a_stage_takes_longer_with_more_steps_and_fewer_cores(shell: Shell) -> None:
+    from dac_nerfstudio.launch.commands import parse
+    from dac_nerfstudio.launch.estimate import about, seconds_of
+
+    config = parse(("dac-baseline", "--machine.device-type", "cpu"))
+    assert seconds_of(config, 200, 1) == pytest.approx(4 * seconds_of(config, 100, 2))
+    distill = parse(("dac-distill", "--machine.device-type", "cuda"))
+    assert seconds_of(distill, 100, 1) == pytest.approx(100 * 4 * 0.017)
+    assert [about(minutes) for minutes in (0.4, 12.3, 150)] == ["less than a minute", "about 12 min", "about 2 hours"]
 
 
 def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> None:

@@ -124,7 +124,7 @@ def trainer_in(state: str) -> Any:
 
     trainer: Any = object.__new__(DaCTrainer)
     trainer.config = SimpleNamespace(max_num_iterations=STEPS)
-    trainer.stage = SimpleNamespace(seconds=0.0, total_steps=STEPS)
+    trainer.stage = SimpleNamespace(seconds=0.0, processor_seconds=0.0, total_steps=STEPS)
     trainer._start_step, trainer.training_state = 0, state
     return trainer
 

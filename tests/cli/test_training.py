@@ -65,8 +65,8 @@ def test_record_says_what_the_run_was_made_from(name: str, trainings: Mapping[st
 def test_checkpoint_holds_plain_tensors(name: str, trainings: Mapping[str, Path], checkpoint: Checkpoint) -> None:
     content = checkpoint(trainings[name])
     assert content["step"] == (0 if "ensemble" in name else STEPS - 1)
-    # An ensemble's sharpness may be infinite: each camera answered by its own expert.
-    weights = {key: tensor for key, tensor in content["pipeline"].items() if key != "_model.sharpness"}
+    # An ensemble's inverse temperature may be infinite: each camera answered by its own expert.
+    weights = {key: tensor for key, tensor in content["pipeline"].items() if key != "_model.inverse_temperature"}
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 

@@ -94,9 +94,9 @@ def test_auto_finds_the_number_of_planted_blocks(ring, planted, strategy: str, b
 @pytest.mark.parametrize(
     ("count", "groups", "note"),
     [
-        (48, 4, "4 groups by default: no number from 2 to 6 stands out"),
-        (30, 3, "3 groups by default: no number from 2 to 3 stands out"),
-        (16, 2, "2 groups by default: no number from 2 to 2 stands out"),
+        (48, 4, "4 groups by default: the photos favour no number from 2 to 6, which is usual."),
+        (30, 3, "3 groups: 30 views are too few for more, at 8 or more in each."),
+        (16, 2, "2 groups: 16 views are too few for more, at 8 or more in each."),
         (15, 1, "1 group: auto divides no fewer than 16 views; found 15."),
         (1, 1, "1 group: auto divides no fewer than 16 views; found 1."),
     ],

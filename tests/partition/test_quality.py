@@ -134,6 +134,8 @@ def test_the_scenes_own_groups_beat_the_featureless_scene_and_places_do_not(
 
 def test_a_division_is_said_to_be_no_more_than_the_cameras_places() -> None:
     figures = {"sizes": [4, 4], "modularity": 0.40, "featureless_modularity": 0.36}
-    assert verdict(figures).startswith("The groups are nothing but where the cameras stand")
+    assert verdict(figures).startswith(
+        "These groups follow camera position only: the photos' content plays no part. This is usual"
+    )
     assert verdict({**figures, "modularity": 0.42}).startswith("The groups are the scene's own")
     assert verdict({**figures, "sizes": [8]}) == "There is one group: nothing is divided."

@@ -16,14 +16,14 @@ from nerfstudio.data.scene_box import SceneBox
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
+from dac_nerfstudio.kplanes.settings import model_settings
+from dac_nerfstudio.kplanes.teaching import ExpertModel
 from dac_nerfstudio.partition.split import split
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.report.pictures import Comparison
 from dac_nerfstudio.runs.layout import run_dir
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scene.data import read_views
-from dac_nerfstudio.teachers.experts import model_settings
-from dac_nerfstudio.teachers.models import ExpertModel
 
 SIZE = 16
 """Pixels a side of the photos."""

@@ -233,7 +233,7 @@ def test_a_division_by_nothing_but_places_is_said_to_be_one(whole: Maker) -> Non
     quality = {"sizes": [4, 4], "modularity": 0.3, "featureless_modularity": 0.28}
     partition = replace(whole.partition, about={"quality": quality})
     scene = replace(read_scene(whole.folder, RUN), partition=partition)
-    assert "The groups are nothing but where the cameras stand" in text_of(page(figures(scene), scene))
+    assert "These groups follow camera position only" in text_of(page(figures(scene), scene))
 
 
 def test_the_table_in_markdown_has_the_figures(whole: Maker) -> None:

@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.methods import baseline, distill
+from dac_nerfstudio.methods import baseline, trunk
 from dac_nerfstudio.partition import Views
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.training.scene_radius import scene_radius
-from dac_nerfstudio.training.trainer import DaCTrainerConfig, DistillTrainerConfig
 
 SIZE, FOCAL = 64, 88.9  # as NeRF-synthetic's, whose cameras stand 4 away, at a smaller size
 
@@ -78,18 +77,17 @@ def test_smaller_copies_of_the_photos_decide_alike(tmp_path: Path) -> None:
     assert scene_radius(views)[0] == 1.5
 
 
-@pytest.mark.parametrize("registered", [baseline, distill])
+@pytest.mark.parametrize("registered", [baseline, trunk])
 def test_stages_record_what_the_data_decided_unless_the_user_did(
-    registered: object, demo: Path, capsys: pytest.CaptureFixture[str]
+    registered: object, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import copy
 
-    config: DaCTrainerConfig | DistillTrainerConfig = copy.deepcopy(registered.config)  # type: ignore[attr-defined]
-    config.data = config.pipeline.datamanager.data = demo
+    config = copy.deepcopy(registered.config)  # type: ignore[attr-defined]
+    config.data, config.output_dir = demo, tmp_path
     assert config.pipeline.model.scene_radius is None
-    config.inputs.find_scene_radius(config.inputs.read_views())
-    assert config.pipeline.model.scene_radius == scene_radius(read_views(demo))[0] == 1.3
+    assert config.sources().record.settings["model"]["scene_radius"] == scene_radius(read_views(demo))[0] == 1.3
     assert "scene radius 1.3: by the photos' alpha" in capsys.readouterr().out
+    assert config.pipeline.model.scene_radius is None
     config.pipeline.model.scene_radius = 0.9
-    config.inputs.find_scene_radius(config.inputs.read_views())
-    assert config.pipeline.model.scene_radius == 0.9
+    assert config.sources().record.settings["model"]["scene_radius"] == 0.9

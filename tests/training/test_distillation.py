@@ -5,34 +5,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from tiny import bins_between
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.distillation import Answer, DistillationWeights, distillation_losses, stands_clear
+from dac_nerfstudio.kplanes.distillation import DistillationWeights, TeacherOutput, distillation_losses, unoccluded
 from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
 from dac_nerfstudio.kplanes.proposals import Level
-from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.teachers.ensemble import ExpertBank
-from dac_nerfstudio.teachers.experts import load_expert
-from dac_nerfstudio.teachers.models import ExpertModel, StudentModel, StudentModelConfig
-from dac_nerfstudio.training.pipeline import DistillPipeline, DistillPipelineConfig
+from dac_nerfstudio.kplanes.teaching import ExpertModel, StudentModel, StudentModelConfig
+from dac_nerfstudio.runs.store import Run, open_model
 
 TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., tuple[Any, Stage]]
+SaveRun = Callable[..., Run]
 Rays = Callable[..., RayBundle]
 
 TERMS = ("histogram_loss", "point_colour_loss", "point_opacity_loss", "pixel_loss")
 
 
 @pytest.fixture
-def lesson(reference: dict[str, Any]) -> dict[str, Any]:
+def case(reference: dict[str, Any]) -> dict[str, Any]:
     """The fixture's teacher and student as arguments of `distillation_losses`."""
     inputs = reference["distillation_total"]["inputs"]
 
@@ -40,7 +35,7 @@ def lesson(reference: dict[str, Any]) -> dict[str, Any]:
         return Level(bins_between(torch.tensor(edges), torch.tensor(normalised)), torch.tensor(density))
 
     teacher = level(inputs["teacher_edges"], inputs["teacher_spacing_edges"], inputs["teacher_density"])
-    answer = Answer(
+    taught = TeacherOutput(
         rgb=torch.tensor(inputs["teacher_ray_colour"]),
         bins=teacher.bins,
         alphas=teacher.alphas,
@@ -53,30 +48,30 @@ def lesson(reference: dict[str, Any]) -> dict[str, Any]:
         strict=True,
     )
     return {
-        "answer": answer,
+        "taught": taught,
         "rgb": torch.tensor(inputs["student_ray_colour"]),
         "proposals": [(one.edges, one.alphas) for one in (level(*arrays) for arrays in student)],
-        "point_alphas": Level(answer.bins, torch.tensor(inputs["student_density_at_teacher_points"])).alphas,
+        "point_alphas": Level(taught.bins, torch.tensor(inputs["student_density_at_teacher_points"])).alphas,
         "point_colours": torch.tensor(inputs["student_colour_at_teacher_points"]),
     }
 
 
-def test_the_total_is_the_one_with_the_teachers_bin_widths(reference: dict[str, Any], lesson: dict[str, Any]) -> None:
+def test_the_total_is_the_one_with_the_teachers_bin_widths(reference: dict[str, Any], case: dict[str, Any]) -> None:
     entry = reference["distillation_total"]
-    total = sum(distillation_losses(DistillationWeights(), **lesson).values()).item()
+    total = sum(distillation_losses(DistillationWeights(), **case).values()).item()
     assert total == pytest.approx(entry["correct"], rel=1e-6)
     assert total == pytest.approx(entry["reference_with_teacher_widths"], rel=1e-6)
     # The reference forms the student's opacities with the widths of the student's own bins.
     assert abs(total - entry["reference"]) > 1e-3
 
 
-def test_each_term_is_the_fixtures_times_its_weight(reference: dict[str, Any], lesson: dict[str, Any]) -> None:
+def test_each_term_is_the_fixtures_times_its_weight(reference: dict[str, Any], case: dict[str, Any]) -> None:
     expected = reference["distillation_total"]["correct_terms"]
-    ones = distillation_losses(DistillationWeights(1.0, 1.0, 1.0, 1.0), **lesson)
+    ones = distillation_losses(DistillationWeights(1.0, 1.0, 1.0, 1.0), **case)
     assert [ones[name].item() for name in TERMS] == pytest.approx(
         [expected[name] for name in ("H", "point_colour", "point_alpha", "ray_colour")], rel=1e-5
     )
-    weighted = distillation_losses(DistillationWeights(histogram=2, point_colour=3, point_opacity=5, pixel=7), **lesson)
+    weighted = distillation_losses(DistillationWeights(histogram=2, point_colour=3, point_opacity=5, pixel=7), **case)
     for name, weight in zip(TERMS, (2, 3, 5, 7), strict=True):
         torch.testing.assert_close(weighted[name], weight * ones[name])
 
@@ -86,32 +81,32 @@ def test_the_default_weights_are_the_papers() -> None:
     assert (weights.histogram, weights.point_colour, weights.point_opacity, weights.pixel) == (0.3, 0.2, 0.2, 0.3)
 
 
-def test_terms_of_no_weight_are_not_computed(lesson: dict[str, Any]) -> None:
+def test_terms_of_no_weight_are_not_computed(case: dict[str, Any]) -> None:
     pixels = DistillationWeights(histogram=0, point_colour=0, point_opacity=0, pixel=1)
     assert not pixels.points and DistillationWeights().points
-    assert set(distillation_losses(pixels, **{**lesson, "point_alphas": None, "point_colours": None})) == {"pixel_loss"}
+    assert set(distillation_losses(pixels, **{**case, "point_alphas": None, "point_colours": None})) == {"pixel_loss"}
 
 
-def test_a_camera_inside_something_does_not_stand_clear(lesson: dict[str, Any]) -> None:
+def test_a_camera_inside_something_is_occluded(case: dict[str, Any]) -> None:
     edges = torch.tensor([[0.0, 0.02, 0.04, 0.5, 1.0]]).repeat(3, 1)
     alphas = torch.tensor([[0.0, 0.9, 0.0, 0.0], [0.3, 0.2, 0.0, 0.0], [0.0, 0.0, 0.99, 0.99]])
-    answer = replace(lesson["answer"], bins=bins_between(edges), alphas=alphas)
-    assert stands_clear(answer).tolist() == [0, 1, 1]
+    taught = replace(case["taught"], bins=bins_between(edges), alphas=alphas)
+    assert unoccluded(taught).tolist() == [0, 1, 1]
 
 
 @pytest.fixture
-def pair(tiny_model: TinyModel, save_run: SaveRun) -> Callable[..., tuple[StudentModel, ExpertBank]]:
+def pair(tiny_model: TinyModel, save_run: SaveRun) -> Callable[..., tuple[StudentModel, ExpertModel]]:
     """Makes a student in training and its one teacher, of equal weights where `alike`."""
 
-    def make(alike: bool, **settings: Any) -> tuple[StudentModel, ExpertBank]:
+    def make(alike: bool, **settings: Any) -> tuple[StudentModel, ExpertModel]:
         teacher = tiny_model(seed=1, **settings)
         student = tiny_model(StudentModelConfig, seed=2, **settings)
         assert isinstance(student, StudentModel)
         if alike:
             student.load_state_dict(teacher.state_dict())
-        bank = ExpertBank([[load_expert(*save_run(teacher), "cpu")]])
-        student.teachers = bank
-        return student.train(), bank
+        expert = open_model(save_run(teacher), "cpu")
+        student.teach = expert.teach
+        return student.train(), expert
 
     return make
 
@@ -124,7 +119,7 @@ def losses_of(student: StudentModel, bundle: RayBundle) -> dict[str, Tensor]:
     "settings", [{}, {"is_contracted": True, "near_plane": 0.0}, {"background_color": "white"}], ids=str
 )
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn(
-    pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays, settings: dict[str, Any]
+    pair: Callable[..., tuple[StudentModel, ExpertModel]], rays: Rays, settings: dict[str, Any]
 ) -> None:
     student, _ = pair(alike=True, **settings)
     student.step = 5000
@@ -142,9 +137,9 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(
 
 
 def test_each_term_teaches_what_it_should(
-    pair: Callable[..., tuple[StudentModel, ExpertBank]], tiny_model: TinyModel, rays: Rays
+    pair: Callable[..., tuple[StudentModel, ExpertModel]], tiny_model: TinyModel, rays: Rays
 ) -> None:
-    student, bank = pair(alike=False)
+    student, expert = pair(alike=False)
     student.step = 0
     losses = losses_of(student, rays(8, groups=[1] * 8))
     decoder = student.field.decoder
@@ -153,7 +148,7 @@ def test_each_term_teaches_what_it_should(
         "density": list(decoder.density_head.parameters()),
         "colour": list(decoder.basis.parameters()),
         "proposals": list(student.proposal_networks.parameters()),
-        "teacher": list(bank.models[0][0].parameters()),
+        "teacher": list(expert.parameters()),
     }
     reached = {}
     for name in TERMS:
@@ -178,7 +173,7 @@ def test_each_term_teaches_what_it_should(
 
 
 def test_between_updates_of_the_proposals_the_histogram_term_has_no_gradient(
-    pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays
+    pair: Callable[..., tuple[StudentModel, ExpertModel]], rays: Rays
 ) -> None:
     student, _ = pair(alike=False)
     student.step = next(step for step in range(10, 50) if not student.update_schedule.due(step))
@@ -188,7 +183,7 @@ def test_between_updates_of_the_proposals_the_histogram_term_has_no_gradient(
 
 
 def test_the_baselines_regularisers_are_added_and_the_photo_plays_no_part(
-    pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays
+    pair: Callable[..., tuple[StudentModel, ExpertModel]], rays: Rays
 ) -> None:
     student, _ = pair(alike=False, regularizers=RegularizerWeights(distortion=0.1))
     outputs = student(rays(5, groups=[1] * 5))
@@ -199,41 +194,41 @@ def test_the_baselines_regularisers_are_added_and_the_photo_plays_no_part(
 
 
 def test_teacher_and_student_are_composited_on_one_colour(
-    pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays
+    pair: Callable[..., tuple[StudentModel, ExpertModel]], rays: Rays
 ) -> None:
-    student, bank = pair(alike=False)
+    student, expert = pair(alike=False)
     with torch.no_grad():
-        for model in (student, bank.models[0][0]):
+        for model in (student, expert):
             model.field.decoder.density_head.weight.fill_(-1e5)
     outputs = student(rays(4, groups=[1] * 4))
-    for seen in (outputs["rgb"], outputs["answer"].rgb):
+    for seen in (outputs["rgb"], outputs["taught"].rgb):
         assert torch.equal(seen, outputs["background"].expand(4, 3))
 
 
 def test_a_student_without_teachers_or_in_evaluation_is_a_plain_model(
-    pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays
+    pair: Callable[..., tuple[StudentModel, ExpertModel]], rays: Rays
 ) -> None:
-    student, bank = pair(alike=False)
+    student, expert = pair(alike=False)
     student.eval()
     with torch.no_grad():
-        assert "answer" not in student(rays(3))
-    student.teachers = None
+        assert "taught" not in student(rays(3))
+    student.teach = None
     losses = losses_of(student.train(), rays(3))
     assert "rgb_loss" in losses and not set(losses) & set(TERMS)
-    student.teachers = bank
+    student.teach = expert.teach
     assert set(TERMS) <= set(losses_of(student, rays(3, groups=[1] * 3)))
 
 
 def test_distillation_brings_the_student_to_its_teacher_and_leaves_the_teacher_alone(
-    pair: Callable[..., tuple[StudentModel, ExpertBank]], rays: Rays
+    pair: Callable[..., tuple[StudentModel, ExpertModel]], rays: Rays
 ) -> None:
-    student, bank = pair(alike=False)
-    before = copy.deepcopy(bank.models[0][0].state_dict())
+    student, expert = pair(alike=False)
+    before = copy.deepcopy(expert.state_dict())
     start = copy.deepcopy(student.state_dict())
     # Neither the teacher nor its weights are part of the student, so that they are neither saved nor trained with it.
     own = {id(parameter) for parameter in student.parameters()}
-    assert not own & {id(parameter) for parameter in bank.models[0][0].parameters()}
-    assert bank.models[0][0] not in set(student.modules())
+    assert not own & {id(parameter) for parameter in expert.parameters()}
+    assert expert not in set(student.modules())
     assert set(student.state_dict()) == set(before)
     optimizer = torch.optim.Adam([p for group in student.get_param_groups().values() for p in group], lr=2e-2)
     bundle = rays(32, groups=[1] * 32)
@@ -248,44 +243,9 @@ def test_distillation_brings_the_student_to_its_teacher_and_leaves_the_teacher_a
         history.append(sum(losses[name].item() for name in TERMS[1:]))
     assert sum(history[-5:]) < 0.5 * sum(history[:5])
     assert not torch.equal(student.state_dict()["field.planes.scales.0"], start["field.planes.scales.0"])
-    assert not bank.models[0][0].training
-    for name, value in bank.models[0][0].state_dict().items():
+    assert not expert.training
+    for name, value in expert.state_dict().items():
         assert torch.equal(value, before[name])
-
-
-# In nerfstudio's pipeline
-
-
-def test_teachers_are_loaded_when_the_trainer_asks_for_callbacks_and_freed_after_training(
-    tiny_model: TinyModel, save_run: SaveRun
-) -> None:
-    teachers = [tiny_model(seed=group) for group in (1, 2)]
-    pipeline = object.__new__(DistillPipeline)
-    torch.nn.Module.__init__(pipeline)
-    folders = tuple(save_run(teacher, group)[0] for group, teacher in enumerate(teachers, start=1))
-    pipeline.config = DistillPipelineConfig(experts=folders, first_step=30)
-    pipeline._model = student = tiny_model(StudentModelConfig)
-    pipeline.datamanager = SimpleNamespace(get_training_callbacks=lambda attributes: [])
-    assert isinstance(student, StudentModel) and student.teachers is None
-
-    attributes = TrainingCallbackAttributes(optimizers=None, grad_scaler=None, pipeline=pipeline, trainer=None)
-    callbacks = pipeline.get_training_callbacks(attributes)
-    bank = student.teachers
-    assert isinstance(bank, ExpertBank)
-    for (expert,), teacher in zip(bank.models, teachers, strict=True):
-        assert torch.equal(expert.state_dict()["field.planes.scales.0"], teacher.state_dict()["field.planes.scales.0"])
-
-    def run(location: TrainingCallbackLocation, step: int) -> None:
-        for callback in callbacks:
-            callback.run_callback_at_location(step, location)
-
-    pipeline.train()
-    assert not any(expert.training for (expert,) in bank.models)
-    run(TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, 7)
-    run(TrainingCallbackLocation.AFTER_TRAIN_ITERATION, 7)
-    assert student.step == 37 and student.teachers is bank
-    run(TrainingCallbackLocation.AFTER_TRAIN, 7)
-    assert student.teachers is None
 
 
 def test_an_expert_stays_frozen_and_in_evaluation_whatever_surrounds_it(tiny_model: TinyModel) -> None:

@@ -18,7 +18,7 @@ from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.runs.divergence import INTERVAL, Divergence, LossWatch, not_finite
 from dac_nerfstudio.runs.layout import checkpoints
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.teachers.experts import load_expert
+from dac_nerfstudio.runs.store import Run, open_model
 from dac_nerfstudio.training.trainer import DaCTrainer
 
 NAN, INF = float("nan"), float("inf")
@@ -125,13 +125,13 @@ def test_weights_that_are_none_are_not_saved(trainer: Callable[..., DaCTrainer])
 
 
 def test_nobody_learns_from_weights_that_are_none(
-    tiny_model: Callable[..., KPlanesModel], save_run: Callable[..., tuple[Path, Stage]]
+    tiny_model: Callable[..., KPlanesModel], save_run: Callable[..., Run]
 ) -> None:
     model = tiny_model()
     with torch.no_grad():
         next(weight for weight in model.parameters() if weight.numel()).view(-1)[0] = NAN
     with pytest.raises(StageError, match="holds what is no finite number: its training diverged"):
-        load_expert(*save_run(model), "cpu")
+        open_model(save_run(model), "cpu")
 
 
 def test_a_disk_that_is_full_is_told_in_words_and_leaves_no_half_of_a_checkpoint(

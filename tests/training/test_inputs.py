@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,19 +15,15 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.kplanes.settings import model_settings
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.store import Run
+from dac_nerfstudio.training import sources
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
-from dac_nerfstudio.training.inputs import EnsembleInputs, FinetuneInputs, digest_of
+from dac_nerfstudio.training.inputs import digest_of
 
 TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., "tuple[Path, Stage]"]
-PARTITION: Any = SimpleNamespace(fingerprint="0123456789abcdef", num_groups=1)
-
-
-def stage_of(method: str) -> Stage:
-    """A record of the views that runs of the fixture have seen."""
-    data = {"scale_factor": 1.0, "data": "views"}
-    return Stage(method, "scene", {"data": data}, 42, 10, PARTITION.fingerprint, photos="these")
+SaveRun = Callable[..., Run]
 
 
 def views(**lens: Any) -> Any:
@@ -53,26 +50,38 @@ def test_digests_of_pinholes_are_those_of_records_that_know_no_lens() -> None:
     assert digest_of(views()) == hashlib.sha256(known).hexdigest()[:16]
 
 
+@pytest.fixture
+def partition() -> Any:
+    """A partition of one group, current in the fixtures' runs."""
+    return SimpleNamespace(fingerprint="0123456789abcdef", num_groups=1)
+
+
+def record_of(method: str, model: KPlanesModel) -> Stage:
+    """A record of the views that runs of the fixture have seen."""
+    data = {"scale_factor": 1.0, "data": "views"}
+    settings = {"data": data, "model": json.loads(json.dumps(model_settings(model.config)))}
+    return Stage(method, "scene", settings, 42, 10, "0123456789abcdef", photos="these")
+
+
 @pytest.mark.parametrize("changes", [{"photos": "others"}, {"settings": {"data": {"data": "others"}}}], ids=str)
 def test_a_student_of_other_photos_is_not_fine_tuned(
-    tiny_model: TinyModel, save_run: SaveRun, changes: dict[str, Any]
+    tiny_model: TinyModel, save_run: SaveRun, partition: Any, changes: dict[str, Any]
 ) -> None:
     folder, _ = save_run(tiny_model(), None, method="dac-distill", **changes)
-    config: Any = SimpleNamespace(student=folder, pipeline=SimpleNamespace(datamanager=SimpleNamespace(data="lego")))
-    with pytest.raises(StageError, match=f"^The student in {folder} has seen other photos than those in lego.$"):
-        FinetuneInputs(config).find_runs(PARTITION, stage_of("dac-finetune"))
+    message = f"^The student in {folder} has seen other photos than those of this dac-finetune.$"
+    with pytest.raises(StageError, match=message):
+        sources._finetune(SimpleNamespace(student=folder), record_of("dac-finetune", tiny_model()), partition)
 
 
 def test_an_ensemble_sees_the_rays_of_an_expert_that_it_can_take(
-    tiny_model: TinyModel, save_run: SaveRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: TinyModel, save_run: SaveRun, partition: Any, tmp_path: Path
 ) -> None:
     good, _ = save_run(tiny_model(near_plane=0.5), run="good")
     for number, changes in enumerate(({"steps": 4}, {"partition": "another"}, {"photos": "others"})):
         save_run(tiny_model(near_plane=1.5), run=f"later-{number}", **changes)
-    model = EnsembleModelConfig()
-    config: Any = SimpleNamespace(
-        scene_dir=tmp_path / "outputs", experts=(), method_name="dac-ensemble", pipeline=SimpleNamespace(model=model)
-    )
-    monkeypatch.setattr(EnsembleInputs, "settings", lambda self: {})
-    EnsembleInputs(config).find_teachers(PARTITION, stage_of("dac-ensemble"))
-    assert (config.experts, model.near_plane) == ((good,), 0.5)
+    pipeline = SimpleNamespace(model=EnsembleModelConfig(), inverse_temperature=None)
+    config: Any = SimpleNamespace(scene_dir=tmp_path / "outputs", experts=(), pipeline=pipeline)
+    record = record_of("dac-ensemble", tiny_model())
+    sources._ensemble(config, record, partition)
+    assert (config.experts, pipeline.model.near_plane, pipeline.model.groups) == ((good,), 0.5, (1,))
+    assert record.settings["experts"][0]["model"]["near_plane"] == 0.5

@@ -11,8 +11,8 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig
+from dac_nerfstudio.kplanes.teaching import StudentModelConfig
 from dac_nerfstudio.memory import count_parameters, plan, training_need
-from dac_nerfstudio.teachers.models import StudentModelConfig
 from dac_nerfstudio.training.optimizers import FusedAdamConfig
 
 SMALL = {

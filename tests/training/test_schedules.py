@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dac_nerfstudio.methods import finetune, finetune_360
 from dac_nerfstudio.training.schedules import CosineScheduleConfig, rate_factor
+from dac_nerfstudio.training.sources import carry_over
 
 
 @pytest.mark.parametrize("name", ["cosine_with_warmup", "cosine_with_warmup_30001"])
@@ -48,10 +50,11 @@ def test_the_restart_is_the_references_from_its_step_30000_on(reference: dict[st
 def test_fine_tuning_starts_where_the_students_whole_cosine_is_after_distillation(
     method: MethodSpecification, rate: float, total: float
 ) -> None:
-    for group in method.config.optimizers.values():
+    config = copy.deepcopy(method.config)
+    carry_over(config)
+    for group in config.optimizers.values():
         rates = [
-            group["optimizer"].lr * rate_factor(step, group["scheduler"])
-            for step in range(method.config.max_num_iterations)
+            group["optimizer"].lr * rate_factor(step, group["scheduler"]) for step in range(config.max_num_iterations)
         ]
         assert rates[0] == pytest.approx(rate, rel=0.015)
         assert sum(rates) == pytest.approx(total, rel=0.02)

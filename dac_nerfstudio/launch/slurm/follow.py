@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
 from rich.console import Console
-from rich.live import Live
-from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.slurm.job import Status
 from dac_nerfstudio.launch.slurm.queue import ENDED, Submitted, job_states
-from dac_nerfstudio.launch.table import Row, draw
+from dac_nerfstudio.launch.table import Row, showing
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.runs.layout import slurm_folder
 
 POLL = 5.0
@@ -82,8 +81,9 @@ def follow(submitted: Sequence[Submitted], console: Console, patience: float = P
         for one in submitted
         for name in one.jobs
     ]
-    with Live(get_renderable=lambda: draw([job.row for job in jobs]), console=console, refresh_per_second=1):
+    with showing([job.row for job in jobs], console) as tell:
         while True:
+            tell()
             open_jobs = [job for job in jobs if job.succeeded is None]
             if not open_jobs:
                 break
@@ -96,9 +96,7 @@ def follow(submitted: Sequence[Submitted], console: Console, patience: float = P
                 same_plan = [other for other in jobs if other.submitted is job.submitted]
                 job.look(states.get(job.number), [other.name for other in same_plan if other.succeeded is False])
             time.sleep(patience if any(job.succeeded is None for job in jobs) else 0)
-    if not console.is_terminal:
-        console.line()  # rich ends the table's last line on terminals alone
     for job in jobs:
         if not job.succeeded:
-            console.print(f"[bold red]{job.row.name}[/]: {escape(job.problem)}", highlight=False, soft_wrap=True)
+            say(console, (job.row.name, "bold red"), f": {job.problem}")
     return all(job.succeeded for job in jobs)

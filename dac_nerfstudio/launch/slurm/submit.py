@@ -67,8 +67,9 @@ def _submit(submitted: Submitted, options: SlurmOptions) -> None:
     if scored:
         # With what the stages ask for, though it needs little: there are clusters that let nobody in without a GPU.
         report = ReportJob(plan.scene_dir, scored[0].run_dir.name)
-        executor = _executor(plan.scene_dir, report.name, options, f"afterany:{':'.join(submitted.ids)}")
-        needs = tuple(submitted.jobs)
+        needs = tuple(name for name in submitted.jobs if name != "video")  # which may take long
+        numbers = dict.fromkeys(whole_id(submitted.jobs[name]) for name in needs)
+        executor = _executor(plan.scene_dir, report.name, options, f"afterany:{':'.join(numbers)}")
         submitted.jobs[report.name] = str(executor.submit(report).job_id)
         submitted.needs[report.name] = needs
 

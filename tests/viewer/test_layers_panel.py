@@ -15,9 +15,9 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.teachers.ensemble import blended
-from dac_nerfstudio.teachers.experts import teachers_of
-from dac_nerfstudio.training.layers import HINT, LayersPanel
+from dac_nerfstudio.runs.store import Run
+from dac_nerfstudio.teachers.ensemble import Ensemble
+from dac_nerfstudio.viewer.layers import HINT, LayersPanel, teachers_of
 
 TinyModel = Callable[..., KPlanesModel]
 CAMERA = Cameras(
@@ -27,8 +27,8 @@ SHARES = (0.25, 0.75)
 """How much the experts count at any camera."""
 
 
-def blend(poses: Tensor, sharpness: float) -> Tensor:
-    return torch.tensor([[0.0, 1.0] if sharpness == float("inf") else SHARES]).expand(len(poses), -1)
+def blend(poses: Tensor, inverse_temperature: float) -> Tensor:
+    return torch.tensor([[0.0, 1.0] if inverse_temperature == float("inf") else SHARES]).expand(len(poses), -1)
 
 
 class Scene:
@@ -95,7 +95,7 @@ def test_each_layer_shows_what_its_name_says(scene: Callable[..., Scene]) -> Non
         "baseline",
     ]  # fmt: skip
     student, one, two, baseline = (s.of(name) for name in NAMES)
-    mixed = blended([one, two], torch.tensor(SHARES))
+    mixed = Ensemble([s.models["expert 1"], s.models["expert 2"]], (1, 2), blend).get_outputs_for_camera(CAMERA)
     expected = {
         "rgb": student["rgb"],
         "expert 1": one["rgb"],
@@ -240,26 +240,26 @@ def test_teachers_are_found_where_the_configuration_has_them_and_by_what_they_ar
     scene: Callable[..., Scene], tiny_model: TinyModel, save_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     s = scene()
-    found = teachers_of(s.folder, s.stage)
+    found = teachers_of(Run(s.folder, s.stage))
     assert {name: run and run[0] for name, run in found.items()} == {
         "expert-1": s.folders["expert 1"], "expert-2": s.folders["expert 2"]
     }  # fmt: skip
     elsewhere = tmp_path / "elsewhere" / "expert"
     shutil.move(s.folders["expert 1"], elsewhere)
-    assert teachers_of(s.folder, s.stage)["expert-1"] is None
+    assert teachers_of(Run(s.folder, s.stage))["expert-1"] is None
     # Another one in its place is no teacher.
     save_run(tiny_model(seed=9), 1, seed=43)
-    assert teachers_of(s.folder, s.stage)["expert-1"] is None
+    assert teachers_of(Run(s.folder, s.stage))["expert-1"] is None
     path = f"!!python/object/apply:pathlib.PosixPath [{elsewhere}]"
     (s.distilled / "config.yml").write_text(f"experts: !!python/tuple\n- {path}\n")
-    run = teachers_of(s.folder, s.stage)["expert-1"]
+    run = teachers_of(Run(s.folder, s.stage))["expert-1"]
     assert run is not None and run[0] == elsewhere
     # The distilled student, too, may lie elsewhere.
     shutil.move(s.distilled, tmp_path / "elsewhere" / "student")
-    assert teachers_of(s.folder, s.stage) == {}
+    assert teachers_of(Run(s.folder, s.stage)) == {}
     student = f"!!python/object/apply:pathlib.PosixPath [{tmp_path / 'elsewhere' / 'student'}]"
     (s.folder / "config.yml").write_text(f"student: {student}\n")
-    run = teachers_of(s.folder, s.stage)["expert-1"]
+    run = teachers_of(Run(s.folder, s.stage))["expert-1"]
     assert run is not None and run[0] == elsewhere
 
 

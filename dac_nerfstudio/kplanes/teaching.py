@@ -1,4 +1,4 @@
-"""Expert and student: a K-Planes model that answers for the rays of its group, and one that learns from the answers."""
+"""Expert and student: a frozen K-Planes model that teaches, ray by ray, and one that learns from its output."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any, Callable, Dict, Optional, Type
 
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.distillation import Answer, DistillationWeights, distillation_losses
+from dac_nerfstudio.kplanes.distillation import DistillationWeights, TeacherOutput, distillation_losses, unoccluded
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig, Rendering
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
 from dac_nerfstudio.kplanes.proposals import Level
 
-Teachers = Callable[[RayBundle, Float[Tensor, "3"]], Answer]
-"""A function that takes rays sorted by group and the background's colour to the teachers' answer."""
+Teach = Callable[[RayBundle, Float[Tensor, "3"]], TeacherOutput]
+"""Rays sorted by group, and the background's colour -> the teachers' output."""
 
 
 class ExpertModel(KPlanesModel):
@@ -44,7 +45,7 @@ class ExpertModel(KPlanesModel):
         return self
 
     def render(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Rendering:
-        # Whoever asks: weights in single precision and features in half do not go together.
+        # Weights in single precision and features in half do not go together.
         with torch.autocast(rays.origins.device.type, torch.float16, enabled=self.in_half):
             return super().render(rays, background)
 
@@ -54,8 +55,8 @@ class ExpertModel(KPlanesModel):
         return self.field.planes.scales[0].dtype == torch.float16
 
     @torch.no_grad()
-    def answer(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Answer:
-        """What the expert says of a flat bundle of rays, in half precision where its planes are.
+    def teach(self, rays: RayBundle, background: Float[Tensor, "3"]) -> TeacherOutput:
+        """The expert's output for a flat bundle of rays, in half precision where its planes are.
 
         Args:
             rays: with the nears and fars that the student uses.
@@ -63,7 +64,18 @@ class ExpertModel(KPlanesModel):
         """
         rendering = self.render(rays, background)
         final = rendering.final
-        return Answer(rendering.rgb, final.bins, final.alphas, rendering.colours)
+        return TeacherOutput(rendering.rgb, final.bins, final.alphas, rendering.colours)
+
+    def premultiplied(self, camera: Cameras) -> Float[Tensor, "height width 5"]:
+        """Premultiplied RGBA of a single camera, and whether rays are unoccluded, 0 or 1."""
+        assert self.collider is not None
+        rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+        flat, black, parts = rays.flatten(), torch.zeros(3, device=self.device), []
+        for part in torch.arange(len(flat)).split(self.rays_at_a_time()):
+            output = self.teach(self.collider(flat[part].to(self.device)), black)
+            opacity = 1 - (1 - output.alphas.float()).prod(dim=-1, keepdim=True)
+            parts.append(torch.cat((output.rgb.float(), opacity, unoccluded(output)[:, None].float()), dim=-1))
+        return torch.cat(parts).view(*rays.shape, 5)
 
 
 @dataclass
@@ -77,31 +89,31 @@ class StudentModelConfig(KPlanesModelConfig):
 
 
 class StudentModel(KPlanesModel):
-    """While it has teachers and trains, its rays are compared with their answers instead of with the photos."""
+    """While it has teachers and trains, its rays are compared with their output instead of with the photos."""
 
     config: StudentModelConfig
-    teachers: Optional[Teachers] = None
-    """The teachers, which the pipeline sets for training. They are no module, so neither saved nor trained with it."""
+    teach: Optional[Teach] = None
+    """The teachers, set for training. They are no module, so neither saved nor trained with it."""
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:
         outputs = super().get_outputs(ray_bundle)
-        if self.training and self.teachers is not None:
-            answer = self.teachers(ray_bundle, outputs["background"])
-            outputs.update(answer=answer, point_alphas=None, point_colours=None)
+        if self.training and self.teach is not None:
+            taught = self.teach(ray_bundle, outputs["background"])
+            outputs.update(taught=taught, point_alphas=None, point_colours=None)
             if self.config.distillation.points:
-                positions = answer.bins.positions(ray_bundle)
+                positions = taught.bins.positions(ray_bundle)
                 density, outputs["point_colours"] = self.field(positions, ray_bundle.directions)
-                outputs["point_alphas"] = Level(answer.bins, density).alphas
+                outputs["point_alphas"] = Level(taught.bins, density).alphas
         return outputs
 
     def get_loss_dict(
         self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
     ) -> Dict[str, Tensor]:
-        if "answer" not in outputs:
+        if "taught" not in outputs:
             return super().get_loss_dict(outputs, batch, metrics_dict)
         losses = distillation_losses(
             self.config.distillation,
-            outputs["answer"],
+            outputs["taught"],
             outputs["rgb"],
             [(level.edges, level.alphas) for level in outputs["rendering"].proposals],
             outputs["point_alphas"],

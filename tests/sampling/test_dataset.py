@@ -82,7 +82,7 @@ def config_of(data: Path) -> DaCTrainerConfig:
 def refused(config: DaCTrainerConfig) -> str:
     """The message with which a run's data are refused."""
     with pytest.raises(PartitionError) as caught:
-        config.inputs.examine()
+        config.sources()
     return str(caught.value)
 
 
@@ -121,7 +121,7 @@ def test_a_pose_that_was_rounded_is_one(scene: Path) -> None:
     for frame in content["frames"]:
         frame["transform_matrix"] = np.round(frame["transform_matrix"], 3).tolist()
     path.write_text(json.dumps(content))
-    config_of(scene).inputs.resolve()
+    config_of(scene).sources()
 
 
 @pytest.mark.parametrize("name", ["train/r_0.png", "train/r_5.png", "test/r_1.png", "val/r_1.png"])

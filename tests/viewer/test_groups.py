@@ -23,7 +23,7 @@ from dac_nerfstudio.errors import PartitionError, PhotoError
 from dac_nerfstudio.partition import blending_weights, divide
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.scene.photos import read_photo
-from dac_nerfstudio.training.panel import FADED, GroupsPanel, as_markdown, rgb
+from dac_nerfstudio.viewer.groups import FADED, GroupsPanel, as_markdown, rgb
 
 
 class Recorder:
@@ -79,7 +79,7 @@ def manager(demo: Path) -> Any:
             get_numpy_image=lambda view: np.array(read_photo(demo / f"{views.names[view]}", (16, 16))),
         ),
         route=lambda poses: torch.from_numpy(np.asarray(partition.route(poses.numpy().astype(float)))),
-        blend=lambda poses, sharpness: torch.from_numpy(blending_weights(partition, poses.numpy(), sharpness)),
+        blend=lambda poses, at: torch.from_numpy(blending_weights(partition, poses.numpy(), at)),
     )
 
 
@@ -137,7 +137,7 @@ def test_a_client_is_told_whose_view_it_has(manager: Any) -> None:
         assert text.startswith(f"This view is of group {home} ")
         (weights,) = manager.blend(poses[view : view + 1], 4.0)
         assert f"experts: {home}: {100 * float(weights[home - 1]):.0f} %" in text
-    panel.sharpness = lambda: float("inf")
+    panel.inverse_temperature = lambda: float("inf")
     assert "experts" not in panel.whose(poses[0])
 
 

@@ -6,8 +6,9 @@ Only what is looked at is rendered, and a model is loaded when it is first asked
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,18 +21,15 @@ from dac_nerfstudio.errors import PartitionError, StageError, UserError
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.teachers.ensemble import blended, of_experts, without_the_least
-from dac_nerfstudio.teachers.experts import baseline_of, load_expert, teachers_of
-from dac_nerfstudio.training.datamanager import DaCDataManager
+from dac_nerfstudio.runs.store import Run, find, made_from, open_model, scene_of, why_not
+from dac_nerfstudio.teachers.ensemble import Ensemble
 
 Outputs = Dict[str, Float[Tensor, "height width channels"]]
 """A model's pictures of one camera, by name."""
-Rendered = Callable[[str], Outputs]
+Render = Callable[[str], Outputs]
 """Outputs of a model by its name, at the camera that is looked through; the student's is ``STUDENT``."""
-Layer = Callable[[Rendered, Float[Tensor, "3 4"]], Float[Tensor, "height width channels"]]
-"""Makes a layer's picture from what models render, and from the camera-to-world matrix."""
-Shares = Callable[[Float[Tensor, "3 4"], float], Float[Tensor, "experts"]]
-"""A camera-to-world matrix and a sharpness -> how much each expert counts there; of sum 1."""
+Layer = Callable[[Render, Cameras], Float[Tensor, "height width channels"]]
+"""Makes a layer's picture from what models render at a camera."""
 
 STUDENT, BASELINE, EXPERTS, ROUTED = "student", "baseline", "experts", "experts, routed"
 DISAGREEMENT = "disagreement"
@@ -45,27 +43,28 @@ class LayersPanel(ViewerControl):
     """Adds layers to what the viewer shows of a student, and says what keeps one of them from being shown.
 
     Args:
-        manager: knows whose view a camera has.
-        sharpness: how sharply experts are told apart where they are blended.
+        manager: the data manager, which knows whose view a camera has.
+        inverse_temperature: of the experts' blend.
     """
 
-    def __init__(self, manager: DaCDataManager, sharpness: Callable[[], float]) -> None:
+    def __init__(self, manager: Any, inverse_temperature: Callable[[], float]) -> None:
         self.manager = manager
-        self.sharpness = sharpness
+        self.inverse_temperature = inverse_temperature
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
         folder = viewer.log_filename.parent
         try:
             # Before its first checkpoint a training has no record in its folder.
-            stage = Stage.load(folder) if viewer.trainer is None else viewer.trainer.stage
-            if MethodName.parse(stage.method).stage not in ("distill", "finetune"):
+            run = Run(folder, Stage.load(folder) if viewer.trainer is None else viewer.trainer.stage)
+            if MethodName.parse(run.record.method).stage not in ("distill", "finetune"):
                 return
         except StageError:
             return
-        experts, baseline = teachers_of(folder, stage), baseline_of(folder, stage)
-        runs = {_title(name): run for name, run in experts.items() if run is not None}
-        gone = [_title(name) for name, run in experts.items() if run is None]
+        found, baseline = teachers_of(run), baseline_of(run)
+        experts = {name.replace("-", " ", 1): expert for name, expert in found.items()}
+        runs = {name: expert for name, expert in experts.items() if expert is not None}
+        gone = [name for name in experts if name not in runs]
         text = HINT if runs or baseline else "This student's experts and baseline are not here."
         if runs and gone:
             text += f" Not where they were: {', '.join(gone)}."
@@ -79,36 +78,33 @@ class LayersPanel(ViewerControl):
                 said.content = now
 
         panel = viewer.control_panel
-        shares = None if gone else self.shares([record.group or 1 for _, record in runs.values()])
-        layers = layers_of(list(runs), shares, self.sharpness, baseline is not None)
+        teachers = None
+        if runs and not gone and self.grouped():
+            groups = [expert.record.group or 1 for expert in runs.values()]
+            teachers = partial(Ensemble, groups=groups, blend=self.manager.blend)
+        layers = layers_of(list(runs), teachers, self.inverse_temperature, baseline is not None)
         if baseline is not None:
             runs[BASELINE] = baseline
         layered = LayeredModel(viewer.pipeline.model, layers, runs, lambda: _looked_at(panel), tell)
         viewer.get_model = lambda: layered
 
-    def shares(self, groups: Sequence[int]) -> Optional[Shares]:
-        """How much experts of these groups count at a camera; None where there are none, or cameras have no groups."""
+    def grouped(self) -> bool:
+        """Whether cameras have groups."""
         try:
-            if not groups or self.manager.partition is None:
-                return None
+            return self.manager.partition is not None
         except PartitionError:  # the panel of the groups says so
-            return None
-
-        def at(camera_to_world: Tensor, sharpness: float) -> Tensor:
-            return without_the_least(of_experts(self.manager.blend(camera_to_world[None], sharpness), groups))[0]
-
-        return at
+            return False
 
 
 class LayeredModel:
-    """A model as the viewer takes it, with layers among its outputs. Whatever else is asked of it, the model answers.
+    """A model as the viewer takes it, with layers among its outputs. All else is the model's.
 
     Outputs that nobody looks at are listed, with another picture of as many channels in their place.
 
     Args:
         model: the student.
         layers: the layers by name.
-        runs: run folder and record of each model that they are made of besides the student.
+        runs: of the models that they are made of besides the student.
         looked_at: says which outputs are looked at; the first is whose surfaces hide what the viewer draws behind them.
         tell: is told what keeps a layer from being shown, or nothing where all is well.
     """
@@ -117,7 +113,7 @@ class LayeredModel:
         self,
         model: KPlanesModel,
         layers: Dict[str, Layer],
-        runs: Dict[str, Tuple[Path, Stage]],
+        runs: Dict[str, Run],
         looked_at: Callable[[], List[str]],
         tell: Callable[[str], None],
     ) -> None:
@@ -135,7 +131,7 @@ class LayeredModel:
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Outputs:
         """The student's outputs and the layers."""
-        pose, problem = camera.camera_to_worlds.view(-1, 3, 4)[0], ""
+        problem = ""
         done: Dict[str, Outputs] = {}
         shown: Outputs = {}
 
@@ -147,7 +143,7 @@ class LayeredModel:
         for name in self.looked_at():
             try:
                 if name in self.layers:
-                    shown[name] = self.layers[name](rendered, pose)
+                    shown[name] = self.layers[name](rendered, camera)
                 else:
                     shown.update(rendered(STUDENT))
             except (UserError, OSError) as error:
@@ -155,7 +151,7 @@ class LayeredModel:
                 rendered(STUDENT)
         self.tell(problem)
         if not self.channels:
-            # The list of outputs has to stay as it is: with each change the viewer forgets what is wiped between.
+            # The list of outputs must not change: the viewer would forget what is wiped between.
             own = {name: picture.shape[-1] for name, picture in rendered(STUDENT).items()}
             self.channels = {**own, **{name: 1 if name in MAPS else 3 for name in self.layers}}
         first = next(iter(done.values()))
@@ -169,58 +165,81 @@ class LayeredModel:
             StageError: its files are gone or damaged.
         """
         if name not in self.loaded:
-            self.loaded[name] = load_expert(*self.runs[name], self.model.device)
+            self.loaded[name] = open_model(self.runs[name], self.model.device)
         return self.loaded[name]
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """What a model renders at the camera that is looked through, as a model."""
+
+    name: str
+    rendered: Render
+
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Outputs:
+        return self.rendered(self.name)
+
+
 def layers_of(
-    experts: Sequence[str], shares: Optional[Shares], sharpness: Callable[[], float], baseline: bool
+    experts: Sequence[str],
+    teachers: Optional[Callable[..., Ensemble]],
+    inverse_temperature: Callable[[], float],
+    baseline: bool,
 ) -> Dict[str, Layer]:
     """The layers that can be made, by name.
 
     Args:
         experts: names of the experts.
-        shares: how much each of them counts at a camera; None where that is not known, or not all are there.
-        sharpness: how sharply they are told apart where they are blended.
+        teachers: makes an ensemble of their models; None where cameras have no groups, or not all experts are there.
+        inverse_temperature: of the blend.
         baseline: whether there is a baseline.
     """
 
     def alone(name: str) -> Layer:
-        return lambda rendered, pose: rendered(name)["rgb"]
+        return lambda rendered, camera: rendered(name)["rgb"]
 
-    def together(output: str, sharpness: Callable[[], float]) -> Layer:
-        def layer(rendered: Rendered, pose: Tensor) -> Tensor:
-            assert shares is not None
-            counts = shares(pose, sharpness())
-            # Whoever counts most comes first: what is in front is its to say.
-            asked = [number for number in counts.argsort(descending=True).tolist() if counts[number] > 0]
-            return blended([rendered(experts[number]) for number in asked], counts[asked])[output]
+    def together(output: str, at: Callable[[], float]) -> Layer:
+        def layer(rendered: Render, camera: Cameras) -> Tensor:
+            assert teachers is not None
+            ensemble = teachers([Rendered(name, rendered) for name in experts], inverse_temperature=at())
+            return ensemble.get_outputs_for_camera(camera)[output]
 
         return layer
 
     def difference(other: Layer) -> Layer:
-        def layer(rendered: Rendered, pose: Tensor) -> Tensor:
-            return (rendered(STUDENT)["rgb"] - other(rendered, pose)).abs().mean(dim=-1, keepdim=True)
+        def layer(rendered: Render, camera: Cameras) -> Tensor:
+            return (rendered(STUDENT)["rgb"] - other(rendered, camera)).abs().mean(dim=-1, keepdim=True)
 
         return layer
 
     layers = {name: alone(name) for name in experts}
-    if shares is not None:
-        layers[DISAGREEMENT] = together("disagreement", sharpness)
-        layers[FROM_EXPERTS] = difference(together("rgb", sharpness))
+    if teachers is not None:
+        layers[DISAGREEMENT] = together("disagreement", inverse_temperature)
+        layers[FROM_EXPERTS] = difference(together("rgb", inverse_temperature))
         layers[ROUTED] = together("rgb", lambda: float("inf"))
-        layers[EXPERTS] = together("rgb", sharpness)
+        layers[EXPERTS] = together("rgb", inverse_temperature)
     if baseline:
         layers[FROM_BASELINE] = difference(alone(BASELINE))
         layers[BASELINE] = alone(BASELINE)
     return layers
 
 
+def teachers_of(run: Run) -> Dict[str, Run | None]:
+    """The experts that a student learned from, as its record has them: ``expert-3``, or ``expert-3-2`` for the second
+    of its group. None for one that is gone."""
+    found = made_from(run)
+    experts = {name: expert for name, expert in found.items() if name.startswith("expert-")}
+    distilled = found.get("student")
+    return experts if experts or distilled is None else teachers_of(distilled)
+
+
+def baseline_of(run: Run) -> Run | None:
+    """A finished baseline of a student's photos in its scene's folder: of the student's name, or else the latest."""
+    runs = find(scene_of(run), MethodName.parse(run.record.method).beside("baseline"))
+    usable = (one for one in runs if why_not(one, ("baseline",), run.record) is None)
+    return min(usable, key=lambda one: one.folder.name != run.folder.name, default=None)
+
+
 def _looked_at(panel: Any) -> List[str]:
     """Names of the outputs that the viewer's panel has chosen, the one on the left first."""
     return [panel.output_render, *([panel.split_output_render] if panel.split else [])]
-
-
-def _title(name: str) -> str:
-    """An expert as it is listed, from what a record calls it: expert 3, or expert 3-2 for the second of its group."""
-    return name.replace("-", " ", 1)

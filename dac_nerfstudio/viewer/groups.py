@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from dac_nerfstudio.errors import PartitionError, PhotoError
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.style import colour
-from dac_nerfstudio.training.datamanager import DaCDataManager
 
 ALL = "all"
 """The choice of no group in particular."""
@@ -49,13 +49,13 @@ class GroupsPanel(ViewerControl):
     bounded scenes show, before their near plane, where there is nothing to see.
 
     Args:
-        manager: knows the training views and their partition.
-        sharpness: how sharply experts are told apart in the weights that are shown.
+        manager: the data manager, which knows the training views and their partition.
+        inverse_temperature: of the weights that are shown.
     """
 
-    def __init__(self, manager: DaCDataManager, sharpness: Callable[[], float]) -> None:
+    def __init__(self, manager: Any, inverse_temperature: Callable[[], float]) -> None:
         self.manager = manager
-        self.sharpness = sharpness
+        self.inverse_temperature = inverse_temperature
         self.partition: Optional[Partition] = None
 
     def _setup(self, viewer: Any) -> None:
@@ -63,7 +63,7 @@ class GroupsPanel(ViewerControl):
         try:
             self.partition = self.manager.partition
         except PartitionError as error:
-            CONSOLE.print(f"[yellow]The viewer shows no groups: {error}")
+            say(CONSOLE, (f"The viewer shows no groups: {error}", "yellow"))
         if self.partition is None:
             return
         gui = self.viser_server.gui
@@ -158,10 +158,10 @@ class GroupsPanel(ViewerControl):
         pose = camera_to_world.float()[None]
         group = int(self.manager.route(pose))
         text = f"This view is of group {group} `{colour(group)}`"
-        sharpness = self.sharpness()
-        if not np.isfinite(sharpness):
+        inverse_temperature = self.inverse_temperature()
+        if not np.isfinite(inverse_temperature):
             return f"{text}."
-        (weights,) = self.manager.blend(pose, sharpness)
+        (weights,) = self.manager.blend(pose, inverse_temperature)
         shares = [f"{one}: {100 * float(weights[one - 1]):.0f} %" for one in (1 + torch.argsort(-weights)).tolist()]
         return f"{text}. Weights of the experts: {', '.join(shares)}."
 

@@ -10,8 +10,8 @@ import pytest
 from dac_nerfstudio import methods
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.runs.layout import scene_name
-from dac_nerfstudio.training.limits import check_numbers
 from dac_nerfstudio.training.trainer import DaCTrainerConfig
+from dac_nerfstudio.training.validation import validate
 
 METHODS = [
     f"{stage}{suffix}"
@@ -29,10 +29,10 @@ def config_of(method: str) -> DaCTrainerConfig:
 @pytest.mark.parametrize("method", METHODS)
 def test_registered_numbers_are_good(method: str) -> None:
     config = config_of(method)
-    check_numbers(config)
+    validate(config)
     if method == "ensemble":
-        config.pipeline.sharpness = INF  # type: ignore[attr-defined]
-        check_numbers(config)
+        config.pipeline.inverse_temperature = INF  # type: ignore[attr-defined]
+        validate(config)
 
 
 @pytest.mark.parametrize(
@@ -79,16 +79,16 @@ def test_a_number_that_is_none_to_train_with_is_refused(name: str, value: Any, m
         settings = getattr(settings, part)
     setattr(settings, last, value)
     with pytest.raises(StageError) as caught:
-        check_numbers(config)
+        validate(config)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("method", ["ensemble", "finetune"])
 def test_experts_are_not_told_apart_the_wrong_way_round(method: str) -> None:
     config: Any = config_of(method)
-    config.pipeline.sharpness = -1.0
-    with pytest.raises(StageError, match="--pipeline.sharpness is -1.0; expected 0 or more."):
-        check_numbers(config)
+    config.pipeline.inverse_temperature = -1.0
+    with pytest.raises(StageError, match="--pipeline.inverse-temperature is -1.0; expected 0 or more."):
+        validate(config)
 
 
 @pytest.mark.parametrize("rate", [NAN, -1e-3, INF])
@@ -96,7 +96,7 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     config = config_of("finetune")
     config.optimizers["proposal_networks"]["optimizer"].lr = rate
     with pytest.raises(StageError, match=f"--optimizers.proposal-networks.optimizer.lr is {rate}; expected a"):
-        check_numbers(config)
+        validate(config)
 
 
 def test_ns_train_calls_a_scene_as_dac_does(tmp_path: Any) -> None:

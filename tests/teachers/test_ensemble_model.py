@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.training.ensemble import EnsembleModel, EnsembleModelConfig, foretold, poses_of
+from dac_nerfstudio.teachers.ensemble import poses_of
+from dac_nerfstudio.training.ensemble import EnsembleModel, EnsembleModelConfig, foretold
 from dac_nerfstudio.training.trainer import EnsembleTrainer
 
 TinyModel = Callable[..., KPlanesModel]
@@ -58,11 +59,11 @@ def ensemble(tiny_model: TinyModel) -> EnsembleModel:
     for seed, slot in enumerate(model.experts):
         slot.load_state_dict(tiny_model(seed=seed + 1).state_dict())
 
-    def blend(poses: Tensor, sharpness: float) -> Tensor:
+    def blend(poses: Tensor, inverse_temperature: float) -> Tensor:
         x, y = poses[:, 0, 3], poses[:, 1, 3]
         groups = torch.where(x > 0, 1, torch.where(y > 0, 2, 3))
         routed = torch.nn.functional.one_hot(groups - 1, 3).float()
-        return routed if sharpness == float("inf") else torch.softmax(sharpness * routed, dim=-1)
+        return routed if inverse_temperature == float("inf") else torch.softmax(inverse_temperature * routed, dim=-1)
 
     model.blend = blend
     return model.eval()
@@ -71,7 +72,7 @@ def ensemble(tiny_model: TinyModel) -> EnsembleModel:
 def test_an_ensemble_holds_its_experts_and_nothing_to_train(ensemble: EnsembleModel, tiny_model: TinyModel) -> None:
     one = set(tiny_model().state_dict())
     held = set(ensemble.state_dict())
-    assert held - {"device_indicator_param", "sharpness"} == {
+    assert held - {"device_indicator_param", "inverse_temperature"} == {
         f"experts.{slot}.{name}" for slot in range(3) for name in one
     }
     assert ensemble.get_param_groups() == {}
@@ -92,7 +93,7 @@ def test_an_ensemble_that_cannot_be_saved_ends_in_words(
 
 def test_each_ray_is_answered_by_its_groups_expert(ensemble: EnsembleModel, rays: Rays) -> None:
     bundle = rays(20)
-    groups = ensemble.weights(poses_of(bundle)).argmax(dim=-1) + 1
+    groups = ensemble.ensemble.weights(poses_of(bundle)).argmax(dim=-1) + 1
     assert set(groups.tolist()) == {1, 2, 3} and not (groups.diff() >= 0).all()
     with torch.no_grad():
         outputs = ensemble.get_outputs(bundle)
@@ -113,7 +114,7 @@ def test_each_camera_is_answered_as_a_whole_by_its_groups_expert(ensemble: Ensem
         camera = Cameras(poses_of(bundle), 6.0, 6.0, 2.0, 2.0, width=4, height=4)
         outputs: dict[str, Any] = ensemble.get_outputs_for_camera(camera)
         with torch.no_grad():
-            expected = ensemble.expert(group - 1).get_outputs_for_camera(camera)
+            expected = ensemble.experts[group - 1].get_outputs_for_camera(camera)
         assert outputs["rgb"].shape == (4, 4, 3)
         for name, value in expected.items():
             assert torch.equal(outputs[name], value)
@@ -130,7 +131,7 @@ def camera_at(centre: list[float]) -> Cameras:
 
 def test_blended_experts_are_a_weighted_mean_and_say_where_they_disagree(ensemble: EnsembleModel) -> None:
     camera = camera_at([4.0, 0.0, 0.0])
-    ensemble.sharpness.fill_(1.0)
+    ensemble.inverse_temperature.fill_(1.0)
     outputs = ensemble.get_outputs_for_camera(camera)
     with torch.no_grad():
         alone = torch.stack([expert.get_outputs_for_camera(camera)["rgb"] for expert in ensemble.experts])
@@ -144,7 +145,7 @@ def test_blended_experts_are_a_weighted_mean_and_say_where_they_disagree(ensembl
 
 
 def test_rays_are_blended_as_their_camera_is(ensemble: EnsembleModel) -> None:
-    ensemble.sharpness.fill_(1.0)
+    ensemble.inverse_temperature.fill_(1.0)
     camera = camera_at([-1.0, 4.0, 0.0])
     bundle = ensemble.collider(camera.generate_rays(camera_indices=0).flatten())
     with torch.no_grad():
@@ -153,8 +154,8 @@ def test_rays_are_blended_as_their_camera_is(ensemble: EnsembleModel) -> None:
 
 
 def test_experts_of_no_weight_are_not_asked(ensemble: EnsembleModel) -> None:
-    ensemble.sharpness.fill_(6.0)  # weights of 0.995, 0.002, 0.002
-    assert ensemble.weights(camera_at([4.0, 0.0, 0.0]).camera_to_worlds).tolist() == [[1.0, 0.0, 0.0]]
+    ensemble.inverse_temperature.fill_(6.0)  # weights of 0.995, 0.002, 0.002
+    assert ensemble.ensemble.weights(camera_at([4.0, 0.0, 0.0]).camera_to_worlds).tolist() == [[1.0, 0.0, 0.0]]
 
 
 def test_disagreement_that_is_the_error_foretells_it() -> None:
@@ -174,7 +175,7 @@ def test_disagreement_that_is_the_error_foretells_it() -> None:
 
 
 def test_scores_of_an_ensemble_say_how_well_disagreement_foretells_error(ensemble: EnsembleModel) -> None:
-    ensemble.sharpness.fill_(0.5)
+    ensemble.inverse_temperature.fill_(0.5)
     outputs = ensemble.get_outputs_for_camera(camera_at([4.0, 0.0, 0.0]))
     outputs = {name: value.repeat(4, 4, 1) for name, value in outputs.items()}  # SSIM wants 11 pixels
     metrics, images = ensemble.get_image_metrics_and_images(outputs, {"image": torch.rand(16, 16, 3)})
@@ -188,19 +189,19 @@ def test_experts_of_one_group_share_its_weight_whatever_their_size(
     configs = (tiny_model().config, tiny_model(grid_base_resolution=6).config, tiny_model(linear_decoder=False).config)
     model = tiny_model(EnsembleModelConfig, experts=configs, groups=(1, 1, 2)).eval()
     assert isinstance(model, EnsembleModel)
-    model.blend = lambda poses, sharpness: torch.tensor([[0.6, 0.4]]).expand(len(poses), 2)
+    model.blend = lambda poses, inverse_temperature: torch.tensor([[0.6, 0.4]]).expand(len(poses), 2)
     camera = camera_at([4.0, 0.0, 0.0])
-    torch.testing.assert_close(model.weights(camera.camera_to_worlds), torch.tensor([[0.3, 0.3, 0.4]]))
+    torch.testing.assert_close(model.ensemble.weights(camera.camera_to_worlds), torch.tensor([[0.3, 0.3, 0.4]]))
     outputs = model.get_outputs_for_camera(camera)
-    alone = [model.expert(number).get_outputs_for_camera(camera)["rgb"] for number in range(3)]
+    alone = [model.experts[number].get_outputs_for_camera(camera)["rgb"] for number in range(3)]
     torch.testing.assert_close(outputs["rgb"], 0.3 * alone[0] + 0.3 * alone[1] + 0.4 * alone[2])
 
 
-def test_the_sharpness_is_saved_with_the_experts(ensemble: EnsembleModel, tiny_model: TinyModel) -> None:
-    ensemble.sharpness.fill_(2.0)
+def test_the_inverse_temperature_is_saved_with_the_experts(ensemble: EnsembleModel, tiny_model: TinyModel) -> None:
+    ensemble.inverse_temperature.fill_(2.0)
     other = tiny_model(EnsembleModelConfig, experts=ensemble.config.experts, groups=(1, 2, 3))
     other.load_state_dict(ensemble.state_dict())
-    assert float(other.sharpness) == 2
+    assert float(other.inverse_temperature) == 2
 
 
 def test_rays_of_a_camera_are_rendered_where_exporters_ask_for_them(ensemble: EnsembleModel) -> None:

@@ -1,4 +1,4 @@
-"""Numbers that no training can do anything with, refused before it begins."""
+"""Validates numeric settings before training begins."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any, Iterator, Tuple
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.presets import SEEDS
-from dac_nerfstudio.training.settings import RunSettings
 
 LEAST = {
     "max_num_iterations": 1,
     "pipeline.datamanager.train_num_rays_per_batch": 1,
-    "pipeline.sharpness": 0,
+    "pipeline.inverse_temperature": 0,
     "pipeline.model.grid_base_resolution": 2,  # points along each side of a grid
     "pipeline.model.grid_feature_dim": 1,
     "pipeline.model.linear_decoder_layers": 1,
@@ -30,7 +29,7 @@ LEAST = {
 POSITIVE = ("pipeline.model.far_plane", "pipeline.model.scene_radius", "pipeline.datamanager.camera_res_scale_factor")
 
 
-def check_numbers(config: RunSettings) -> None:
+def validate(config: Any) -> None:
     """Make sure that a run's numbers can be trained with.
 
     Raises:

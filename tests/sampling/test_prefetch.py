@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from dac_nerfstudio.sampling.prefetch import Ahead
+from dac_nerfstudio.sampling.prefetch import Prefetch
 
 
 def test_results_come_in_any_order_and_are_made_by_one_other_thread() -> None:
@@ -19,7 +19,7 @@ def test_results_come_in_any_order_and_are_made_by_one_other_thread() -> None:
         threads.append(threading.current_thread())
         return 2 * number
 
-    ahead = Ahead(double)
+    ahead = Prefetch(double)
     assert [ahead(number, 1) for number in (0, 1, 2, 7, 8, 8, 0)] == [0, 2, 4, 14, 16, 16, 0]
     assert len(set(threads)) == 1 and threading.current_thread() not in threads
 
@@ -33,7 +33,7 @@ def test_what_follows_is_made_before_it_is_asked_for_unless_circumstances_change
         made.release()
         return number
 
-    ahead = Ahead(record)
+    ahead = Prefetch(record)
     ahead(4, 1)
     assert made.acquire(timeout=10) and made.acquire(timeout=10) and calls == [4, 5]
     ahead(5, 1)
@@ -48,7 +48,7 @@ def test_an_error_in_the_thread_is_raised_with_its_traceback_where_the_result_is
             raise ZeroDivisionError("at two")
         return number
 
-    ahead = Ahead(fails_at_two)
+    ahead = Prefetch(fails_at_two)
     assert ahead(1, 1) == 1  # two has been begun, and nobody has asked for it
     with pytest.raises(ZeroDivisionError, match="at two") as error:
         ahead(2, 1)
@@ -59,8 +59,8 @@ def test_an_error_in_the_thread_is_raised_with_its_traceback_where_the_result_is
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(3)"])
 def test_a_process_ends_though_something_is_made_ahead(ending: str) -> None:
     program = (
-        "import time\nfrom dac_nerfstudio.sampling.prefetch import Ahead\n"
-        f"ahead = Ahead(lambda number: time.sleep(0.2))\nahead(0, 1)\n{ending}\n"
+        "import time\nfrom dac_nerfstudio.sampling.prefetch import Prefetch\n"
+        f"ahead = Prefetch(lambda number: time.sleep(0.2))\nahead(0, 1)\n{ending}\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (3 if ending else 0, b"")
