@@ -178,7 +178,7 @@ def run(
     """
     from dac_nerfstudio.launch.devices import find_devices
     from dac_nerfstudio.launch.flags import read_flags
-    from dac_nerfstudio.launch.local import explain_plan, run_plans
+    from dac_nerfstudio.launch.local import run_plans
     from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
     from dac_nerfstudio.launch.slurm.queue import refuse_queued
 
@@ -213,6 +213,8 @@ def run(
     )  # fmt: skip
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
+        from dac_nerfstudio.launch.dry_run import explain_plan
+
         for plan in plans:
             explain_plan(plan, console, verbose)
         return

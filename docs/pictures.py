@@ -10,8 +10,8 @@ import torch
 from torchvision.utils import make_grid, save_image
 
 from dac_nerfstudio.device import default_device
-from dac_nerfstudio.launch.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.runs.layout import run_dirs
+from dac_nerfstudio.runs.reopen import photos_of, recorded_config, reopen
 
 HERE = Path(__file__).parent
 METHODS = ("dac-baseline", "dac-finetune")

@@ -10,10 +10,10 @@ from dac_nerfstudio.image_scores import can_flip, left_out
 from dac_nerfstudio.kplanes.model import lpips_weights
 from dac_nerfstudio.launch.messages import Report, Tell
 from dac_nerfstudio.launch.plan import Job, Plan
-from dac_nerfstudio.launch.reopen import recorded_config, reopen
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.runs.layout import EVALUATION, PAIRS, PARTITION
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.reopen import recorded_config, reopen
 
 FORMAT = 4
 """Scores of an earlier format are made again."""

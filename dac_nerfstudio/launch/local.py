@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
-import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,9 +12,8 @@ from functools import partial
 from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import FrameType
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence
 
 from rich.console import Console
 
@@ -27,7 +24,6 @@ from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.process import PRELOAD, Place, start
 from dac_nerfstudio.launch.table import Row, showing
 from dac_nerfstudio.messages import say
-from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import SIGNALS, handling
 
@@ -124,74 +120,6 @@ def run_plans(
         if task.state in ("failed", "left out"):
             say(console, (task.row.name, "bold red"), f": {task.problem}")
     return all(task.state == "succeeded" for task in tasks)
-
-
-def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
-    """Print what each job of a plan would do, and why, and where it departs from its method's own settings. Nothing is
-    done.
-
-    Args:
-        plan: of one scene.
-        console: where it is printed.
-        verbose: print the whole command that does the same instead.
-    """
-    trained = [job.settings for job in plan.jobs if job.kind == "train"]
-    shared = {name: value for name, value in (trained or [{}])[0].items() if all(s.get(name) == value for s in trained)}
-    if shared and not verbose:
-        console.print("All stages, other than their methods' own settings:")
-        _print_settings(shared, console)
-    with _examining(plan) as (reports, log):
-        for job in plan.jobs:
-            try:
-                with console.status(f"Looking at {job.name} …"):
-                    while (report := reports.recv()) is None:
-                        pass  # it is alive
-            except EOFError:
-                raise StageError(f"The plan could not be looked at. The whole story: {log}") from None
-            if report.state == "failed":
-                raise StageError(report.text)
-            fate = ("kept", "green") if report.state == "kept" else ("runs", "yellow")
-            say(console, (job.name, "bold"), ": ", fate, f", {report.text}")
-            if job.kind == "train" and report.state != "kept":
-                if verbose:
-                    say(console, f"    {job.command}")
-                else:
-                    own = {name: value for name, value in job.settings.items() if name not in shared}
-                    _print_settings(own, console)
-
-
-@contextmanager
-def _examining(plan: Plan) -> Iterator[Tuple[Connection, Path]]:
-    """While in here, a process looks at the jobs of a plan: where it reports of each, and its log, which stays only if
-    the error that ends this names it."""
-    context = _context()
-    ours, theirs = context.Pipe()
-    job = Job("split", "examine", plan.scene_dir)
-    # Not in the scene's folder, where a dry run leaves nothing behind.
-    descriptor, name = tempfile.mkstemp(prefix="dac-dry-run-", suffix=".log")
-    log, named = Path(name), False
-    # It takes no lock of the scene's: any file does.
-    process = context.Process(target=start, args=(job, plan, Place("cpu"), log, theirs, reduction.DupFd(descriptor)))
-    process.start()
-    os.close(descriptor)
-    theirs.close()
-    try:
-        yield ours, log
-    except StageError as error:
-        named = name in str(error)
-        raise
-    finally:
-        ours.close()  # at which it ends, if it has not
-        process.join()
-        if not named:
-            log.unlink()
-
-
-def _print_settings(settings: Flags, console: Console) -> None:
-    """A line for each, as a file for --config has them."""
-    for name, value in settings.items():
-        value = list(value) if isinstance(value, tuple) else value
-        say(console, f"    {name} = {json.dumps(value)}")
 
 
 def _context() -> multiprocessing.context.ForkServerContext:

@@ -67,7 +67,7 @@ class Job:
     """A stage's training by ``ns-train``, or what belongs around it."""
 
     stage: StageName
-    kind: Literal["split", "train", "evaluate", "video", "examine"]
+    kind: Literal["split", "train", "evaluate", "video"]
     run_dir: Path
     """Folder of its result."""
     group: Optional[int] = None

@@ -14,10 +14,10 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write, read_json, write_json
 from dac_nerfstudio.launch.messages import Report, Tell
 from dac_nerfstudio.launch.plan import Job, Plan
-from dac_nerfstudio.launch.reopen import recorded_config, reopen
 from dac_nerfstudio.media import provide_ffmpeg
 from dac_nerfstudio.runs.layout import report_folder, video_path
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.reopen import recorded_config, reopen
 
 FRAMES, RATE = 120, 15
 """Most frames of the flight, and frames per second."""

@@ -13,7 +13,7 @@ import warnings
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Optional
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -21,19 +21,16 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from dac_nerfstudio.errors import SplitError, UserError
 from dac_nerfstudio.launch.commands import check_flags, parse, with_data
 from dac_nerfstudio.launch.division import divide_settings
-from dac_nerfstudio.launch.estimate import about, seconds_of
 from dac_nerfstudio.launch.evaluate import evaluate, score
 from dac_nerfstudio.launch.messages import Report, Tell
 from dac_nerfstudio.launch.plan import Job, Plan
-from dac_nerfstudio.launch.resume import State, decide, has_config, take_up
-from dac_nerfstudio.launch.video import has_video, video
+from dac_nerfstudio.launch.resume import has_config, take_up
+from dac_nerfstudio.launch.video import video
 from dac_nerfstudio.partition import Partition, check_views, current_partition, publish, verdict
 from dac_nerfstudio.partition.picture import plot_partition
 from dac_nerfstudio.partition.split import split as divide_scene
 from dac_nerfstudio.runs.layout import PARTITION_PICTURE
-from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.signals import Interrupted
-from dac_nerfstudio.style import counted
 from dac_nerfstudio.training.sources import find_partition
 from dac_nerfstudio.training.trainer import DaCTrainer, write
 
@@ -76,9 +73,7 @@ def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     try:
-        {"split": split, "train": train, "evaluate": score, "video": video, "examine": examine}[job.kind](
-            job, plan, tell
-        )
+        {"split": split, "train": train, "evaluate": score, "video": video}[job.kind](job, plan, tell)
     except Interrupted as stop:
         tell(Report("stopped", text=f"stopped at step {stop.steps}, which is saved" if stop.steps else "stopped"))
         raise
@@ -171,62 +166,3 @@ class Progress:
         psnr = float(metrics["psnr"]) if "psnr" in metrics else None
         self.tell(Report("training", step + 1, total, psnr=psnr))
         self.reported = now
-
-
-INDEPENDENT = ("trunk", "baseline", "baseline total")
-"""Stages that the division makes no difference to."""
-
-
-def examine(job: Job, plan: Plan, tell: Tell) -> None:
-    """Say of every job of a plan whether it would run, and why: one report each, `kept` or `done`."""
-    fates: Dict[str, str] = {}
-    for other in plan.jobs:
-        ready = ("split",) if other.stage in INDEPENDENT else ()
-        needed = [need for need in other.needs if fates[need] != "kept" and need not in ready]
-        if other.kind == "train":
-            state, why = _examine_training(other, plan, needed)
-        elif needed:
-            state, why = "new", f"{needed[0]} comes first"
-        elif other.kind == "split":
-            state, why = _examine_split(plan)
-        elif other.kind == "evaluate":
-            state, why = "new", f"scores {other.run_dir}, unless that was done"
-        else:
-            kept = has_video(other, plan)
-            state, why = ("kept", "made from this student") if kept else ("new", "not made yet")
-        fates[other.name] = state
-        tell(Report("kept" if state == "kept" else "done", text=why))
-
-
-def _examine_training(job: Job, plan: Plan, needed: Sequence[str]) -> Tuple[State, str]:
-    config = with_data(parse(job.arguments))
-    state: State = "new"
-    done = 0
-    if needed:
-        why = f"{needed[0]} comes first"
-    elif current_partition(plan.scene_dir) is None:
-        why = "not made yet"
-    else:
-        try:
-            state, why = decide(job.run_dir, config.sources(examine=False).record)
-        except UserError as error:
-            why = str(error)
-    if state == "kept":
-        return state, why
-    if state == "resumed":
-        done = Stage.load(job.run_dir).steps
-    steps = config.max_num_iterations - done
-    minutes = seconds_of(config, steps, torch.get_num_threads()) / 60
-    return state, f"{counted(steps, 'step')}, {about(minutes)}: {why}"
-
-
-def _examine_split(plan: Plan) -> Tuple[State, str]:
-    settings = current_partition(plan.scene_dir)
-    if settings is None and plan.partition is not None:
-        return "new", f"takes the experts' division, {plan.partition}"
-    if settings is None:
-        return "new", "the views are not divided yet"
-    if settings.satisfies(plan.request.divide):
-        return "kept", f"divided by {settings.settings['strategy']} into {settings.num_groups} groups"
-    other = [f"{name} {value}" for name, value in plan.request.divide.items() if not settings.satisfies({name: value})]
-    return "changed", f"asked for {', '.join(other)}"

@@ -12,11 +12,11 @@ from nerfstudio.cameras.cameras import Cameras
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.launch.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.report.pictures import Comparison, compare, extremes
 from dac_nerfstudio.report.results import figures
 from dac_nerfstudio.report.runs import NAMES, Run, SceneRuns, latest_run, read_scene
 from dac_nerfstudio.runs import store
+from dac_nerfstudio.runs.reopen import photos_of, recorded_config, reopen
 
 
 @dataclass(frozen=True)

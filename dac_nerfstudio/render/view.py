@@ -12,11 +12,11 @@ from rich.console import Console
 
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.runs.layout import RECORD
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.reopen import photos_of, recorded_config, reopen
 from dac_nerfstudio.runs.store import find
 
 

@@ -36,6 +36,7 @@ from dac_nerfstudio.runs.layout import (
     run_folder,
     scene_name,
 )
+from dac_nerfstudio.runs.reopen import found_again
 from dac_nerfstudio.runs.store import open_model, read_checkpoint, read_weights
 from dac_nerfstudio.signals import Interrupted, Request, handling, stop_requests
 from dac_nerfstudio.teachers.ensemble import Ensemble
@@ -48,13 +49,6 @@ from dac_nerfstudio.training.pipeline import (
     FinetunePipelineConfig,
 )
 from dac_nerfstudio.training.sources import Sources, check_resumable, resolve
-
-
-def found_again(path: Optional[Path], typed_in: Path) -> Optional[Path]:
-    """A path as it is found from here, or else from the folder that it was typed in."""
-    if path is None or path.exists() or not (typed_in / path).exists():
-        return path
-    return typed_in / path
 
 
 @dataclass

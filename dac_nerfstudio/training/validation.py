@@ -49,14 +49,13 @@ def validate(config: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and math.isnan(number):
                 raise _refusal(name, value, "a number")
-            if name in LEAST and number < LEAST[name]:
-                raise _refusal(name, value, f"{LEAST[name]} or more")
+            least = 0 if name.endswith("warmup_steps") else LEAST.get(name, -math.inf)
+            if number < least:
+                raise _refusal(name, value, f"{least} or more")
             if name in POSITIVE and not 0 < number < math.inf:
                 raise _refusal(name, value, "a number above 0")
             if name.endswith("optimizer.lr") and not 0 <= number < math.inf:
                 raise _refusal(name, value, "a learning rate, 0 or more")
-            if name.endswith("warmup_steps") and number < 0:
-                raise _refusal(name, value, "0 or more")
     model = config.pipeline.model
     levels = len(model.proposal_resolutions)
     if len(model.num_proposal_samples) != levels:

@@ -296,15 +296,15 @@ def test_experts_of_several_scenes_are_refused(shell: Shell) -> None:
 
 
 def test_a_division_that_cannot_be_read_is_made_again(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.launch.worker import examine, split
+    from dac_nerfstudio.launch.dry_run import examine
+    from dac_nerfstudio.launch.worker import split
 
     current = tmp_path / "demo" / "partition.json"
     current.parent.mkdir()
     current.write_text('{"format": "dac-partition", "version": 1}')
     plan = planned(shell, output_dir=tmp_path, only="split")
     told: list[Report] = []
-    examine(Job("split", "examine", tmp_path), plan, told.append)
-    assert told.pop().text == "the views are not divided yet"
+    assert examine(plan)[0].why == "the views are not divided yet"
     split(plan.jobs[0], plan, told.append)
     assert told[0].state == "done" and "cannot be read and is now partition-before-20" in told[0].text
     assert Partition.load(current).num_groups == GROUPS
@@ -778,7 +778,8 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
     import mediapy
 
     from dac_nerfstudio.launch import video as room
-    from dac_nerfstudio.launch.worker import examine, video
+    from dac_nerfstudio.launch.dry_run import examine
+    from dac_nerfstudio.launch.worker import video
 
     def interrupted(path: Path, frames: Any, **named: Any) -> None:
         path.write_bytes(b"half")
@@ -806,12 +807,11 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
     assert path.read_bytes() == b"whole"
     for lost in (path, path.with_name("video.json")):
         whole = lost.read_bytes()
-        for content, state in ((whole, "kept"), (b"", "done"), (None, "done"), (whole, "kept")):
+        for content, kept in ((whole, True), (b"", False), (None, False), (whole, True)):
             lost.unlink(missing_ok=True)
             if content is not None:  # empty is what a power cut leaves
                 lost.write_bytes(content)
-            examine(plan.jobs[0], plan, told.append)
-            assert told[-1].state == state
+            assert examine(plan)[0].kept == kept
     # A run made anew with the same settings, from other photos or to other weights.
     stage = Stage.load(job.run_dir)
     for change in ({"photos": "others"}, {"checkpoint": {**stage.checkpoint, "crc32": "0"}}, {}):
@@ -1043,17 +1043,13 @@ def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypa
 
 
 def test_a_dry_run_says_of_a_trunk_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
-    from dac_nerfstudio.launch.worker import examine
+    from dac_nerfstudio.launch.dry_run import examine
 
     request = dataclasses.replace(whole.plan.request, divide={"groups": GROUPS, "softness": 0.7})
-    told: list[Report] = []
-    examine(
-        Job("split", "examine", whole.plan.scene_dir), dataclasses.replace(whole.plan, request=request), told.append
-    )
-    fates = {job.name: report for job, report in zip(whole.plan.jobs, told, strict=True)}
-    assert fates["split"].text == "asked for softness 0.7"
-    assert fates["trunk"].state == fates["baseline"].state == "kept"
-    assert fates["expert 1"].text == "12 steps, less than a minute: split comes first"
+    fates = {fate.job.name: fate for fate in examine(dataclasses.replace(whole.plan, request=request))}
+    assert fates["split"].why == "asked for softness 0.7"
+    assert fates["trunk"].kept and fates["baseline"].kept
+    assert fates["expert 1"].why == "12 steps, less than a minute: split comes first"
 
 
 def test_interrupted_job_goes_on_from_its_checkpoint(shell: Shell, whole: Ran) -> None:
@@ -1205,7 +1201,7 @@ def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path
     from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 
     from dac_nerfstudio.launch.commands import parse, with_data
-    from dac_nerfstudio.launch.reopen import recorded_config
+    from dac_nerfstudio.runs.reopen import recorded_config
 
     data = shell.folder / "real"
     plan = planned(shell, data=data, output_dir=tmp_path, preset="quick", only="baseline", downscale=1)

@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -485,28 +484,3 @@ def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
     arguments = ("--data", "demo", "--preset", "demo", "--only", "baseline", "--output-dir", "dry", "--dry-run")
     assert "baseline: runs" in shell.dac("run", *arguments).output
     assert not (shell.folder / "dry").exists()
-
-
-def look(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, lock: Any) -> None:
-    """A dry run that fails, or ends without a word."""
-    if plan.partition is not None:
-        messages.send(Report("failed", text=str(plan.partition).format(log=log)))
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"), [("no such flag", False), ("It fell over. The whole story: {log}", True), (None, True)]
-)
-def test_the_log_of_a_dry_run_that_fails_stays_where_the_message_names_it(
-    text: str | None, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(local, "_context", lambda: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(local, "start", look)
-    request, job = Request(tmp_path, tmp_path, "scene"), Job("split", "split", tmp_path)
-    plan = Plan(request, PRESETS["demo"], (job,), None if text is None else Path(text))
-    message = "The plan could not be looked at. The whole story: {log}" if text is None else text
-    with pytest.raises(StageError) as error:
-        local.explain_plan(plan, Console(quiet=True))
-    logs = list(tmp_path.glob("dac-dry-run-*.log"))
-    assert len(logs) == kept and str(error.value) == message.format(log=logs[0] if logs else "")
-    assert not multiprocessing.active_children()

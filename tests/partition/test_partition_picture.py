@@ -48,7 +48,7 @@ def titles(figure) -> list[str]:
 
 
 def texts(figure) -> list[str]:
-    return [text.get_text() for text in figure.texts]
+    return [line for text in figure.texts for line in text.get_text().splitlines()]
 
 
 def colours_in(path: Path) -> set[str]:

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from browser import CHROMIUM, Browser, choose, split_screen, wait_for_page, wait_for_picture
 
-from dac_nerfstudio.launch.reopen import recorded_config
 from dac_nerfstudio.runs.layout import CONFIG, PARTITION, run_dirs
+from dac_nerfstudio.runs.reopen import recorded_config
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
 

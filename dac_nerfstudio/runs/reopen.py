@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional, get_args, get_type_hints
 
-from nerfstudio.configs.dataparser_configs import all_dataparsers
-from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 
 from dac_nerfstudio.errors import StageError
@@ -21,14 +19,11 @@ from dac_nerfstudio.files import read_config
 from dac_nerfstudio.kplanes.settings import rebuild_config
 from dac_nerfstudio.runs.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.runs.store import read_checkpoint
-from dac_nerfstudio.training.ensemble import EnsembleModelConfig
-from dac_nerfstudio.training.pipeline import DaCPipeline
-from dac_nerfstudio.training.trainer import DaCTrainerConfig, found_again
+from dac_nerfstudio.runs.store import Run, read_checkpoint, scene_of
 
 
-def reopen(config: DaCTrainerConfig, run_dir: Path, partition: Optional[Path] = None) -> DaCPipeline:
-    """The pipeline of a run with the weights of its last checkpoint, ready to render the test views.
+def reopen(config: Any, run_dir: Path, partition: Optional[Path] = None) -> Any:
+    """The pipeline of a run, a `DaCPipeline`, with the weights of its last checkpoint, ready to render the test views.
 
     Args:
         config: as of `recorded_config`.
@@ -41,14 +36,13 @@ def reopen(config: DaCTrainerConfig, run_dir: Path, partition: Optional[Path] = 
     config.pipeline.datamanager.partition = partition or run_dir / PARTITION
     state = read_checkpoint(latest_checkpoint(run_dir))
     pipeline = config.pipeline.setup(device=config.machine.device_type, test_mode="test")
-    assert isinstance(pipeline, DaCPipeline)
     pipeline.load_pipeline(state["pipeline"], state["step"])
     pipeline.eval()
     return pipeline
 
 
-def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
-    """The configuration of a run as far as its pictures depend on it.
+def recorded_config(run_dir: Path, data: Path, device: str) -> Any:
+    """The configuration of a run, a `DaCTrainerConfig`, as far as its pictures depend on it.
 
     Args:
         run_dir: the run's folder.
@@ -58,11 +52,14 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
     Raises:
         StageError: the record is not of one of our methods, or the photos are others.
     """
+    # Not at the top: it imports every method that is registered, ours too.
+    from nerfstudio.configs.method_configs import all_methods
+
     stage, source = Stage.load(run_dir), run_dir / RECORD
-    config = deepcopy(all_methods.get(stage.method))
-    if not isinstance(config, DaCTrainerConfig):
+    config: Any = deepcopy(all_methods.get(stage.method))
+    if not hasattr(config, "inputs"):
         raise StageError(f"{source} is of the method {stage.method}, which is not one of this project's.")
-    config.machine.device_type = device  # type: ignore[assignment]
+    config.machine.device_type = device
     manager, model = config.pipeline.datamanager, config.pipeline.model
     try:
         settings, parser = stage.settings["model"], stage.settings["data"]
@@ -72,7 +69,7 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
         manager.camera_res_scale_factor = float(stage.settings["resolution"])
         manager.dataparser = _parser(parser, source)
         manager.skip_missing = bool(stage.settings.get("skip_missing", False))
-        if isinstance(model, EnsembleModelConfig):
+        if hasattr(model, "experts"):
             experts = stage.settings["experts"]
             model.experts = tuple(rebuild_config(expert["model"], source) for expert in experts)
             model.groups = tuple(int(expert["group"]) for expert in experts)
@@ -80,13 +77,20 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> DaCTrainerConfig:
         raise StageError(f"The settings recorded in {source} are not those of a run: {error!r}. Train again.") from None
     config.data = manager.data = data
     manager.group = stage.group
-    scene_dir = run_dir.absolute().parents[1 if stage.group is None else 2]
+    scene_dir = scene_of(Run(run_dir, stage))
     config.output_dir, config.experiment_name = scene_dir.parent, scene_dir.name
     inputs = config.inputs
     inputs.read_views()
     if inputs.data_digest != digest or not stage.has_photos_of(replace(stage, photos=inputs.photos_digest)):
         raise StageError(f"The run in {run_dir} was trained on other photos than those in {data}. Name its own: --data")
     return config
+
+
+def found_again(path: Optional[Path], typed_in: Path) -> Optional[Path]:
+    """A path as it is found from here, or else from the folder that it was typed in."""
+    if path is None or path.exists() or not (typed_in / path).exists():
+        return path
+    return typed_in / path
 
 
 def photos_of(run_dir: Path) -> Path:
@@ -113,6 +117,8 @@ def _parser(settings: Dict[str, Any], source: Path) -> DataParserConfig:
     Raises:
         StageError: nerfstudio knows no such data parser.
     """
+    from nerfstudio.configs.dataparser_configs import all_dataparsers
+
     known = [config for config in all_dataparsers.values() if config._target.__name__ == settings["_target"]]
     if not known:
         raise StageError(f"{source} names the data parser {settings['_target']}, which nerfstudio does not know here.")
