@@ -145,7 +145,7 @@ def run(
             model (images/ beside colmap/sparse/0 or sparse/0). Once more for every further scene.
         preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' (called 'best' before) is for few photos,
             where longer training no longer helps. 'quick' shows all stages run on your scene in small; it is no
-            comparison. By default few for at most 30 training photos, otherwise reference on a GPU and quick without.
+            comparison. By default quick without a GPU; with one, few for at most 30 training photos, else reference.
         groups: Number of groups; by default those of the scene's partition, or 4.
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
         similarity: What to divide by, see dac split; by default as the scene is divided, or auto.

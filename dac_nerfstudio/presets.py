@@ -214,9 +214,8 @@ def choose_preset(device: str, photos: int) -> Tuple[str, str]:
         device: cuda, mps or cpu.
         photos: of the scene that has most.
     """
+    if device != "cuda":
+        return "quick", "there is no GPU."
     if photos <= FEW_PHOTOS:
-        slow = "" if device == "cuda" else " Without a GPU it takes days; --preset quick shows the stages in minutes."
-        return "few", f"there are {photos} training photos, at most {FEW_PHOTOS}.{slow}"
-    if device == "cuda":
-        return "reference", f"there are {photos} training photos, more than {FEW_PHOTOS}, and a GPU."
-    return "quick", f"there are {photos} training photos, more than {FEW_PHOTOS}, and no GPU."
+        return "few", f"there are {photos} training photos, at most {FEW_PHOTOS}, and a GPU."
+    return "reference", f"there are {photos} training photos, more than {FEW_PHOTOS}, and a GPU."

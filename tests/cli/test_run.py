@@ -195,10 +195,10 @@ def test_every_preset_can_be_asked_for() -> None:
 @pytest.mark.parametrize(
     ("device", "photos", "preset", "why"),
     [
-        ("cuda", 30, "few", "there are 30 training photos, at most 30."),
-        ("cpu", 12, "few", "at most 30. Without a GPU it takes days; --preset quick shows"),
+        ("cuda", 30, "few", "there are 30 training photos, at most 30, and a GPU."),
+        ("cpu", 12, "quick", "there is no GPU."),
         ("cuda", 31, "reference", "more than 30, and a GPU."),
-        ("cpu", 31, "quick", "more than 30, and no GPU."),
+        ("cpu", 31, "quick", "there is no GPU."),
         ("mps", 100, "quick", "no GPU"),
     ],
 )
