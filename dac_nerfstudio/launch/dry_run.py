@@ -11,7 +11,6 @@ from typing import List, Sequence, Tuple
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from dac_nerfstudio.errors import UserError
 from dac_nerfstudio.launch.commands import check_flags, parse, with_data
@@ -19,6 +18,7 @@ from dac_nerfstudio.launch.estimate import about, seconds_of
 from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.resume import State, decide
 from dac_nerfstudio.launch.video import has_video
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.runs.record import Stage
@@ -55,12 +55,12 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
         warnings.simplefilter("ignore")
         fates = examine(plan)
     for fate in fates:
-        job, verdict = fate.job, "[green]kept[/]" if fate.kept else "[yellow]runs[/]"
-        console.print(f"[bold]{job.name}[/]: {verdict}, {escape(fate.why)}", highlight=False, soft_wrap=True)
+        job, verdict = fate.job, ("kept", "green") if fate.kept else ("runs", "yellow")
+        say(console, (job.name, "bold"), ": ", verdict, f", {fate.why}")
         if job.kind != "train" or fate.kept:
             continue
         if verbose:
-            console.print(f"    {escape(job.command)}", highlight=False, soft_wrap=True)
+            say(console, f"    {job.command}")
         else:
             _print_settings({name: value for name, value in job.settings.items() if name not in shared}, console)
 
@@ -69,7 +69,7 @@ def _print_settings(settings: Flags, console: Console) -> None:
     """A line for each, as a file for --config has them."""
     for name, value in settings.items():
         value = list(value) if isinstance(value, tuple) else value
-        console.print(f"    {name} = {escape(json.dumps(value))}", highlight=False, soft_wrap=True)
+        say(console, f"    {name} = {json.dumps(value)}")
 
 
 def examine(plan: Plan) -> List[Fate]:

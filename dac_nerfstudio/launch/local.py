@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -15,7 +16,6 @@ from types import FrameType
 from typing import Iterator, List, Optional, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.lock import scene_lock
@@ -23,6 +23,7 @@ from dac_nerfstudio.launch.messages import Report
 from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.process import PRELOAD, Place, start
 from dac_nerfstudio.launch.table import Row, showing
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import SIGNALS, handling
 
@@ -92,7 +93,9 @@ def run_plans(
     free = [Place(device, threads) for device in devices]
     running: List[Worker] = []
     with ExitStack() as stack:
-        locks = {plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, console.print)) for plan in plans}
+        locks = {
+            plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, partial(say, console))) for plan in plans
+        }
         stack.enter_context(_signals_interrupt())
         tell = stack.enter_context(showing([task.row for task in tasks], console))
         try:
@@ -115,7 +118,7 @@ def run_plans(
             raise
     for task in tasks:
         if task.state in ("failed", "left out"):
-            console.print(f"[bold red]{task.row.name}[/]: {escape(task.problem)}", highlight=False, soft_wrap=True)
+            say(console, (task.row.name, "bold red"), f": {task.problem}")
     return all(task.state == "succeeded" for task in tasks)
 
 
@@ -175,7 +178,7 @@ def _hear(worker: Worker, console: Console) -> bool:
     try:
         report = worker.messages.recv()
         if worker.silent:
-            console.print(f"{task.row.name}: goes on.", highlight=False)
+            say(console, f"{task.row.name}: goes on.")
             task.row.state = worker.last.state if worker.last is not None else "starting"
         worker.heard, worker.silent = time.monotonic(), False
         if report is not None:
@@ -191,7 +194,7 @@ def _hear(worker: Worker, console: Console) -> bool:
     if last is not None and last.state in ("done", "kept"):
         task.state = "succeeded"
         if last.text:
-            console.print(f"{task.row.name}: {escape(last.text)}", highlight=False, soft_wrap=True)
+            say(console, f"{task.row.name}: {last.text}")
         return False
     if last is not None and last.state in ("failed", "stopped"):
         task.state, task.row.state, task.problem = "failed", "failed", last.text
@@ -202,7 +205,7 @@ def _hear(worker: Worker, console: Console) -> bool:
         if task.kills <= RESTARTS:
             task.state = task.row.state = "waiting"
             why = "killed, as the kernel does where memory runs out; started again from its last checkpoint"
-            console.print(f"[yellow]{task.row.name}: {why}.[/]", highlight=False, soft_wrap=True)
+            say(console, (f"{task.row.name}: {why}.", "yellow"))
             return False
         how = f"killed {task.kills} times, as the kernel does where memory runs out (dmesg says so)"
     lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
@@ -221,7 +224,7 @@ def _notice_silence(worker: Worker, console: Console) -> None:
         f"process {pid} has said nothing for {SILENCE:.0f} seconds. It is stopped (let it go on: kill -CONT {pid}) or "
         "waits for memory or a disk. Ctrl-C ends the run."
     )
-    console.print(f"[yellow]{worker.task.row.name}: {text}[/]", highlight=False, soft_wrap=True)
+    say(console, (f"{worker.task.row.name}: {text}", "yellow"))
 
 
 def _stop(running: Sequence[Worker], console: Console) -> None:

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dac_nerfstudio.launch.messages import Report
+from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.units import clock
 
 STYLES = {
@@ -92,7 +93,9 @@ def draw(rows: Sequence[Row]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         state = f"[{STYLES.get(row.state, 'default')}]{row.state}"
-        table.add_row(row.name, *((row.device,) if elsewhere else ()), state, row.step, row.quality, row.time, row.left)
+        table.add_row(
+            literally(row.name), *((row.device,) if elsewhere else ()), state, row.step, row.quality, row.time, row.left
+        )
     return table
 
 
@@ -107,23 +110,20 @@ def showing(rows: Sequence[Row], console: Console) -> Iterator[Callable[[], None
     ended: Dict[int, Optional[float]] = {}
     last = time.monotonic()
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     def tell() -> None:
         nonlocal last
         for number, row in enumerate(rows):
             if row.started != begun.get(number):
                 begun[number] = row.started
-                say(f"{row.name}: begun" + (f" on {row.device}" if row.device else ""))
+                say(console, f"{row.name}: begun" + (f" on {row.device}" if row.device else ""))
             if row.ended is not None and row.ended != ended.get(number):
                 ended[number] = row.ended
-                say(f"{row.name}: {row.state}" + (f" after {row.time}" if row.time else ""))
+                say(console, f"{row.name}: {row.state}" + (f" after {row.time}" if row.time else ""))
         if time.monotonic() - last >= OFTEN:
             last = time.monotonic()
             for row in rows:
                 if row.started is not None and row.ended is None:
-                    say(f"{row.name}: {_progress(row)}")
+                    say(console, f"{row.name}: {_progress(row)}")
 
     try:
         yield tell

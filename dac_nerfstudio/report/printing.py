@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError, UserError, in_a_line
+from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.report import scenes, writing
 from dac_nerfstudio.report.results import table
 from dac_nerfstudio.report.tables import headline, remarks
@@ -28,16 +28,16 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
     reported, problems = {}, []
     for folder in scene_dirs:
         try:
-            with console.status(f"Reporting {escape(str(folder))} …"):
+            with console.status(literally(f"Reporting {folder} …")):
                 results = writing.write_report(folder, run)
         except (UserError, OSError) as error:
             problems.append(in_a_line(error))
             continue
         console.print(table(results))
-        console.print(headline(results), highlight=False, soft_wrap=True)
+        say(console, headline(results))
         for remark in remarks(results):
-            console.print(f"[yellow]{escape(remark)}[/]", highlight=False, soft_wrap=True)
-        console.print(f"Report:  {escape(str(writing.page_path(folder)))}", highlight=False, soft_wrap=True)
+            say(console, (remark, "yellow"))
+        say(console, f"Report:  {writing.page_path(folder)}")
         reported[folder] = results
     if len(reported) > 1:
         combined = scenes.combine(list(reported.values()))
@@ -47,7 +47,7 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
         except OSError as error:
             problems.append(in_a_line(error))
         else:
-            where = "not written, as these scenes lie in different folders" if path is None else escape(str(path))
-            console.print(f"All:     {where}", highlight=False, soft_wrap=True)
+            where = "not written, as these scenes lie in different folders" if path is None else str(path)
+            say(console, f"All:     {where}")
     if problems:
         raise StageError("\n".join(problems))

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.messages import literally
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
 from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES
@@ -319,7 +320,7 @@ def table(results: Results) -> Table:
     groups = range(1, results.groups + 1)
     sizes = "Baseline and student are of one size. " if of_one_size(results.methods) else ""
     shown = Table(
-        title=f"{results.scene}: test views, seed {results.seed}",
+        title=literally(f"{results.scene}: test views, seed {results.seed}"),
         caption=f"g1 to g{results.groups}: PSNR on the test views of each group. {sizes}Steps and time of the "
         "fine-tuned student include its distillation.",
         box=box.SIMPLE_HEAD,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from rich import box
 from rich.table import Table
 
+from dac_nerfstudio.messages import literally
 from dac_nerfstudio.report.markdown import bullets, document, plain
 from dac_nerfstudio.report.methods import METHODS, TITLES
 from dac_nerfstudio.report.results import Results
@@ -125,7 +126,7 @@ def terminal_table(combined: Combined) -> Table:
     grid = scene_grid(combined, "psnr")
     shown = Table(title="PSNR on the test views", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, name in enumerate(grid.headings):
-        shown.add_column(name, justify="right" if number else "left", overflow="fold")
+        shown.add_column(literally(name), justify="right" if number else "left", overflow="fold")
     for row in grid.rows:
         shown.add_row(*row)
     return shown

@@ -13,6 +13,7 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.kplanes.settings import rebuild_config
 from dac_nerfstudio.kplanes.teaching import ExpertModel
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.runs.divergence import not_finite
 from dac_nerfstudio.runs.layout import CONFIG, RECORD, latest_checkpoint, run_dirs, run_folder
@@ -88,7 +89,7 @@ def _readable(folder: Path, warn: bool = False) -> Run | None:
         return Run(folder, Stage.load(folder))
     except StageError as error:
         if warn:
-            CONSOLE.print(f"[yellow]{error}")
+            say(CONSOLE, (str(error), "yellow"))
         return None
 
 

@@ -227,6 +227,8 @@ class Scene:
             return PartitionError(self._unknown_in_list(split))
         if isinstance(error, EOFError) and isinstance(self.config, ColmapDataParserConfig):
             return self._without_smaller_photos()
+        if names_have_blanks(path):
+            return PartitionError(blanks(path))
         if isinstance(error, FileNotFoundError) and isinstance(self.config, ColmapDataParserConfig):
             # nerfstudio opens the first photo to choose a size.
             images = self.data / self.config.images_path
@@ -234,7 +236,7 @@ class Scene:
             if gone:
                 way = "Photos that are not there can be left out: --skip-missing"
                 return PartitionError("\n".join([way, *missing_photos(gone)]))
-        reasons = [blanks(path)] if names_have_blanks(path) else []
+        reasons = []
         if path.suffix == ".json":
             reasons = [f"{path} {fault}" for fault in faults(path, self.is_blender)]
             photos = self._named_photos(split) if getattr(self.config, "downscale_factor", None) in (None, 1) else []

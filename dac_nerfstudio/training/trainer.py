@@ -24,6 +24,7 @@ from torch import Tensor
 from dac_nerfstudio.errors import DivergenceError, PartitionError, StageError, UserError
 from dac_nerfstudio.files import atomic_write, move_in
 from dac_nerfstudio.kplanes.teaching import StudentModel
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import publish_first
 from dac_nerfstudio.runs.divergence import Divergence, LossWatch, not_finite
 from dac_nerfstudio.runs.layout import (
@@ -470,4 +471,4 @@ class EnsembleTrainer(DaCTrainer):
     def _train(self) -> None:
         assert isinstance(self.pipeline.model, EnsembleModel)
         self.save_checkpoint(0)
-        CONSOLE.print(f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")
+        say(CONSOLE, f"The experts of {len(self.pipeline.model.experts)} groups are assembled in {self.base_dir}.")

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from dac_nerfstudio.errors import PartitionError, PhotoError
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.style import colour
 
@@ -62,7 +63,7 @@ class GroupsPanel(ViewerControl):
         try:
             self.partition = self.manager.partition
         except PartitionError as error:
-            CONSOLE.print(f"[yellow]The viewer shows no groups: {error}")
+            say(CONSOLE, (f"The viewer shows no groups: {error}", "yellow"))
         if self.partition is None:
             return
         gui = self.viser_server.gui

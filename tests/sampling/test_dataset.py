@@ -24,6 +24,7 @@ from dac_nerfstudio.sampling.dataset import PhotoDataset
 from dac_nerfstudio.sampling.rays import PixelRays
 from dac_nerfstudio.scene import photos
 from dac_nerfstudio.training.datamanager import Photos
+from dac_nerfstudio.training.sources import resolve
 from dac_nerfstudio.training.trainer import DaCTrainerConfig
 
 
@@ -221,8 +222,7 @@ def test_photos_on_white_make_the_background_white(demo: Path, capsys: pytest.Ca
     """The data parser with all its defaults, as in nerfstudio's own test of training."""
     config = config_of(demo)
     config.pipeline.datamanager.dataparser = BlenderDataParserConfig()
-    config.inputs.check_background()
-    assert config.pipeline.model.background_color == "white"
+    assert resolve(config).config.pipeline.model.background_color == "white"
     assert "puts the photos on white, which is now the model's background, too" in capsys.readouterr().out
 
 
@@ -233,4 +233,4 @@ def test_a_baseline_of_one_photo_needs_no_groups(demo: Path, tmp_path: Path) -> 
     (tmp_path / "transforms_train.json").write_text(json.dumps({**content, "frames": content["frames"][:1]}))
     config = config_of(tmp_path)
     config.inputs.examine()
-    assert config.inputs.resolve().num_groups == 1
+    assert resolve(config).partition.num_groups == 1

@@ -72,8 +72,8 @@ def found(data: Path, downscale: int | None = None) -> Findings:
 
 def only_problem(data: Path, downscale: int | None = None) -> str:
     findings = found(data, downscale)
-    (problem,) = findings.problems + findings.missing
-    return problem
+    assert len(findings.problems + findings.missing) == 1, findings
+    return (findings.problems + findings.missing)[0]
 
 
 # Masks

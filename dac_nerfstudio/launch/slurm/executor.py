@@ -9,7 +9,6 @@ from typing import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from dac_nerfstudio.errors import StageError
@@ -19,6 +18,7 @@ from dac_nerfstudio.launch.slurm.follow import POLL, follow
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions, parameters
 from dac_nerfstudio.launch.slurm.queue import Submitted, refuse_queued, whole_id
 from dac_nerfstudio.launch.slurm.submit import submit
+from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.runs.layout import slurm_folder
 
 
@@ -94,7 +94,7 @@ def _explain(submitted: Submitted, console: Console) -> None:
     scene_dir = submitted.plan.scene_dir
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in (scene_dir.name, "job", "waits for"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(literally(column), no_wrap=True)
     for name, number in submitted.jobs.items():
         needs = dict.fromkeys(whole_id(submitted.jobs[other]) for other in submitted.needs[name])
         table.add_row(name, number, " ".join(needs))
@@ -105,4 +105,4 @@ def _explain(submitted: Submitted, console: Console) -> None:
         "Logs": f"{scene_dir / 'logs'}/<stage>.log; what Slurm says: {slurm_folder(scene_dir)}/<job>_0_log.out",
         "Results": f"{scene_dir / 'report' / 'results.json'}, once the last job is done",
     }.items():
-        console.print(f"{title + ':':9}{escape(text)}", highlight=False, soft_wrap=True)
+        say(console, f"{title + ':':9}{text}")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
 from rich.console import Console
-from rich.markup import escape
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.slurm.job import Status
 from dac_nerfstudio.launch.slurm.queue import ENDED, Submitted, job_states
 from dac_nerfstudio.launch.table import Row, showing
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.runs.layout import slurm_folder
 
 POLL = 5.0
@@ -98,5 +98,5 @@ def follow(submitted: Sequence[Submitted], console: Console, patience: float = P
             time.sleep(patience if any(job.succeeded is None for job in jobs) else 0)
     for job in jobs:
         if not job.succeeded:
-            console.print(f"[bold red]{job.row.name}[/]: {escape(job.problem)}", highlight=False, soft_wrap=True)
+            say(console, (job.row.name, "bold red"), f": {job.problem}")
     return all(job.succeeded for job in jobs)
