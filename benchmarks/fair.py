@@ -5,9 +5,10 @@ trainer on the registered methods, in process. For each scene
 
 1. `tune` improves the baseline one setting at a time, by halves and doubles, until none of them gives GAIN dB on
    validation views; then it doubles the steps until they give no more;
-2. `study` trains experts with these settings that see all photos and differ in seed and decoder, averages them, and
-   trains students of one and of two of them; the first seed chooses the student's settings on validation views, from
-   fewer trainings than the baseline had. A baseline of four times the steps takes at least as long as all of that;
+2. `study` trains experts of half the baseline's steps that see all photos and differ in seed and decoder,
+   averages them, and trains students of one and of two of them; the first seed chooses the student's settings on
+   validation views, from fewer trainings than the baseline had. Baselines of twice and four times the steps stand
+   beside them;
 3. `page` writes the tables of docs/results.md from the file of figures.
 
     python benchmarks/fair.py tune --scene lego-25
@@ -317,6 +318,7 @@ def study(options: Options, name: str) -> None:
     """Baselines, experts and students with the tuned settings, for each seed."""
     runs, tuned = Study(options, name), read(options)[name]
     settings = Settings(**tuned["baseline"])
+    expert = replace(settings, steps=settings.steps // 2)
     trained: dict[str, list[dict[str, Any]]] = tuned.get("trained", {})
     teaching: tuple[Settings, Teaching] | None = None
 
@@ -329,15 +331,15 @@ def study(options: Options, name: str) -> None:
         baseline = runs.baseline(settings, seed)
         add("baseline", public(baseline.figures))
         members = [
-            runs.expert(replace(settings, linear=settings.linear == (number % 2 == 0)), seed + 10 * number)
-            for number in range(2)
+            runs.expert(replace(expert, linear=linear), seed + 10 * number)
+            for number, linear in enumerate((settings.linear, not settings.linear))
         ]
         for member in members:
             add("expert", public(member.figures))
         add("two experts averaged", {"seed": seed, **averaged(members), "seconds": total(members)})
         if teaching is None:
             # Rendered views smooth the student's planes, too.
-            wanted = replace(settings, steps=2 * settings.steps, tv=round(settings.tv / 3.16, 5))
+            wanted = replace(settings, tv=round(settings.tv / 3.16, 5))
             candidates = [(wanted, Teaching(share)) for share in (0.25, 0.5)]
             students = [runs.student(members, *candidate, seed) for candidate in candidates]
             for student in students:

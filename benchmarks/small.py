@@ -41,11 +41,6 @@ def averaged(image: Image.Image, side: int) -> np.ndarray:
     return pixels.reshape(height, side, width, side, 4).mean(axis=(1, 3))
 
 
-def is_real(data: Path) -> bool:
-    """Whether a scene is a COLMAP model beside its photos; otherwise it is in Blender's format."""
-    return not (data / "transforms_train.json").exists()
-
-
 def read_real(data: Path, photos: int) -> tuple[Any, dict[str, list[Any]]]:
     """COLMAP's camera and images of `train`, `val` and `test`.
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import tyro
@@ -17,22 +15,9 @@ from dac_nerfstudio.errors import StageError, UserError
 from dac_nerfstudio.files import atomic_write
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    pass
 else:
-    import tomli as tomllib
-
-
-@contextmanager
-def settings_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The content of a file of settings, for a block that makes a study of it.
-
-    Raises:
-        StageError: the file is no TOML, or the block finds that it is no study.
-    """
-    try:
-        yield tomllib.loads(path.read_text("utf8"))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StageError(f"{path} is not a study: {error}.") from None
+    pass
 
 
 def read_results(path: Path, program: str) -> dict[str, Any]:
@@ -63,13 +48,6 @@ def check_page(page: Path, text: str, results: Path, program: str) -> None:
     """
     if not page.exists() or page.read_text("utf8") != text:
         raise StageError(f"{page} is stale. Make it again: python {program} page {results} {page}")
-
-
-def over_seeds(values: Sequence[float], text: Callable[[float], str], digits: int = 2) -> str:
-    """Mean, and standard deviation over several seeds; a dash for none."""
-    if not values:
-        return "–"
-    return text(fmean(values)) + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
 def carry_out(about: str | None, **commands: Callable[..., None]) -> None:
