@@ -61,7 +61,7 @@ def page(results: Results, scene: SceneRuns) -> str:
         scene: whose run folders are read for curves and pictures.
     """
     quality, gain = scene.partition.about.get("quality"), results.gain
-    found, without_curves = courses(scene)
+    found, without_curves = courses(scene, results.processor)
     return render(
         "report.html",
         title=f"{results.scene}: report",
@@ -78,7 +78,7 @@ def page(results: Results, scene: SceneRuns) -> str:
         groups=[(SCORES[score].heading, group_grid(results, score)) for score in results.scores],
         gain=None if gain is None else _gain(gain, results),
         crops=None if gain is None else _crops(gain, scene),
-        curves=curves_chart(found) if found else None,
+        curves=curves_chart(found, results.processor) if found else None,
         without_curves=without_curves,
         costs=cost_grid(results),
         memory=any(costs.peak_memory for costs in results.costs.values()),

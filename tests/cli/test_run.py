@@ -289,6 +289,19 @@ def test_ready_experts_bring_the_division_of_a_new_folder(shell: Shell, tmp_path
         planned(shell, output_dir=tmp_path, experts=(one, two), groups=4)
 
 
+def test_a_file_of_flags_is_kept_for_whoever_repeats_the_run(shell: Shell, tmp_path: Path) -> None:
+    from dac_nerfstudio.launch.worker import split
+
+    (tmp_path / "mine.toml").write_text("[all]\nsteps-per-save = 9\n")
+    kept = tmp_path / "demo" / f"{RUN}.toml"
+    given: dict[str, Any] = {"config": tmp_path / "mine.toml", "flags": read_flags(tmp_path / "mine.toml")}
+    for changes, there in ((given, True), ({**given, "config": kept}, True), ({"only": "split"}, True), ({}, False)):
+        plan = planned(shell, output_dir=tmp_path, **changes)
+        split(plan.jobs[0], plan, lambda report: None)
+        assert kept.exists() == there
+        assert not there or read_flags(kept) == {"all": {"steps-per-save": 9}}
+
+
 def test_experts_of_several_scenes_are_refused(shell: Shell) -> None:
     with pytest.raises(StageError, match="--experts are of one scene, and --data names 2"):
         cli.run((shell.folder / "demo", shell.folder / "real"), preset="demo", experts=(Path("a"),), devices="cpu")

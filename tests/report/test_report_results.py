@@ -343,7 +343,10 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     )
     made.score(made.train("dac-baseline", settings={"data": {"downscale_factor": 2}, "skip_missing": True}))
     (command, *_) = gather(made.folder, RUN).commands
-    assert " --downscale 2 --skip-missing --baseline yes " in command
+    assert " --downscale 2 --skip-missing --baseline yes " in command and "--config" not in command
+    (made.folder / f"{RUN}.toml").touch()  # dac run leaves a copy of the file that it was given
+    (command, *_) = gather(made.folder, RUN).commands
+    assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
 
