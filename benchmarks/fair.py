@@ -60,7 +60,7 @@ SCENES = {
     "lego-100-200px": SmallScene(small_blender, "lego_200", 100, 200),
     "bonsai-25": SmallScene(small_real, "bonsai", 25, 100, real=True),
     "bonsai-25-200px": SmallScene(small_real, "bonsai", 25, 200, real=True),
-    "demo-12-100px": SmallScene(small_generated, "", 12, 100),
+    "demo-12": SmallScene(small_generated, "", 12, 50),
 }
 
 
