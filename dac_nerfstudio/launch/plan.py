@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.division import count_groups, partition_of
@@ -17,7 +17,7 @@ from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scene.layout import Layout, find_layout
 
 StageName = Literal[
-    "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video"
+    "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video", "report"
 ]
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 NOT_SCORED = ("trunk", "ensemble")
@@ -64,12 +64,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """A stage's training by ``ns-train``, or what belongs around it."""
+    """A training stage by ``ns-train``, or a step around one."""
 
     stage: StageName
-    kind: Literal["split", "train", "evaluate", "video"]
+    kind: Literal["split", "train", "evaluate", "video", "report"]
     run_dir: Path
-    """Folder of its result."""
+    """Folder of its result, or of a run that it is about."""
     group: Optional[int] = None
     """Group of an expert, counted from 1."""
     method: str = ""
@@ -104,6 +104,22 @@ class Job:
     def command(self) -> str:
         """What to type to do the same by hand."""
         return shlex.join(("ns-train", *self.arguments))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a job says while it is done, and how it ended."""
+
+    state: Literal["training", "evaluating", "rendering", "done", "kept", "failed", "stopped"]
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    psnr: Optional[float] = None
+    """PSNR of the latest batch of training rays, in dB."""
+
+
+Tell = Callable[[Report], None]
+"""Takes the reports of a job."""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,7 @@ from dac_nerfstudio.files import write_json
 from dac_nerfstudio.launch.flags import read_flags, words
 from dac_nerfstudio.launch.local import run_plans
 from dac_nerfstudio.launch.lock import scene_lock
-from dac_nerfstudio.launch.messages import Report
-from dac_nerfstudio.launch.plan import Job, Plan, Request, make_plan
+from dac_nerfstudio.launch.plan import Job, Plan, Report, Request, make_plan
 from dac_nerfstudio.partition import Partition, divide, publish
 from dac_nerfstudio.presets import PRESETS, Recipe, choose_preset
 from dac_nerfstudio.report.results import Results, gather, save
@@ -635,12 +634,12 @@ def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any],
 
 
 def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.commands import parse
     from dac_nerfstudio.launch.resume import move_aside
 
     for job in planned(shell, output_dir=tmp_path, preset="reference").jobs:
         if job.name in ("expert 1", "baseline"):
-            with_data(parse(job.arguments)).save_config()
+            parse(job.arguments).save_config()
             aside = move_aside(job.run_dir)
             config = yaml.load((aside / "config.yml").read_text(), Loader=yaml.Loader)
             assert aside == tmp_path / config.get_base_dir()
@@ -674,13 +673,13 @@ def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monk
 @pytest.fixture
 def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     """A finished baseline with scores, of a run folder that holds nothing else; its plan and job."""
-    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.commands import parse
     from dac_nerfstudio.launch.evaluate import FORMAT
 
     publish(divide(read_views(shell.folder / "demo"), GROUPS), tmp_path / "demo")
     plan = planned(shell, output_dir=tmp_path, only="baseline")
     job = plan.jobs[-1]
-    config = with_data(parse(job.arguments))
+    config = parse(job.arguments)
     config.save_config()
     record = config.sources().record
     stage = dataclasses.replace(record, steps=record.total_steps)
@@ -1191,13 +1190,13 @@ def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path
     """Of the data parser and the model too: paths, tuples, and what is not the default."""
     from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 
-    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.commands import parse
     from dac_nerfstudio.runs.reopen import recorded_config
 
     data = shell.folder / "real"
     plan = planned(shell, data=data, output_dir=tmp_path, preset="quick", only="baseline", downscale=1)
     job = plan.jobs[-1]
-    config = with_data(parse(job.arguments))
+    config = parse(job.arguments)
     config.save_config()
     sources = config.sources()
     sources.record.save(job.run_dir)
