@@ -38,13 +38,13 @@ from dac_nerfstudio.report.results import Results, gather, save
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scene.data import read_views
 
-RUN = "demo-seed7"
+RUN = "quick-seed7"
 TRAINED = ["trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
 
 
 def planned(shell: Shell, **changes: Any) -> Plan:
     """What ``dac run`` plans for the scene by default, in two groups."""
-    preset, groups = changes.pop("preset", "demo"), changes.pop("groups", GROUPS)
+    preset, groups = changes.pop("preset", "quick"), changes.pop("groups", GROUPS)
     request = Request(
         data=shell.folder / "demo",
         output_dir=shell.folder / "whole",
@@ -282,7 +282,7 @@ def test_ready_experts_bring_the_division_of_a_new_folder(shell: Shell, tmp_path
 
 def test_experts_of_several_scenes_are_refused(shell: Shell) -> None:
     with pytest.raises(StageError, match="--experts are of one scene, and --data names 2"):
-        cli.run((shell.folder / "demo", shell.folder / "real"), preset="demo", experts=(Path("a"),), devices="cpu")
+        cli.run((shell.folder / "demo", shell.folder / "real"), preset="quick", experts=(Path("a"),), devices="cpu")
 
 
 def test_a_division_that_cannot_be_read_is_made_again(shell: Shell, tmp_path: Path) -> None:
@@ -897,7 +897,7 @@ def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_aske
     train, test = ((data / f"{split}_list.txt").read_text().split() for split in ("train", "test"))
     for name in (train[0], train[5], test[1]):
         (data / "images" / name).unlink()
-    arguments = ("--data", str(data), "--output-dir", str(tmp_path), "--preset", "demo", "--devices", "cpu")
+    arguments = ("--data", str(data), "--output-dir", str(tmp_path), "--preset", "quick", "--devices", "cpu")
     refused = shell.dac("run", *arguments)
     assert refused.code == 1 and "can be left out: --skip-missing" in refused.output
     assert f"{train[0]} is missing" in refused.output and "partition.png" not in refused.output
@@ -1028,7 +1028,7 @@ def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypa
         return True
 
     monkeypatch.setattr("dac_nerfstudio.launch.local.run_plans", note)
-    cli.run((shell.folder / "demo",), preset="demo", groups=2, output_dir=shell.folder / "whole", seed=7, devices="cpu")
+    cli.run((shell.folder / "demo",), preset="quick", groups=2, output_dir=shell.folder / "whole", seed=7, devices="cpu")
     assert ran == [(("split", "train", "evaluate"), False), (("video",), True)]
 
 
