@@ -277,7 +277,7 @@ def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: 
     process.start()
     assert ours.recv() == "ready"
     job = Job("baseline", "train", Path("run"))
-    plan = Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["demo"], (job,))
+    plan = Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["quick"], (job,))
     task = Task(plan, job, Row("baseline"), process=process)
 
     def interrupt() -> None:
@@ -315,7 +315,7 @@ def run_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
         monkeypatch.setattr(local, "_start", start)
         job = Job("baseline", "train", Path("run"))
-        plan = Plan(Request(Path("data"), tmp_path, "scene"), PRESETS["demo"], (job,))
+        plan = Plan(Request(Path("data"), tmp_path, "scene"), PRESETS["quick"], (job,))
         console = Console(file=io.StringIO(), record=True, width=200)
         succeeded = local.run_plans([plan], ["cpu"], console)
         assert not waiting
@@ -464,6 +464,6 @@ def test_what_is_wrong_at_once_is_said_before_anything_heavy_is_imported(
 
 
 def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
-    arguments = ("--data", "demo", "--preset", "demo", "--only", "baseline", "--output-dir", "dry", "--dry-run")
+    arguments = ("--data", "demo", "--preset", "quick", "--only", "baseline", "--output-dir", "dry", "--dry-run")
     assert "baseline: runs" in shell.dac("run", *arguments).output
     assert not (shell.folder / "dry").exists()

@@ -107,7 +107,7 @@ def planned(shell: Shell, tmp_path: Path) -> Callable[..., Plan]:
             device="cuda",
             seed=7,
         )
-        return make_plan(dataclasses.replace(request, **changes), PRESETS["demo"])
+        return make_plan(dataclasses.replace(request, **changes), PRESETS["quick"])
 
     return plan
 
