@@ -257,7 +257,7 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
         run: name of the runs to report; None takes the latest of each scene.
         console: where it is printed.
     """
-    from dac_nerfstudio.report.printing import report_scenes
+    from dac_nerfstudio.report.writing import report_scenes
 
     scored = [plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs)]
     scored = [scene_dir for scene_dir in scored if is_scored(scene_dir)]
@@ -284,7 +284,7 @@ def report(
         more: Results of further scenes.
         run: Name of the runs to report, such as quick-seed42; by default the latest of each scene.
     """
-    from dac_nerfstudio.report.printing import report_scenes
+    from dac_nerfstudio.report.writing import report_scenes
 
     report_scenes([scene_dir, *more], run, Console())
 

@@ -28,7 +28,7 @@ from dac_nerfstudio.launch.video import video
 from dac_nerfstudio.partition import Partition, check_views, current_partition, publish, verdict
 from dac_nerfstudio.partition.picture import plot_partition
 from dac_nerfstudio.partition.split import split as divide_scene
-from dac_nerfstudio.report.printing import report_scenes
+from dac_nerfstudio.report.writing import report_scenes
 from dac_nerfstudio.runs.layout import CONFIG, PARTITION_PICTURE, flags_path, is_scored, log_path
 from dac_nerfstudio.signals import Interrupted
 from dac_nerfstudio.training.sources import find_partition

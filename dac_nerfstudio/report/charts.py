@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from dac_nerfstudio.report.curves import TAGS, Course
-from dac_nerfstudio.report.methods import BASELINE, LONG, TITLES
 from dac_nerfstudio.report.results import Gain
+from dac_nerfstudio.report.runs import BASELINE, LONG, TITLES
 from dac_nerfstudio.style import FAINT, INK, colour
 from dac_nerfstudio.units import signed
 

@@ -8,8 +8,7 @@ from typing import Any, Dict, List, Sequence
 
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.presets import recipe_of
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, METHODS
-from dac_nerfstudio.report.runs import Run, SceneRuns
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, Run, SceneRuns
 from dac_nerfstudio.runs.layout import CONFIG, flags_path
 
 

@@ -9,8 +9,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, STUDENT, TITLES
-from dac_nerfstudio.report.runs import Run, SceneRuns
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, STUDENT, TITLES, Run, SceneRuns
 
 TAGS = {
     "Train Metrics Dict/psnr": "train_psnr",
