@@ -7,7 +7,6 @@ fetches nothing. Whatever comes from the data is text to it, never markup or pro
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from dac_nerfstudio.partition.quality import figures_of, verdict
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import STRATEGIES
 from dac_nerfstudio.scene.views import Views
-from dac_nerfstudio.style import SHADES, colour, counted, render
+from dac_nerfstudio.style import SHADES, address, colour, counted, render
 
 PHOTO = (160, 96)
 """Photos fit into so many pixels."""
@@ -122,30 +121,20 @@ def _sheets(partition: Partition, similarity: Similarity | None, border: np.ndar
     for group in range(1, partition.num_groups + 1):
         photos = []
         for index in order[partition.homes[order] == group].tolist():
-            address, width, height = _data_url(views.photos[index])
-            lost += not address
+            photo = small_photo(views.photos[index], *PHOTO)
+            lost += photo is None
             photos.append(
                 {
                     "index": index,
                     "name": views.names[index],
-                    "address": address,
-                    "width": width,
-                    "height": height,
+                    "address": "" if photo is None else address(photo, "JPEG", quality=JPEG_QUALITY),
+                    "width": photo.width if photo else 0,
+                    "height": photo.height if photo else 0,
                     "border": bool(border[index]),
                 }
             )
         groups.append({"number": group, "views": int((partition.homes == group).sum()), "photos": photos})
     return {"groups": groups, "remark": f"{lost_photos(lost)}." if lost else ""}
-
-
-def _data_url(path: Path) -> tuple[str, int, int]:
-    """A small photo as an address that holds it, and its size in pixels; empty where there is none."""
-    photo = small_photo(path, *PHOTO)
-    if photo is None:
-        return "", 0, 0
-    file = io.BytesIO()
-    photo.save(file, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), photo.width, photo.height
 
 
 def space(partition: Partition, similarity: Similarity | None, test: Views | None) -> dict[str, Any]:

@@ -8,17 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Dict, List, Optional
 
-from rich import box
-from rich.table import Table
-
 from dac_nerfstudio.files import write_json
-from dac_nerfstudio.messages import literally
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
 from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.units import clock
 
 FORMAT = 3
 ALIKE = 1.05
@@ -295,41 +290,3 @@ def save(results: Results, scene_dir: Path) -> Path:
     path = report_folder(scene_dir) / "results.json"
     write_json(path, asdict(results))
     return path
-
-
-def table(results: Results) -> Table:
-    """The figures as a table that fits a terminal."""
-    groups = range(1, results.groups + 1)
-    sizes = "Baseline and student are of one size. " if of_one_size(results.methods) else ""
-    shown = Table(
-        title=literally(f"{results.scene}: test views, seed {results.seed}"),
-        caption=f"g1 to g{results.groups}: PSNR on the test views of each group. {sizes}Steps and time of the "
-        "fine-tuned student include its distillation.",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    shown.add_column("", no_wrap=True)
-    for column in ("PSNR", "SSIM", *(f"g{group}" for group in groups), "steps", time_heading(results)):
-        shown.add_column(column, justify="right", no_wrap=True)
-    for method, entry in results.methods.items():
-        per_group = entry.per_group.get("psnr", [None] * results.groups)
-        shown.add_row(
-            TITLES[method],
-            *(SCORES[score].text(entry.scores.get(score)) for score in ("psnr", "ssim")),
-            *(SCORES["psnr"].text(value) for value in per_group),
-            steps_text(results, method),
-            clock(results.costs[method].seconds),
-        )
-    return shown
-
-
-def time_heading(results: Results) -> str:
-    """What the column of training times is called."""
-    return "CPU time" if results.processor else "time"
-
-
-def steps_text(results: Results, method: str) -> str:
-    """Steps of a method, those of one expert times their number."""
-    many = f"{results.groups}x" if method == EXPERT else ""
-    return f"{many}{results.methods[method].steps}"

@@ -10,10 +10,6 @@ from statistics import fmean
 from typing import Dict, List, Optional, Sequence
 from urllib.parse import quote
 
-from rich import box
-from rich.table import Table
-
-from dac_nerfstudio.messages import literally
 from dac_nerfstudio.report.markdown import bullets, document, plain
 from dac_nerfstudio.report.results import Results
 from dac_nerfstudio.report.runs import METHODS, TITLES
@@ -110,17 +106,6 @@ def time_grid(combined: Combined) -> Grid:
         for method, values in combined.seconds.items()
     ]
     return Grid(["", *combined.scenes], rows)
-
-
-def terminal_table(combined: Combined) -> Table:
-    """PSNR of all scenes, as a table for a terminal."""
-    grid = scene_grid(combined, "psnr")
-    shown = Table(title="PSNR on the test views", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(grid.headings):
-        shown.add_column(literally(name), justify="right" if number else "left", overflow="fold")
-    for row in grid.rows:
-        shown.add_row(*row)
-    return shown
 
 
 def markdown_of(combined: Combined) -> str:

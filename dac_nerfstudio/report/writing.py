@@ -13,10 +13,10 @@ from dac_nerfstudio.files import write_json
 from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.report.markdown import markdown, write_text
 from dac_nerfstudio.report.page import page
-from dac_nerfstudio.report.results import Results, figures, save, table
+from dac_nerfstudio.report.results import Results, figures, save
 from dac_nerfstudio.report.runs import read_scene
-from dac_nerfstudio.report.scenes import Combined, combine, markdown_of, page_of, terminal_table
-from dac_nerfstudio.report.tables import headline, remarks
+from dac_nerfstudio.report.scenes import Combined, combine, markdown_of, page_of, scene_grid
+from dac_nerfstudio.report.tables import headline, remarks, summary, terminal
 from dac_nerfstudio.runs.layout import report_folder
 
 REPORT, TEXT = "report.html", "results.md"
@@ -64,7 +64,7 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
         except (UserError, OSError) as error:
             problems.append(in_a_line(error))
             continue
-        console.print(table(results))
+        console.print(summary(results))
         say(console, headline(results))
         for remark in remarks(results):
             say(console, (remark, "yellow"))
@@ -72,7 +72,7 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
         reported[folder] = results
     if len(reported) > 1:
         combined = combine(list(reported.values()))
-        console.print(terminal_table(combined))
+        console.print(terminal(scene_grid(combined, "psnr"), "PSNR on the test views"))
         try:
             path = write_combined(list(reported), combined)
         except OSError as error:

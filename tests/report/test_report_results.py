@@ -12,9 +12,9 @@ from rich.console import Console
 from run_folders import PSNR, Maker, gather
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.report.results import Results, save, table
+from dac_nerfstudio.report.results import Results, save
 from dac_nerfstudio.report.runs import LONG
-from dac_nerfstudio.report.tables import headline
+from dac_nerfstudio.report.tables import headline, summary
 
 RUN = "quick-seed7"
 
@@ -60,9 +60,9 @@ def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size:
     results = gather(made.folder, RUN)
     note = f"The student has {parameters:,} parameters, the baseline 1,000."
     assert (note in results.notes) != one_size
-    assert ("are of one size" in str(table(results).caption)) == one_size
+    assert ("are of one size" in str(summary(results).caption)) == one_size
     del results.methods["dac-baseline"]
-    assert "are of one size" not in str(table(results).caption)
+    assert "are of one size" not in str(summary(results).caption)
 
 
 def test_two_runs_that_took_different_time_differ_in_costs_alone(maker: Callable) -> None:
@@ -171,7 +171,7 @@ def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) ->
     seconds = {method: costs.seconds for method, costs in results.costs.items()}
     # Two experts; distillation and fine-tuning.
     assert seconds == {"dac-baseline": 9.0, "dac-expert": 18.0, "dac-distill": 9.0, "dac-finetune": 18.0}
-    assert "CPU time" in [column.header for column in table(results).columns]
+    assert "CPU time" in [str(column.header) for column in summary(results).columns]
 
 
 def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Callable) -> None:
@@ -344,7 +344,7 @@ def test_there_are_no_commands_where_nothing_was_recorded(maker: Callable) -> No
 def test_the_table_fits_a_terminal(maker: Callable) -> None:
     with open(os.devnull, "w") as nowhere:
         console = Console(file=nowhere, record=True, width=80)
-        console.print(table(gather(maker().everything().folder, RUN)))
+        console.print(summary(gather(maker().everything().folder, RUN)))
     printed = console.export_text()
     assert "student, fine-tuned  25.75  0.258  23.00  28.50    150  0:37" in printed
     assert "experts, own views   25.50  0.255  23.00  28.00  2x100  0:40" in printed
