@@ -10,7 +10,6 @@ from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequen
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.division import count_groups, partition_of
 from dac_nerfstudio.launch.flags import OWNED, words
-from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Baseline, Flags, Recipe
 from dac_nerfstudio.runs.layout import RECORD, run_dir, run_folder
 from dac_nerfstudio.runs.record import Stage
@@ -46,6 +45,8 @@ class Request:
     experts: Tuple[Path, ...] = ()
     flags: Mapping[str, Flags] = field(default_factory=dict)
     """Flags of ``ns-train`` by table, see `dac_nerfstudio.launch.flags`."""
+    config: Optional[Path] = None
+    """The file that they come from."""
 
     @property
     def scene_dir(self) -> Path:
@@ -146,6 +147,8 @@ def make_plan(request: Request, recipe: Recipe) -> Plan:
             together, or the one stage asked for is none of the recipe's.
         PartitionError: the number of groups is to be found out, and the views cannot be read.
     """
+    from dac_nerfstudio.partition import current_partition
+
     draft = _Draft(request, recipe, request.layout)
     # Where nothing is divided yet, ready experts say how it was.
     undivided = request.only != "evaluate" and current_partition(request.scene_dir) is None

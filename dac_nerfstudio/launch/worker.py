@@ -18,6 +18,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from rich.console import Console
 
 from dac_nerfstudio.errors import SplitError, UserError
+from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.launch.commands import config_of, parse
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.evaluate import evaluate, score
@@ -27,8 +28,8 @@ from dac_nerfstudio.launch.video import video
 from dac_nerfstudio.partition import Partition, check_views, current_partition, publish, verdict
 from dac_nerfstudio.partition.picture import plot_partition
 from dac_nerfstudio.partition.split import split as divide_scene
-from dac_nerfstudio.report.printing import report_scenes
-from dac_nerfstudio.runs.layout import CONFIG, PARTITION_PICTURE, is_scored, log_path
+from dac_nerfstudio.report.writing import report_scenes
+from dac_nerfstudio.runs.layout import CONFIG, PARTITION_PICTURE, flags_path, is_scored, log_path
 from dac_nerfstudio.signals import Interrupted
 from dac_nerfstudio.training.sources import find_partition
 from dac_nerfstudio.training.trainer import DaCTrainer, write
@@ -80,6 +81,12 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
     for other in plan.jobs:
         if other.kind == "train":
             config_of(other)
+    request, kept_flags = plan.request, flags_path(plan.scene_dir, plan.recipe.run_name(plan.request.seed))
+    if request.config is not None:  # for whoever wants to repeat these runs
+        with atomic_write(kept_flags) as temporary:
+            temporary.write_bytes(request.config.read_bytes())
+    elif request.only is None:
+        kept_flags.unlink(missing_ok=True)
     config = parse(job.arguments)
     before = current_partition(plan.scene_dir)
     kept = before is not None and before.satisfies(plan.request.divide)

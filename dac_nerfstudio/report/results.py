@@ -15,13 +15,10 @@ from dac_nerfstudio.files import write_json
 from dac_nerfstudio.messages import literally
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES
-from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.units import clock
-
-__all__ = ["Costs", "Gain", "Method", "Results", "ViewGain", "figures", "gather", "latest_run", "save", "table"]
 
 FORMAT = 3
 ALIKE = 1.05
@@ -117,17 +114,8 @@ class Results:
         return max(len(method.per_view) for method in self.methods.values())
 
 
-def gather(scene_dir: Path, run: str) -> Results:
-    """Figures of the runs named ``run`` that are finished and scored by the scene's current partition.
-
-    Raises:
-        StageError: there are none.
-    """
-    return figures(read_scene(scene_dir, run))
-
-
 def figures(scene: SceneRuns) -> Results:
-    """All figures of a scene."""
+    """Figures of the runs that are finished and scored by the scene's current partition."""
     groups = scene.partition.num_groups
     runs = {method: found for method in METHODS if (found := scene.scored(method))}
     before = {STUDENT: scene.distillation, EXPERT: scene.trunk}
@@ -250,13 +238,7 @@ def _left_out(scene: SceneRuns, methods: Dict[str, Method]) -> Dict[str, str]:
             continue
         evaluations = [run.evaluation or {} for method in lacking for run in scene.scored(method)]
         given = [evaluation["left_out"][score] for evaluation in evaluations if score in evaluation.get("left_out", {})]
-        old = [evaluation for evaluation in evaluations if "left_out" not in evaluation]
-        if given:
-            reasons[score] = given[0]
-        elif old:
-            reasons[score] = "not scored when these runs were. The same dac run again scores them and trains nothing."
-        else:
-            reasons[score] = "not all views have it."
+        reasons[score] = given[0] if given else "not all views have it."
     return reasons
 
 

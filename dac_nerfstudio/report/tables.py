@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import List, Optional
 
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, STUDENT, TITLES
 from dac_nerfstudio.report.results import Gain, Results, steps_text, time_heading
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, STUDENT, TITLES
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.style import counted
 from dac_nerfstudio.units import clock, signed, size

@@ -28,14 +28,22 @@ from dac_nerfstudio import cli, methods
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.launch import evaluate
+from dac_nerfstudio.launch.commands import parse
+from dac_nerfstudio.launch.dry_run import examine
 from dac_nerfstudio.launch.flags import read_flags, words
 from dac_nerfstudio.launch.local import run_plans
 from dac_nerfstudio.launch.lock import scene_lock
 from dac_nerfstudio.launch.plan import Job, Plan, Report, Request, make_plan
+from dac_nerfstudio.launch.resume import decide, move_aside, take_up
+from dac_nerfstudio.launch.worker import split, train
 from dac_nerfstudio.partition import Partition, divide, publish
 from dac_nerfstudio.presets import PRESETS, Recipe, choose_preset
-from dac_nerfstudio.report.results import Results, gather, save
+from dac_nerfstudio.report import results as reporting
+from dac_nerfstudio.report.results import Results, save
+from dac_nerfstudio.report.runs import read_scene
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.reopen import recorded_config
 from dac_nerfstudio.scene.data import read_views
 
 RUN = "quick-seed7"
@@ -210,7 +218,6 @@ def test_recipes_whose_gain_is_claimed_have_a_baseline_of_equal_cost() -> None:
 
 def test_stages_share_cosines(shell: Shell) -> None:
     """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
-    from dac_nerfstudio.launch.commands import parse
     from dac_nerfstudio.training.schedules import rate_factor
     from dac_nerfstudio.training.sources import carry_over
 
@@ -263,8 +270,6 @@ def expert_of(partition: Partition, run_dir: Path) -> Path:
 
 
 def test_ready_experts_bring_the_division_of_a_new_folder(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.launch.worker import split
-
     views = read_views(shell.folder / "demo")
     made, other = divide(views, 3, "kmeans"), divide(views, 4, "kmeans")
     one, two, stranger = (
@@ -280,15 +285,23 @@ def test_ready_experts_bring_the_division_of_a_new_folder(shell: Shell, tmp_path
         planned(shell, output_dir=tmp_path, experts=(one, two), groups=4)
 
 
+def test_a_file_of_flags_is_kept_for_whoever_repeats_the_run(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[all]\nsteps-per-save = 9\n")
+    kept = tmp_path / "demo" / f"{RUN}.toml"
+    given: dict[str, Any] = {"config": tmp_path / "mine.toml", "flags": read_flags(tmp_path / "mine.toml")}
+    for changes, there in ((given, True), ({**given, "config": kept}, True), ({"only": "split"}, True), ({}, False)):
+        plan = planned(shell, output_dir=tmp_path, **changes)
+        split(plan.jobs[0], plan, lambda report: None)
+        assert kept.exists() == there
+        assert not there or read_flags(kept) == {"all": {"steps-per-save": 9}}
+
+
 def test_experts_of_several_scenes_are_refused(shell: Shell) -> None:
     with pytest.raises(StageError, match="--experts are of one scene, and --data names 2"):
         cli.run((shell.folder / "demo", shell.folder / "real"), preset="quick", experts=(Path("a"),), devices="cpu")
 
 
 def test_a_division_that_cannot_be_read_is_made_again(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.launch.dry_run import examine
-    from dac_nerfstudio.launch.worker import split
-
     current = tmp_path / "demo" / "partition.json"
     current.parent.mkdir()
     current.write_text('{"format": "dac-partition", "version": 1}')
@@ -448,8 +461,6 @@ def test_dry_run_prints_what_departs_from_the_methods_own_settings(
 
 
 def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
-    from dac_nerfstudio.launch.commands import parse
-
     for preset in PRESETS:
         for job in planned(shell, preset=preset).jobs:
             if job.kind == "train":
@@ -461,15 +472,14 @@ def test_printed_commands_are_ones_that_ns_train_takes(shell: Shell) -> None:
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a run folder as far as a decision about it goes; a record of earlier versions marks no checkpoint."""
+    """Makes a run folder as far as a decision about it goes."""
 
-    def make(stage: Stage, steps: int, checkpoints: tuple[int, ...], marks: bool = True) -> Path:
+    def make(stage: Stage, steps: int, checkpoints: tuple[int, ...]) -> Path:
         run_dir, stage = tmp_path / "run", dataclasses.replace(stage, steps=steps)
         (run_dir / "nerfstudio_models").mkdir(parents=True)
         for step in checkpoints:
             torch.save({"step": step}, checkpoint_of(run_dir, step))
-            if marks:
-                stage.mark(checkpoint_of(run_dir, step), step + 1)
+            stage.mark(checkpoint_of(run_dir, step), step + 1)
         stage.save(run_dir)
         return run_dir
 
@@ -490,24 +500,18 @@ def config_of(stage: Stage) -> Any:
 
 
 def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     config = config_of(STAGE)
     assert take_up(tmp_path / "run", config, config.stage) == ("new", "")
     assert config.load_dir is None
 
 
 def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     config = config_of(STAGE)
     assert take_up(earlier(STAGE, 20, (19,)), config, config.stage) == ("kept", "")
     assert config.load_dir is None
 
 
 def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     state, text = take_up(run_dir, config, config.stage)
     assert state == "resumed" and "11" in text
@@ -515,8 +519,6 @@ def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
 
 
 def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     config = config_of(STAGE)
     assert take_up(earlier(STAGE, 11, ()), config, config.stage) == ("new", "")
     assert config.load_dir is None
@@ -531,35 +533,26 @@ def alter(path: Path) -> None:
     path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
 
 
-@pytest.mark.parametrize("marks", [True, False])
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (Path.unlink, ("its checkpoint step-000000019.ckpt is gone", "nerfstudio_models/ holds no checkpoint")),
-        (cut, ("has 1,", "step-000000019.ckpt is damaged")),
-        (lambda path: path.write_bytes(b""), ("has 0 bytes of 1,", "step-000000019.ckpt is damaged")),
-        (alter, ("holds other bytes than were written", None)),
+        (Path.unlink, "its checkpoint step-000000019.ckpt is gone"),
+        (cut, "has 1,"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes of 1,"),
+        (alter, "holds other bytes than were written"),
     ],
     ids=["gone", "truncated", "empty", "altered"],
 )
 def test_a_result_whose_checkpoint_is_lost_is_made_again(
-    earlier: Callable[..., Path], damage: Callable[[Path], Any], told: tuple[str, str | None], marks: bool
+    earlier: Callable[..., Path], damage: Callable[[Path], Any], told: str
 ) -> None:
-    from dac_nerfstudio.launch.resume import decide, take_up
-
-    run_dir, config = earlier(STAGE, 20, (19,), marks), config_of(STAGE)
+    run_dir, config = earlier(STAGE, 20, (19,)), config_of(STAGE)
     damage(checkpoint_of(run_dir, 19))
-    expected = told[0 if marks else 1]
-    if expected is None:
-        assert decide(run_dir, STAGE)[0] == "kept", "nothing tells it from what was written"
-        return
     state, text = take_up(run_dir, config, config.stage)
-    assert state == "changed" and expected in text and not run_dir.exists() and config.load_dir is None
+    assert state == "changed" and told in text and not run_dir.exists() and config.load_dir is None
 
 
 def test_training_goes_on_from_the_last_checkpoint_that_is_whole(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.launch.resume import decide, take_up
-
     run_dir, config = earlier(STAGE, 20, (9, 14, 19)), config_of(STAGE)
     cut(checkpoint_of(run_dir, 19))
     checkpoint_of(run_dir, 14).write_bytes(b"")
@@ -573,16 +566,12 @@ def test_training_goes_on_from_the_last_checkpoint_that_is_whole(earlier: Callab
 
 
 def test_a_checkpoint_that_came_after_its_record_is_gone_on_from(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     torch.save({"step": 14}, checkpoint_of(run_dir, 14))
     assert take_up(run_dir, config, config.stage) == ("resumed", "resumed at step 15")
 
 
 def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
     checkpoint_of(run_dir, 10).write_bytes(b"")
     state, text = take_up(run_dir, config, config.stage)
@@ -592,8 +581,6 @@ def test_an_interrupted_run_without_a_whole_checkpoint_starts_anew_and_says_so(e
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000])
 def test_a_run_with_a_broken_record_is_moved_aside(earlier: Callable[..., Path], content: str) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     run_dir = earlier(STAGE, 20, (19,))
     (run_dir / "stage.json").write_text(content)
     state, text = take_up(run_dir, config_of(STAGE), STAGE)
@@ -613,8 +600,6 @@ def test_a_run_with_a_broken_record_is_moved_aside(earlier: Callable[..., Path],
 def test_run_with_other_settings_is_moved_aside(
     change: dict[str, Any], told: str, earlier: Callable[..., Path]
 ) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     run_dir, config = earlier(STAGE, 20, (19,)), config_of(dataclasses.replace(STAGE, **change))
     state, text = take_up(run_dir, config, config.stage)
     assert state == "changed" and config.load_dir is None
@@ -625,18 +610,13 @@ def test_run_with_other_settings_is_moved_aside(
     assert (aside / "nerfstudio_models" / "step-000000019.ckpt").exists()
 
 
-# Runs of earlier versions know nothing of what photos held.
+# Runs whose photos are in memory know nothing of what these held.
 @pytest.mark.parametrize("change", [{"versions": {"torch": "3"}}, {"scene": "other"}, {"seconds": 5.0}, {"photos": ""}])
 def test_run_is_kept_where_only_its_circumstances_differ(change: dict[str, Any], earlier: Callable[..., Path]) -> None:
-    from dac_nerfstudio.launch.resume import take_up
-
     assert take_up(earlier(STAGE, 20, (19,)), config_of(STAGE), dataclasses.replace(STAGE, **change)) == ("kept", "")
 
 
 def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Path) -> None:
-    from dac_nerfstudio.launch.commands import parse
-    from dac_nerfstudio.launch.resume import move_aside
-
     for job in planned(shell, output_dir=tmp_path, preset="reference").jobs:
         if job.name in ("expert 1", "baseline"):
             parse(job.arguments).save_config()
@@ -650,7 +630,6 @@ def test_a_run_moved_aside_is_found_by_its_own_config(shell: Shell, tmp_path: Pa
 def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nerfstudio.engine.trainer import Trainer
 
-    from dac_nerfstudio.launch.worker import train
     from dac_nerfstudio.training import trainer
 
     class Begun(Exception):
@@ -673,9 +652,6 @@ def test_a_training_job_finds_its_inputs_once(shell: Shell, tmp_path: Path, monk
 @pytest.fixture
 def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     """A finished baseline with scores, of a run folder that holds nothing else; its plan and job."""
-    from dac_nerfstudio.launch.commands import parse
-    from dac_nerfstudio.launch.evaluate import FORMAT
-
     publish(divide(read_views(shell.folder / "demo"), GROUPS), tmp_path / "demo")
     plan = planned(shell, output_dir=tmp_path, only="baseline")
     job = plan.jobs[-1]
@@ -685,7 +661,7 @@ def scored(shell: Shell, tmp_path: Path) -> tuple[Plan, Job]:
     stage = dataclasses.replace(record, steps=record.total_steps)
     stage.save(job.run_dir)
     made_from = {
-        "format": FORMAT,
+        "format": evaluate.FORMAT,
         "stage": stage.fingerprint,
         "partition": stage.partition,
         "split": "test",
@@ -709,8 +685,6 @@ def load(*arguments: Any, **settings: Any) -> None:
 def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
     scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dac_nerfstudio.launch import evaluate
-
     plan, job = scored
     weights = tmp_path / "weights.pth"
     monkeypatch.setattr(evaluate, "lpips_weights", lambda: weights)
@@ -725,8 +699,6 @@ def test_scores_are_kept_until_one_that_was_left_out_can_be_had(
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
 def test_broken_scores_are_made_again(scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    from dac_nerfstudio.launch import evaluate
-
     monkeypatch.setattr(evaluate, "reopen", load)
     plan, job = scored
     (job.run_dir / "evaluation.json").write_text(content)
@@ -735,8 +707,6 @@ def test_broken_scores_are_made_again(scored: tuple[Plan, Job], monkeypatch: pyt
 
 
 def test_a_config_that_is_gone_or_empty_is_written_again(scored: tuple[Plan, Job]) -> None:
-    from dac_nerfstudio.launch.worker import train
-
     plan, job = scored
     path = job.run_dir / "config.yml"
     stage = Stage.load(job.run_dir)
@@ -753,13 +723,11 @@ def test_a_config_that_is_gone_or_empty_is_written_again(scored: tuple[Plan, Job
 
 
 def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tuple[Plan, Job]) -> None:
-    from dac_nerfstudio.launch.evaluate import score
-
     plan, job = scored
     stage = Stage.load(job.run_dir)
     dataclasses.replace(stage, group=1, partition="0123456789abcdef").save(job.run_dir)
     with pytest.raises(StageError, match="holds an expert of group 1 of partition 0123456789abcdef; .* is "):
-        score(job, plan, lambda report: None)
+        evaluate.score(job, plan, lambda report: None)
 
 
 def test_a_video_is_there_as_a_whole_or_not_at_all(
@@ -768,7 +736,6 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
     import mediapy
 
     from dac_nerfstudio.launch import video as room
-    from dac_nerfstudio.launch.dry_run import examine
     from dac_nerfstudio.launch.worker import video
 
     def interrupted(path: Path, frames: Any, **named: Any) -> None:
@@ -865,7 +832,7 @@ def whole(shell: Shell) -> Ran:
 
 @pytest.fixture(scope="session")
 def results(whole: Ran) -> Results:
-    return gather(whole.plan.scene_dir, RUN)
+    return reporting.figures(read_scene(whole.plan.scene_dir, RUN))
 
 
 def test_whole_run_succeeds(whole: Ran) -> None:
@@ -1003,7 +970,7 @@ def test_second_run_keeps_everything(whole: Ran, results: Results) -> None:
     assert {path: path.stat().st_mtime_ns for path in files} == before
     assert not list(whole.plan.scene_dir.rglob("*-before-*"))
     assert again.printed.count("kept") >= len(again.plan.jobs)
-    assert gather(whole.plan.scene_dir, RUN) == results
+    assert reporting.figures(read_scene(whole.plan.scene_dir, RUN)) == results
 
 
 def test_report_shows_the_figures(whole: Ran, results: Results, shell: Shell) -> None:
@@ -1028,13 +995,13 @@ def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypa
         return True
 
     monkeypatch.setattr("dac_nerfstudio.launch.local.run_plans", note)
-    cli.run((shell.folder / "demo",), preset="quick", groups=2, output_dir=shell.folder / "whole", seed=7, devices="cpu")
+    cli.run(
+        (shell.folder / "demo",), preset="quick", groups=2, output_dir=shell.folder / "whole", seed=7, devices="cpu"
+    )
     assert ran == [(("split", "train", "evaluate"), False), (("video",), True)]
 
 
 def test_a_dry_run_says_of_a_trunk_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
-    from dac_nerfstudio.launch.dry_run import examine
-
     request = dataclasses.replace(whole.plan.request, divide={"groups": GROUPS, "softness": 0.7})
     fates = {fate.job.name: fate for fate in examine(dataclasses.replace(whole.plan, request=request))}
     assert fates["split"].why == "asked for softness 0.7"
@@ -1087,7 +1054,7 @@ def test_failed_job_is_named_and_the_others_finish(shell: Shell) -> None:
     for name in ("expert 1", "ensemble", "distill", "finetune"):
         assert not ran.job(name).run_dir.exists()
     # Experts of some groups only are not compared with methods that are scored on all views.
-    assert set(gather(plan.scene_dir, RUN).methods) == {"dac-baseline"}
+    assert set(reporting.figures(read_scene(plan.scene_dir, RUN)).methods) == {"dac-baseline"}
 
 
 def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Shell) -> None:
@@ -1129,7 +1096,7 @@ def test_nothing_in_a_folder_of_results_is_executed(whole: Ran, shell: Shell, tm
     dataclasses.replace(Stage.load(ran.job("ensemble").run_dir), seed=8).save(ran.job("ensemble").run_dir)
     assert carry_out(in_small(planned(shell, output_dir=outputs))).succeeded
     assert len(list(outputs.rglob("*-before-*"))) == 1
-    gather(outputs / "demo", RUN)
+    reporting.figures(read_scene(outputs / "demo", RUN))
     assert not marker.exists()
 
 
@@ -1152,20 +1119,16 @@ def test_what_lies_in_a_folder_is_what_is_scored(whole: Ran, shell: Shell, tmp_p
 
 
 def test_a_run_is_not_scored_on_photos_that_it_was_not_trained_for(scored: tuple[Plan, Job], tmp_path: Path) -> None:
-    from dac_nerfstudio.launch.evaluate import score
-
     plan, job = scored
     other = make_demo_scene(tmp_path / "other", size=32, train=12, val=2, test=TEST_VIEWS)
     plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, data=other))
     with pytest.raises(StageError, match="was trained on other photos than those in"):
-        score(job, plan, lambda report: None)
+        evaluate.score(job, plan, lambda report: None)
 
 
 def test_photos_that_were_replaced_by_others_of_the_same_name_and_size_are_noticed(
     scored: tuple[Plan, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dac_nerfstudio.launch import evaluate
-
     monkeypatch.setattr(evaluate, "reopen", load)
     plan, job = scored
     data = Path(shutil.copytree(plan.request.data, tmp_path / "data"))
@@ -1189,9 +1152,6 @@ def replace_last_byte(path: Path) -> None:
 def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path) -> None:
     """Of the data parser and the model too: paths, tuples, and what is not the default."""
     from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
-
-    from dac_nerfstudio.launch.commands import parse
-    from dac_nerfstudio.runs.reopen import recorded_config
 
     data = shell.folder / "real"
     plan = planned(shell, data=data, output_dir=tmp_path, preset="quick", only="baseline", downscale=1)

@@ -436,6 +436,33 @@ def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> 
     assert by_itself.satisfies({"groups": "auto"}) and by_itself.satisfies({"strategy": "azimuth"})
 
 
+AT_ONCE = """
+import sys
+from dac_nerfstudio.cli import main
+try:
+    main()
+finally:
+    print([name for name in ("numpy", "torch", "nerfstudio") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["run"], "No scene is named. Name its folder: --data PATH."),
+        (["view", "nothing"], "nothing holds no runs. Make some: dac run"),
+        (["render", "nothing"], "nothing holds no runs. Make some: dac run"),
+        (["view", "."], "holds no runs. Make some: dac run"),
+    ],
+)
+def test_what_is_wrong_at_once_is_said_before_anything_heavy_is_imported(
+    typed: list[str], told: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", AT_ONCE, *typed]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "[]\n" and told in done.stderr
+
+
 def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
     arguments = ("--data", "demo", "--preset", "quick", "--only", "baseline", "--output-dir", "dry", "--dry-run")
     assert "baseline: runs" in shell.dac("run", *arguments).output

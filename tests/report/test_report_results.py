@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
-from run_folders import PSNR, Maker
+from run_folders import PSNR, Maker, gather
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.report.methods import LONG
-from dac_nerfstudio.report.results import Results, gather, latest_run, save, table
+from dac_nerfstudio.report.results import Results, save, table
+from dac_nerfstudio.report.runs import LONG
 from dac_nerfstudio.report.tables import headline
 
 RUN = "quick-seed7"
@@ -130,7 +130,7 @@ def test_a_baseline_of_all_steps_is_missed_by_nobody(maker: Callable) -> None:
     assert LONG not in gather(made.folder, RUN).missing
     made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400)
     assert LONG not in gather(made.folder, RUN).methods, "it is not scored yet"
-    assert latest_run(made.folder) == RUN, "it is of the same run as the others"
+    assert gather(made.folder, None).run == RUN, "it is of the same run as the others"
 
 
 @pytest.mark.parametrize(
@@ -263,20 +263,6 @@ def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> Non
     ]
 
 
-def test_scores_of_an_earlier_version_are_explained(maker: Callable) -> None:
-    made = maker()
-    for method in ("dac-baseline", "dac-finetune"):
-        run_dir = made.train(method)
-        made.score(run_dir, scores=("psnr", "ssim"))
-        content = json.loads((run_dir / "evaluation.json").read_text())
-        del content["left_out"], content["format"]
-        (run_dir / "evaluation.json").write_text(json.dumps(content))
-    results = gather(made.folder, RUN)
-    assert results.scores == ["psnr", "ssim"]
-    assert set(results.left_out) == {"ms_ssim", "lpips", "flip"}
-    assert all(why.startswith("not scored when these runs were") for why in results.left_out.values())
-
-
 def test_left_out_scores_keep_the_reason_that_was_recorded(maker: Callable) -> None:
     assert gather(maker().everything().folder, RUN).left_out["lpips"] == "no weights."
 
@@ -304,9 +290,9 @@ def test_the_latest_run_is_the_one_worked_on_last(maker: Callable) -> None:
     made = maker().everything()
     newer = made.train("dac-baseline", run="quick-seed8")
     os.utime(newer / "stage.json", (2e9, 2e9))
-    assert latest_run(made.folder) == "quick-seed8"
-    with pytest.raises(StageError, match="no finished run named quick-seed8 that was scored"):
-        gather(made.folder, "quick-seed8")
+    for latest in ("quick-seed8", None):
+        with pytest.raises(StageError, match="no finished run named quick-seed8 that was scored"):
+            gather(made.folder, latest)
     with pytest.raises(StageError, match=r"no run named nonsense\. It has quick-seed7, quick-seed8\."):
         gather(made.folder, "nonsense")
 
@@ -343,7 +329,10 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     )
     made.score(made.train("dac-baseline", settings={"data": {"downscale_factor": 2}, "skip_missing": True}))
     (command, *_) = gather(made.folder, RUN).commands
-    assert " --downscale 2 --skip-missing --baseline yes " in command
+    assert " --downscale 2 --skip-missing --baseline yes " in command and "--config" not in command
+    (made.folder / f"{RUN}.toml").touch()  # dac run leaves a copy of the file that it was given
+    (command, *_) = gather(made.folder, RUN).commands
+    assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
 
