@@ -8,14 +8,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -26,7 +24,7 @@ from rich.console import Console
 
 from dac_nerfstudio import cli, methods
 from dac_nerfstudio.demo import make_demo_scene
-from dac_nerfstudio.errors import PartitionError, StageError
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.launch import evaluate
 from dac_nerfstudio.launch.commands import parse
@@ -123,9 +121,10 @@ def test_another_baseline_gets_as_many_steps_as_all_stages_together(shell: Shell
         ("finetune", ["split", "finetune"]),
         ("baseline", ["split", "baseline"]),
         ("video", ["split", "video"]),
+        (None, ["split", "trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune"]),
     ],
 )
-def test_plan_of_one_stage_alone(only: str, names: list[str], shell: Shell) -> None:
+def test_plan_of_one_stage_alone_or_without_extras(only: str | None, names: list[str], shell: Shell) -> None:
     plan = planned(shell, only=only, baseline="no", video=False)
     assert [job.name for job in plan.jobs] == names
     assert all(set(job.needs) < set(names) for job in plan.jobs)
@@ -144,14 +143,6 @@ def test_no_command_gives_a_flag_twice(shell: Shell) -> None:
     assert "--pipeline.model.num-samples 9 " in command and "--max-num-iterations 11 " in command
     assert "--pipeline.datamanager.train-num-rays-per-batch 1024 " in command
     assert "--max-num-iterations 1500 " in jobs["baseline"].command
-
-
-def test_jobs_carry_stage_and_group(shell: Shell) -> None:
-    jobs = planned(shell).jobs
-    assert [(job.stage, job.group) for job in jobs if job.group is not None] == [("expert", 1), ("expert", 2)]
-    assert {job.stage: job.method for job in jobs if job.kind == "train" and job.group is None} == {
-        stage: f"dac-{stage}" for stage in ("trunk", "ensemble", "distill", "finetune", "baseline")
-    }
 
 
 def test_experts_of_the_papers_stages_start_from_scratch(shell: Shell) -> None:
@@ -357,11 +348,6 @@ def test_pictures_that_are_not_there_are_not_pointed_at(
     assert capsys.readouterr().out == f"Groups:  {plan.scene_dir}/partition.png\n"
 
 
-def test_plan_without_extras(shell: Shell) -> None:
-    names = [job.name for job in planned(shell, baseline="no", video=False).jobs]
-    assert "baseline" not in names and "video" not in names
-
-
 def test_plan_takes_the_number_of_groups_from_the_scene(shell: Shell, tmp_path: Path) -> None:
     def experts(groups: int | None) -> int:
         jobs = planned(shell, output_dir=tmp_path, groups=groups).jobs
@@ -379,36 +365,6 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
     assert all(job.arguments[-3:] == ("colmap", "--colmap-path", "colmap/sparse/0") for job in plan.jobs if job.flags)
     with pytest.raises(ValueError, match="expected transforms_train.json"):
         planned(shell, data=tmp_path.parent)
-
-
-def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them(shell: Shell, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(shell.folder / "real", tmp_path / "my real"))
-    with pytest.raises(PartitionError, match="no .*images_4. Choose another --downscale, or make it: ") as error:
-        planned(shell, data=data, downscale=4)
-    command = str(error.value).partition("make it: ")[2]
-    ffmpeg = Path(imageio_ffmpeg.get_ffmpeg_exe())
-    (tmp_path / "ffmpeg").symlink_to(ffmpeg)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["sh", "-c", command], env={**os.environ, "PATH": path}, check=True, capture_output=True, timeout=120
-    )
-    small, large = ({path.name for path in (data / folder).iterdir()} for folder in ("images_4", "images"))
-    assert small == large
-    assert Image.open(data / "images_4" / min(small)).size == (8, 8)
-    assert planned(shell, data=data, downscale=4).jobs
-
-
-def test_large_photos_are_refused_before_anything_long(shell: Shell, tmp_path: Path) -> None:
-    data = tmp_path / "real"
-    shutil.copytree(shell.folder / "real", data)
-    for path in (data / "images").iterdir():
-        Image.new("RGB", (3300, 20)).save(path)
-    # 3300 / 2 is still more than 1600.
-    with pytest.raises(PartitionError, match="more than 1600 pixels on their longer.* from .*images_4,.*: --downscale"):
-        planned(shell, data=data)
-    assert planned(shell, data=data, downscale=1).jobs
-    (data / "images_4").mkdir()
-    assert planned(shell, data=data).jobs
 
 
 def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,29 +455,24 @@ def config_of(stage: Stage) -> Any:
     return SimpleNamespace(stage=stage, load_dir=None)
 
 
-def test_nothing_there_is_a_new_start(tmp_path: Path) -> None:
-    config = config_of(STAGE)
-    assert take_up(tmp_path / "run", config, config.stage) == ("new", "")
-    assert config.load_dir is None
-
-
-def test_finished_run_is_kept(earlier: Callable[..., Path]) -> None:
-    config = config_of(STAGE)
-    assert take_up(earlier(STAGE, 20, (19,)), config, config.stage) == ("kept", "")
-    assert config.load_dir is None
-
-
-def test_interrupted_run_is_resumed(earlier: Callable[..., Path]) -> None:
-    run_dir, config = earlier(STAGE, 11, (10,)), config_of(STAGE)
-    state, text = take_up(run_dir, config, config.stage)
-    assert state == "resumed" and "11" in text
-    assert config.load_dir == run_dir / "nerfstudio_models"
-
-
-def test_interrupted_run_without_a_checkpoint_starts_anew(earlier: Callable[..., Path]) -> None:
-    config = config_of(STAGE)
-    assert take_up(earlier(STAGE, 11, ()), config, config.stage) == ("new", "")
-    assert config.load_dir is None
+@pytest.mark.parametrize(
+    ("steps", "checkpoints", "state", "told"),
+    [
+        (None, (), "new", ""),
+        (11, (), "new", ""),
+        (11, (10,), "resumed", "resumed at step 11"),
+        (20, (19,), "kept", ""),
+    ],
+    ids=["nothing there", "nothing saved", "interrupted", "finished"],
+)
+def test_an_earlier_run_is_kept_or_gone_on_with(
+    steps: int | None, checkpoints: tuple[int, ...], state: str, told: str, earlier: Callable[..., Path], tmp_path: Path
+) -> None:
+    run_dir, config = tmp_path / "run", config_of(STAGE)
+    if steps is not None:
+        earlier(STAGE, steps, checkpoints)
+    assert take_up(run_dir, config, config.stage) == (state, told)
+    assert config.load_dir == (run_dir / "nerfstudio_models" if state == "resumed" else None)
 
 
 def cut(path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from colmap_files import Camera
@@ -253,17 +254,20 @@ def test_names_that_no_file_can_have_are_missing(real: Folder, name: str) -> Non
     assert len(found.problems) + len(found.missing) == 1
 
 
-def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them(real: Folder) -> None:
-    (problem,) = examine(scene_at(data := real(), downscale=2)).problems
+@pytest.mark.parametrize("layout", ["nerfstudio", "colmap"])
+def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them(
+    layout: str, ring: Callable[..., Views], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data = request.getfixturevalue(f"{layout}_folder")(ring(np.linspace(0, 300, 12), prefix="v"))
+    data = data.rename(data.with_name("my scene"))
+    (problem,) = examine(scene_at(data, downscale=2)).problems
     refusal, _, command = problem.partition("make it: ")
     assert refusal == f"There is no {data}/images_2. Choose another --downscale, or "
-    ffmpeg = data / "ffmpeg"  # a copy is as good as smaller photos here
-    ffmpeg.write_text('#!/bin/sh\nfor last; do true; done\ncp "$2" "$last"\n')
-    ffmpeg.chmod(0o755)
-    subprocess.run(["sh", "-c", command], env={"PATH": f"{data}:{os.environ['PATH']}"}, check=True)
-    assert sorted(path.name for path in (data / "images_2").iterdir()) == sorted(f"v{n}.png" for n in range(12))
-    for path in (data / "images_2").iterdir():
-        Image.new("RGB", (8, 6)).save(path)
+    (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", command], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    small, large = ({photo.name for photo in (data / folder).iterdir()} for folder in ("images_2", "images"))
+    assert small == large and Image.open(data / "images_2/v0.png").size == (8, 6)
     assert examine(scene_at(data, downscale=2)).problems == []
 
 
