@@ -121,14 +121,14 @@ def _of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Fla
 SMALL_MODEL: Flags = {
     "pipeline.model.grid-base-resolution": 32,
     "pipeline.model.grid-feature-dim": 16,
-    "pipeline.model.multiscale-res": (1, 2),
     "pipeline.model.linear-decoder-layers": 1,
-    "pipeline.model.proposal-resolutions": 32,
+    "pipeline.model.proposal-resolutions": 64,
     "pipeline.model.num-proposal-samples": 64,
     "pipeline.model.num-samples": 32,
     "pipeline.model.proposal-warmup": 500,
     "pipeline.model.proposal-weights-anneal-max-num-iters": 100,
     "pipeline.datamanager.train-num-rays-per-batch": 512,
+    **_of_optimizers("optimizer.lr", 2e-2),
     **_of_optimizers("scheduler.warmup-steps", 50),
     "steps-per-save": 250,
     "steps-per-eval-batch": 100,
@@ -182,7 +182,13 @@ RECIPES = (
         name="demo",
         description="the recipe for few photos with a small model, for the generated scene in minutes on a CPU",
         steps={"expert": 2000, "distill": 400, "finetune": 3600},
-        flags={**SMALL_MODEL, **_of_optimizers("optimizer.lr", 2e-2), PLANE_TV: 1e-2, PROPOSAL_TV: 1e-2},
+        flags={
+            **SMALL_MODEL,
+            "pipeline.model.multiscale-res": (1, 2),
+            "pipeline.model.proposal-resolutions": 32,
+            PLANE_TV: 1e-2,
+            PROPOSAL_TV: 1e-2,
+        },
     ),
 )
 PRESETS: Dict[str, Recipe] = {recipe.name: recipe for recipe in RECIPES}
