@@ -181,7 +181,7 @@ RECIPES = (
         FEW,
         name="demo",
         description="the recipe for few photos with a small model, for the generated scene in minutes on a CPU",
-        steps={"expert": 2000, "distill": 400, "finetune": 3600},
+        steps={"expert": 1500, "distill": 300, "finetune": 2700},
         flags={
             **SMALL_MODEL,
             "pipeline.model.multiscale-res": (1, 2),
