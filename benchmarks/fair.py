@@ -5,10 +5,9 @@ trainer on the registered methods, in process. For each scene
 
 1. `tune` improves the baseline one setting at a time, by halves and doubles, until none of them gives GAIN dB on
    validation views; then it doubles the steps until they give no more;
-2. `study` trains experts of half the baseline's steps that see all photos and differ in seed and decoder,
-   averages them, and trains students of one and of two of them; the first seed chooses the student's settings on
-   validation views, from fewer trainings than the baseline had. Baselines of twice and four times the steps stand
-   beside them;
+2. `study` trains four experts of half the baseline's steps that see all photos and differ in seed, averages them,
+   and trains a student of them; the first seed chooses the student's settings on validation views, from fewer trainings
+   than the baseline had. Beside them stand the baseline, and one of as many steps as experts and student together;
 3. `page` writes the tables of docs/results.md from the file of figures.
 
     python benchmarks/fair.py tune --scene lego-25
@@ -40,6 +39,7 @@ from dac_nerfstudio.files import write_json
 GAIN = 0.05
 """dB on validation views that a costlier setting has to bring."""
 MOST_STEPS = 32000
+EXPERTS = 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ SCENES = {
     "lego-100-200px": SmallScene(small_blender, "lego_200", 100, 200),
     "bonsai-25": SmallScene(small_real, "bonsai", 25, 100, real=True),
     "bonsai-25-200px": SmallScene(small_real, "bonsai", 25, 200, real=True),
-    "demo-25": SmallScene(small_generated, "", 25, 50),
+    "demo-12": SmallScene(small_generated, "", 12, 50),
 }
 
 
@@ -320,43 +320,38 @@ def study(options: Options, name: str) -> None:
     settings = Settings(**tuned["baseline"])
     expert = replace(settings, steps=settings.steps // 2)
     trained: dict[str, list[dict[str, Any]]] = tuned.get("trained", {})
-    teaching: tuple[Settings, Teaching] | None = None
+    best: tuple[Settings, Teaching] | None = None
 
     def add(kind: str, figures: dict[str, Any]) -> None:
         found = trained.setdefault(kind, [])
-        found.extend([figures] if figures not in found else [])
+        found.extend([public(figures)] if public(figures) not in found else [])
         record(options, name, trained=trained)
 
+    def chosen(experts: list[Run], seed: int) -> tuple[Settings, Teaching]:
+        """Settings of the student that validation views prefer; rendered views smooth its planes, too."""
+        tried = []
+        for share, less in ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
+            candidate = replace(settings, tv=float(f"{settings.tv / less:.3g}")), Teaching(share)
+            student = runs.student(experts, *candidate, seed)
+            add("student tried", student.figures)
+            tried.append((student.val, candidate))
+        return max(tried, key=lambda entry: entry[0])[1]
+
     for seed in options.seeds:
-        baseline = runs.baseline(settings, seed)
-        add("baseline", public(baseline.figures))
-        members = [
-            runs.expert(replace(expert, linear=linear), seed + 10 * number)
-            for number, linear in enumerate((settings.linear, not settings.linear))
-        ]
-        for member in members:
-            add("expert", public(member.figures))
-        add("two experts averaged", {"seed": seed, **averaged(members), "seconds": total(members)})
-        if teaching is None:
-            # Rendered views smooth the student's planes, too.
-            wanted = replace(settings, tv=round(settings.tv / 3.16, 5))
-            candidates = [(wanted, Teaching(share)) for share in (0.25, 0.5)]
-            students = [runs.student(members, *candidate, seed) for candidate in candidates]
-            for student in students:
-                add("student tried", public(student.figures))
-            teaching = max(zip(candidates, students), key=lambda pair: pair[1].val)[0]
-        for count in (2, 1):
-            student = runs.student(members[:count], *teaching, seed)
-            add(
-                f"student of {count}",
-                {**public(student.figures), "all": student.figures["seconds"] + total(members[:count])},
-            )
-        if seed == options.seeds[0]:
-            for longer in (2, 4):
-                add(
-                    "longer baseline",
-                    public(runs.baseline(replace(settings, steps=longer * settings.steps), seed).figures),
-                )
+        add("baseline", runs.baseline(settings, seed).figures)
+        experts = [runs.expert(expert, seed + 10 * number) for number in range(EXPERTS)]
+        for number, member in enumerate(experts, 1):
+            add("expert", member.figures)
+            if number in (2, EXPERTS):
+                cost = total(experts[:number])
+                add(f"{number} experts averaged", {"seed": seed, **averaged(experts[:number]), "seconds": cost})
+        best = best or chosen(experts, seed)
+        for count in (EXPERTS, 1) if seed == options.seeds[0] else (EXPERTS,):
+            student = runs.student(experts[:count], *best, seed)
+            all_seconds = student.figures["seconds"] + total(experts[:count])
+            add(f"student of {count}", {**student.figures, "seconds of all": all_seconds})
+        steps = settings.steps + EXPERTS * expert.steps
+        add("baseline of all steps", runs.baseline(replace(settings, steps=steps), seed).figures)
 
 
 def total(runs: Sequence[Run]) -> int:

@@ -223,7 +223,7 @@ def follow(training: Training) -> list[Point]:
     """Train, and score at the marks."""
     from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
-    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.commands import parse
 
     training.log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -235,7 +235,7 @@ def follow(training: Training) -> list[Point]:
             from naive import parts
 
             stack.enter_context(parts())
-        config = with_data(parse(training.arguments))
+        config = parse(training.arguments)
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()

@@ -109,8 +109,5 @@ def named(image: Any) -> str:
 
 
 def small_generated(source: Path, target: Path, photos: int, size: int) -> None:
-    """The demo's scene, of which some photos are trained on."""
-    made = target.with_name(f"{target.name}-whole")
-    if not made.exists():
-        make_demo_scene(made, size=size, train=80, val=20, test=20)
-    small_blender(made, target, photos, size)
+    """The demo's scene."""
+    make_demo_scene(target, size=size, train=photos)

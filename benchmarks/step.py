@@ -28,7 +28,7 @@ from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.kplanes.teaching import ExpertModel, StudentModel
 from dac_nerfstudio.methods import BOUNDED, methods
-from dac_nerfstudio.partition import find_or_divide
+from dac_nerfstudio.partition import divide, publish_first
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.teachers.ensemble import Ensemble
 
@@ -130,7 +130,7 @@ def settings(scene: Path, size: str, decoder: str, stage: str, options: Options)
     if stage != "baseline":
         manager.sort_by_group = stage == "distill"
         manager.group = 1 if stage == "expert" else None
-        _, manager.partition = find_or_divide(scene.parent, read_views(scene), groups=options.groups)
+        _, manager.partition = publish_first(divide(read_views(scene), options.groups), scene.parent)
     return config
 
 

@@ -59,7 +59,7 @@ def _examined(layout: Layout, skip_missing: bool, console: Console) -> Scene:
 
 def split(
     data: Path,
-    groups: Union[int, Literal["auto"]] = 4,
+    groups: Optional[Union[int, Literal["auto"]]] = None,
     strategy: Literal["auto", "azimuth", "kmeans", "spectral", "louvain"] = "auto",
     similarity: Literal["auto", "covisibility", "frustum", "appearance"] = "auto",
     overlap: float = 0.0,
@@ -74,8 +74,8 @@ def split(
     Args:
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0).
-        groups: Number of groups. Auto takes the one that stands out most from a scene in which every place looks
-            alike, or 4 if none does.
+        groups: Number of groups; by default 4, or fewer of few views. Auto takes the one that stands out most from a
+            scene in which every place looks alike, or 4 if none does.
         strategy: How to divide. Azimuth cuts the circle around the up axis into equal sectors; kmeans goes by where
             cameras stand and look; spectral and louvain find views that are similar. Auto is azimuth for Blender's
             format, louvain with a COLMAP model, otherwise kmeans.
@@ -146,7 +146,7 @@ def run(
         preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' (called 'best' before) is for few photos,
             where longer training no longer helps. 'quick' shows all stages run on your scene in small; it is no
             comparison. By default quick without a GPU; with one, few for at most 30 training photos, else reference.
-        groups: Number of groups; by default those of the scene's partition, or 4.
+        groups: Number of groups; by default those of the scene's partition, or 4, or fewer of few views.
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
         similarity: What to divide by, see dac split; by default as the scene is divided, or auto.
         overlap: Every group also takes this share of its size in nearest views of other groups.
@@ -209,7 +209,7 @@ def run(
     recipe = PRESETS[name]
     one = Request(
         data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
-        experts, flags,
+        experts, flags, config,
     )  # fmt: skip
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
@@ -257,7 +257,7 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
         run: name of the runs to report; None takes the latest of each scene.
         console: where it is printed.
     """
-    from dac_nerfstudio.report.printing import report_scenes
+    from dac_nerfstudio.report.writing import report_scenes
 
     scored = [plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs)]
     scored = [scene_dir for scene_dir in scored if is_scored(scene_dir)]
@@ -284,7 +284,7 @@ def report(
         more: Results of further scenes.
         run: Name of the runs to report, such as quick-seed42; by default the latest of each scene.
     """
-    from dac_nerfstudio.report.printing import report_scenes
+    from dac_nerfstudio.report.writing import report_scenes
 
     report_scenes([scene_dir, *more], run, Console())
 
@@ -317,6 +317,7 @@ def render(
         data: Folder of the scene's photos, if they are no longer where they were at training.
     """
     console = Console()
+    _expect_runs(scene_dir)
     try:
         with warnings.catch_warnings():
             # They warn each other, at import and in the middle of a progress bar, of what no user can change.
@@ -362,8 +363,7 @@ def view(
         host: Address to listen at. With the default only this machine can see it, with 0.0.0.0 whoever reaches it.
     """
     console = Console()
-    if not any(scene_dir.rglob(RECORD)):
-        raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data FOLDER")
+    _expect_runs(scene_dir)
     console.print("Loading nerfstudio, the photos and the model, which may take a minute …")
     try:
         with warnings.catch_warnings():
@@ -374,6 +374,16 @@ def view(
     except KeyboardInterrupt:  # while it loads
         console.print("Stopped.")
         sys.exit(130)
+
+
+def _expect_runs(scene_dir: Path) -> None:
+    """Say at once, before seconds of imports, that there is nothing to show.
+
+    Raises:
+        StageError: the folder holds no runs.
+    """
+    if not any(scene_dir.rglob(RECORD)):
+        raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data FOLDER")
 
 
 def check(

@@ -18,7 +18,7 @@ from dac_nerfstudio import naming
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
 from dac_nerfstudio.kplanes.teaching import StudentModelConfig
-from dac_nerfstudio.presets import METHOD_STEPS, METHOD_TV
+from dac_nerfstudio.presets import METHOD_STEPS, METHOD_TV, PLANE_TV, PROPOSAL_TV
 from dac_nerfstudio.training.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.optimizers import FusedAdamConfig
@@ -72,7 +72,7 @@ UNBOUNDED = SceneKind(
         "linear_decoder_layers": 1,
         "background_color": "white",
         "regularizers": RegularizerWeights(
-            plane_tv=METHOD_TV[naming.UNBOUNDED]["plane-tv"], proposal_tv=METHOD_TV[naming.UNBOUNDED]["proposal-tv"]
+            plane_tv=METHOD_TV[naming.UNBOUNDED][PLANE_TV], proposal_tv=METHOD_TV[naming.UNBOUNDED][PROPOSAL_TV]
         ),
     },
     distill_rate=1e-3,

@@ -21,9 +21,10 @@ METHOD_STEPS: Mapping[str, Mapping[str, int]] = {
 }
 """The reference's steps of each stage, for bounded scenes and for real ones, by the ends of the methods' names."""
 
+PLANE_TV, PROPOSAL_TV = "pipeline.model.regularizers.plane-tv", "pipeline.model.regularizers.proposal-tv"
 METHOD_TV: Mapping[str, Flags] = {
-    "": {"plane-tv": 3.6e-3, "proposal-tv": 2.4e-3},
-    UNBOUNDED: {"plane-tv": 9.6e-3, "proposal-tv": 4.8e-3},
+    "": {PLANE_TV: 3.6e-3, PROPOSAL_TV: 2.4e-3},
+    UNBOUNDED: {PLANE_TV: 9.6e-3, PROPOSAL_TV: 4.8e-3},
 }
 """The reference's weights of total variation, by the same."""
 
@@ -31,8 +32,6 @@ SEEDS = 2**32
 """Seeds run from 0 to one less: numpy takes no others."""
 TOTAL = "-total"
 """What is added to the name of a run that takes as many steps as all stages together."""
-DECODER = "pipeline.model.linear-decoder"
-"""Flag that chooses the decoder: the explicit one, or else the hybrid."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,13 @@ class Recipe:
     softness: float = 0.0
     """Share of an expert's rays that come from other groups' views."""
     independent: bool = False
-    """Whether experts differ in more than their views: each has a seed of its own, and every second the other decoder,
-    so that they seldom err alike. They have no trunk in common then."""
+    """Whether each expert has a seed of its own, so that experts of the same views seldom err alike. They have no trunk
+    in common then."""
     novel_share: float = 0.0
     """Share of fine-tuning's rays that start from new cameras, where the student learns from what the experts, blended,
     render, so that it does not forget what they know."""
     student_tv: float = 1.0
     """Total variation of the student's planes, as a multiple of the baseline's: new views smooth it too."""
-    real_student_flags: Flags = field(default_factory=dict)
-    """Flags of distillation and fine-tuning of the methods that end in -360, which win over those above."""
     baseline: Baseline = "yes"
     """Which baselines are trained by default. A recipe whose gain is claimed has one of equal cost."""
     score_most: int = 1000000
@@ -80,9 +77,11 @@ class Recipe:
             stage: such as distill.
             real: whether the method is one for real scenes.
         """
-        return {
-            **self.flags, **(self.real_flags if real else {}), **self._schedule(stage), **self._student(stage, real),
-        }  # fmt: skip
+        flags = {**self.flags, **(self.real_flags if real else {})}
+        if stage in ("distill", "finetune") and self.student_tv != 1:
+            for name, value in METHOD_TV[UNBOUNDED if real else ""].items():
+                flags[name] = float(f"{self.student_tv * flags.get(name, value):.6g}")
+        return {**flags, **self._schedule(stage)}
 
     def expert_flags(self, group: int, seed: int) -> Flags:
         """What sets the expert of a group apart from the others besides its views.
@@ -91,10 +90,7 @@ class Recipe:
             group: counted from 1.
             seed: the whole run's.
         """
-        if not self.independent:
-            return {}
-        linear = self.flags.get(DECODER, True)
-        return {"machine.seed": seed + 1000 * group, DECODER: linear if group % 2 else not linear}
+        return {"machine.seed": seed + 1000 * group} if self.independent else {}
 
     def _schedule(self, stage: str) -> Flags:
         """How long a stage trains, and along which part of the cosine."""
@@ -108,17 +104,6 @@ class Recipe:
         if stage == "distill" and self.one_cosine:
             flags.update(_of_optimizers("scheduler.end", share))
         return flags
-
-    def _student(self, stage: str, real: bool) -> Flags:
-        """What sets the student apart."""
-        if stage not in ("distill", "finetune"):
-            return {}
-        weights = METHOD_TV[UNBOUNDED if real else ""] if self.student_tv != 1 else {}
-        smoothness = {
-            f"pipeline.model.regularizers.{name}": float(f"{self.student_tv * weight:.6g}")
-            for name, weight in weights.items()
-        }
-        return {**smoothness, **(self.real_student_flags if real else {})}
 
 
 def recipe_of(run: str) -> Optional[Tuple[str, int]]:
@@ -136,13 +121,14 @@ def _of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Fla
 SMALL_MODEL: Flags = {
     "pipeline.model.grid-base-resolution": 32,
     "pipeline.model.grid-feature-dim": 16,
-    DECODER: False,
+    "pipeline.model.linear-decoder-layers": 1,
     "pipeline.model.proposal-resolutions": 64,
-    "pipeline.model.num-proposal-samples": 48,
-    "pipeline.model.num-samples": 20,
+    "pipeline.model.num-proposal-samples": 64,
+    "pipeline.model.num-samples": 32,
     "pipeline.model.proposal-warmup": 500,
     "pipeline.model.proposal-weights-anneal-max-num-iters": 100,
     "pipeline.datamanager.train-num-rays-per-batch": 512,
+    **_of_optimizers("optimizer.lr", 2e-2),
     **_of_optimizers("scheduler.warmup-steps", 50),
     "steps-per-save": 250,
     "steps-per-eval-batch": 100,
@@ -158,29 +144,28 @@ FAST_ON_REAL: Flags = {
 
 FEW_PHOTOS = 30
 """Up to this many training photos the recipe for few photos is chosen."""
+FEW = Recipe(
+    "few",
+    "for few photos, trained until longer training no longer helps: experts of all photos that differ in their seeds, "
+    "and a student that also learns from new views that they render; needs a GPU",
+    steps={"expert": 30000, "distill": 12000, "finetune": 108000},
+    real_flags={
+        # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
+        **_of_optimizers("optimizer.lr", 1e-2),
+        # On white, what is white in few photos may as well be nothing at all, which other views see through.
+        "pipeline.model.background-color": "random",
+    },
+    one_cosine=True,
+    # No photo weighs more than a group's own do: every expert draws from all of them alike.
+    softness=0.99,
+    independent=True,
+    novel_share=0.5,
+    student_tv=0.316,
+    baseline="total",
+)
 RECIPES = (
     Recipe("reference", "the paper's recipe and constants; needs a GPU"),
-    Recipe(
-        "few",
-        "for few photos, trained until longer training no longer helps: experts that differ in seed and decoder, and a "
-        "student that also learns from new views that they render; needs a GPU",
-        steps={"expert": 30000, "distill": 12000, "finetune": 108000},
-        real_flags={
-            # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
-            **_of_optimizers("optimizer.lr", 1e-2),
-            # On white, what is white in few photos may as well be nothing at all, which other views see through.
-            "pipeline.model.background-color": "random",
-        },
-        one_cosine=True,
-        # No photo weighs more than a group's own do: every expert draws from all of them alike.
-        softness=0.99,
-        independent=True,
-        novel_share=0.25,
-        student_tv=0.1,
-        # Bonsai's student is 0.4 dB better for it, those of lego and the demo are as good without, and twice as fast.
-        real_student_flags={DECODER: False},
-        baseline="total",
-    ),
+    FEW,
     Recipe(
         "quick",
         "a small model and few steps, to see all stages run on your scene, and no comparison: plain training for as "
@@ -192,14 +177,18 @@ RECIPES = (
         softness=0.3,
         score_most=40,
     ),
-    Recipe(
-        "demo",
-        "the generated scene in minutes on a CPU",
-        steps={"trunk": 300, "expert": 500, "distill": 300, "finetune": 700},
-        flags=SMALL_MODEL,
-        one_cosine=True,
-        softness=0.3,
-        baseline="total",
+    replace(
+        FEW,
+        name="demo",
+        description="the recipe for few photos with a small model, for the generated scene in minutes on a CPU",
+        steps={"expert": 2000, "distill": 400, "finetune": 3600},
+        flags={
+            **SMALL_MODEL,
+            "pipeline.model.multiscale-res": (1, 2),
+            "pipeline.model.proposal-resolutions": 32,
+            PLANE_TV: 1e-2,
+            PROPOSAL_TV: 1e-2,
+        },
     ),
 )
 PRESETS: Dict[str, Recipe] = {recipe.name: recipe for recipe in RECIPES}

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
 """What asks a process to stop; Windows lacks the last two. HUP comes when a terminal is closed, USR2 is what Slurm is
@@ -29,13 +29,13 @@ class Request:
 
 
 @contextmanager
-def handling(handler: Callable[[int, Optional[FrameType]], None]) -> Iterator[None]:
+def handling(handler: Callable[[int, Optional[FrameType]], None], numbers: Sequence[int] = SIGNALS) -> Iterator[None]:
     """While in here, a handler hears what asks to stop. A signal that somebody chose to ignore stays ignored, and
     threads other than the first hear none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from PIL.Image import Image
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -44,6 +46,13 @@ def group_named(text: str) -> int | None:
     """The group whose name this is, such as `group 3`."""
     named = re.fullmatch(r"group (\d+)", text)
     return int(named[1]) if named else None
+
+
+def address(picture: Image, kind: str, **options: Any) -> str:
+    """A picture as an address that holds it, for pages that fetch nothing; `kind` and options as of Pillow's `save`."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def render(template: str, **values: Any) -> str:

@@ -68,9 +68,9 @@ def orbit_poses(count: int) -> Float[np.ndarray, "count 4 4"]:
 
 def make_demo_scene(
     folder: Path,
-    size: int = 100,
-    train: int = 80,
-    val: int = 10,
+    size: int = 50,
+    train: int = 12,
+    val: int = 20,
     test: int = 20,
     seed: int = 0,
     progress: Optional[Callable[[int, int], None]] = None,

@@ -16,12 +16,15 @@ from dac_nerfstudio.training.validation import validate
 
 
 def parse(arguments: Sequence[str]) -> DaCTrainerConfig:
-    """The configuration that ``ns-train`` makes of its arguments."""
-    return tyro.cli(AnnotatedBaseConfigUnion, args=list(arguments))
+    """The configuration that ``ns-train`` makes of its arguments, with its data in place."""
+    config = tyro.cli(AnnotatedBaseConfigUnion, args=list(arguments))
+    config.pipeline.datamanager.data = config.data
+    config.set_timestamp()
+    return config
 
 
-def check_flags(job: Job) -> None:
-    """Make sure that ``ns-train`` takes a job's flags: a misspelt one of the last stage must not wait for its turn.
+def config_of(job: Job) -> DaCTrainerConfig:
+    """The configuration of a job. A misspelt flag of the last stage must not wait for its turn: all are parsed first.
 
     Raises:
         StageError: ``ns-train`` does not take the flags, or their numbers are none to train with.
@@ -29,17 +32,11 @@ def check_flags(job: Job) -> None:
     complaint = io.StringIO()
     try:
         with redirect_stdout(complaint), redirect_stderr(complaint):
-            validate(parse(job.arguments))
+            config = parse(job.arguments)
+            validate(config)
+            return config
     except SystemExit:
         lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
-        words = " ".join(line for line in lines if line and line[0] not in "╭╰─-").partition(" Available subcommands")[
-            0
-        ]
+        words = " ".join(line for line in lines if line and line[0] not in "╭╰─-")
+        words = words.partition(" Available subcommands")[0]
         raise StageError(f"ns-train {job.method} does not take these flags. {words}") from None
-
-
-def with_data(config: DaCTrainerConfig) -> DaCTrainerConfig:
-    """What ``ns-train`` does with --data before anything else."""
-    config.pipeline.datamanager.data = config.data
-    config.set_timestamp()
-    return config

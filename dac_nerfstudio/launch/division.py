@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.partition import Partition, current_partition, divide
 from dac_nerfstudio.runs.layout import PARTITION, run_folder
 from dac_nerfstudio.scene.layout import Layout
+
+if TYPE_CHECKING:
+    from dac_nerfstudio.partition import Partition
 
 
 def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness: float) -> Dict[str, Any]:
@@ -33,6 +35,8 @@ def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness
 
 def count_groups(layout: Layout, scene_dir: Path, asked: Dict[str, Any], skip_missing: bool = False) -> int:
     """How many experts there will be: a question of the views where the number is to be found out or cannot be met."""
+    from dac_nerfstudio.partition import current_partition, divide
+
     before = current_partition(scene_dir)
     if before is not None and before.satisfies(asked):
         return before.num_groups
@@ -53,6 +57,8 @@ def partition_of(experts: Sequence[Path], asked: Dict[str, Any]) -> Path:
         StageError: they were trained for several, or for one with other settings.
         PartitionError: a copy is gone or damaged.
     """
+    from dac_nerfstudio.partition import Partition
+
     paths = [run_folder(path) / PARTITION for path in experts]
     partitions = [Partition.load(path) for path in paths]
     for path, partition in zip(paths, partitions):

@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from dac_nerfstudio.errors import UserError
-from dac_nerfstudio.launch.commands import check_flags, parse, with_data
-from dac_nerfstudio.launch.estimate import about, seconds_of
+from dac_nerfstudio.kplanes.model import numbers_per_ray
+from dac_nerfstudio.launch.commands import config_of
 from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.resume import State, decide
 from dac_nerfstudio.launch.video import has_video
@@ -23,9 +23,17 @@ from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.style import counted
+from dac_nerfstudio.training.trainer import DaCTrainerConfig
 
 INDEPENDENT = ("trunk", "baseline", "baseline total")
 """Stages that the division makes no difference to."""
+NUMBERS_PER_CORE = 2e7
+"""Numbers of rays that a training step gets through in a second of one core: the demo on two cores of a server took
+some 65 ms a step of 512 rays."""
+GPU_SECONDS = 0.017
+"""Of a step: on a GPU as fast as an H200 it waits for Python, whatever its size."""
+TEACHING = {"cuda": 4.0, "cpu": 1.5}
+"""What a step of distillation takes beside a step on photos, as the experts answer in it."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +65,16 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
     for fate in fates:
         job, verdict = fate.job, ("kept", "green") if fate.kept else ("runs", "yellow")
         say(console, (job.name, "bold"), ": ", verdict, f", {fate.why}")
-        if job.kind != "train" or fate.kept:
-            continue
-        if verbose:
-            say(console, f"    {job.command}")
-        else:
-            _print_settings({name: value for name, value in job.settings.items() if name not in shared}, console)
+        if job.kind == "train" and not fate.kept:
+            if verbose:
+                say(console, f"    {job.command}")
+            else:
+                _print_settings({name: value for name, value in job.settings.items() if name not in shared}, console)
 
 
 def _print_settings(settings: Flags, console: Console) -> None:
     """A line for each, as a file for --config has them."""
     for name, value in settings.items():
-        value = list(value) if isinstance(value, tuple) else value
         say(console, f"    {name} = {json.dumps(value)}")
 
 
@@ -98,8 +104,7 @@ def examine(plan: Plan) -> List[Fate]:
 
 
 def _examine_training(job: Job, plan: Plan, needed: Sequence[str]) -> Tuple[State, str]:
-    check_flags(job)
-    config = with_data(parse(job.arguments))
+    config = config_of(job)
     state: State = "new"
     if needed:
         why = f"{needed[0]} comes first"
@@ -118,12 +123,34 @@ def _examine_training(job: Job, plan: Plan, needed: Sequence[str]) -> Tuple[Stat
 
 
 def _examine_split(plan: Plan) -> Tuple[State, str]:
-    settings = current_partition(plan.scene_dir)
-    if settings is None and plan.partition is not None:
-        return "new", f"takes the experts' division, {plan.partition}"
-    if settings is None:
+    partition, asked = current_partition(plan.scene_dir), plan.request.divide
+    if partition is None:
+        if plan.partition is not None:
+            return "new", f"takes the experts' division, {plan.partition}"
         return "new", "the views are not divided yet"
-    if settings.satisfies(plan.request.divide):
-        return "kept", f"divided by {settings.settings['strategy']} into {settings.num_groups} groups"
-    other = [f"{name} {value}" for name, value in plan.request.divide.items() if not settings.satisfies({name: value})]
-    return "changed", f"asked for {', '.join(other)}"
+    other = [f"{name} {value}" for name, value in asked.items() if not partition.satisfies({name: value})]
+    if other:
+        return "changed", f"asked for {', '.join(other)}"
+    return "kept", f"divided by {partition.settings['strategy']} into {partition.num_groups} groups"
+
+
+def seconds_of(config: DaCTrainerConfig, steps: int, cores: int) -> float:
+    """Estimated training time, right to the nearest half or double.
+
+    Args:
+        config: of the stage.
+        steps: still to be done.
+        cores: of the processor, where it trains on that.
+    """
+    cuda = config.machine.device_type == "cuda"
+    rays = config.pipeline.datamanager.train_num_rays_per_batch
+    step = GPU_SECONDS if cuda else rays * numbers_per_ray(config.pipeline.model) / (NUMBERS_PER_CORE * cores)
+    teaching = TEACHING["cuda" if cuda else "cpu"] if (config.method_name or "").startswith("dac-distill") else 1.0
+    return steps * step * teaching
+
+
+def about(minutes: float) -> str:
+    """A duration to read."""
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.0f} hours"

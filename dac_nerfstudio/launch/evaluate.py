@@ -8,15 +8,14 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_json, write_json
 from dac_nerfstudio.image_scores import can_flip, left_out
 from dac_nerfstudio.kplanes.model import lpips_weights
-from dac_nerfstudio.launch.messages import Report, Tell
-from dac_nerfstudio.launch.plan import Job, Plan
+from dac_nerfstudio.launch.plan import Job, Plan, Report, Tell
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.runs.layout import EVALUATION, PAIRS, PARTITION
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.reopen import recorded_config, reopen
 
 FORMAT = 4
-"""Scores of an earlier format are made again."""
+"""Scores of another format are made again."""
 
 
 def score(job: Job, plan: Plan, tell: Tell) -> None:
@@ -61,13 +60,10 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
         "most": job.score_most,
     }
     found = read_json(path)
-    if isinstance(found, dict) and isinstance(found.get("views"), list):
-        # What photos held was not recorded at first.
-        earlier = {"photos": photos, **found}
+    if isinstance(found, dict) and isinstance(found.get("views"), list) and made_from.items() <= found.items():
         # What a score lacked may have been installed since.
         installed = {"lpips": lpips_weights().exists(), "flip": can_flip()}
-        gained = [score for score in earlier.get("left_out", {}) if installed.get(score)]
-        if made_from.items() <= earlier.items() and not gained:
+        if not any(installed.get(score) for score in found.get("left_out", {})):
             return False
 
     # A baseline outlives partitions; its views are scored by the groups of the current one.

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
@@ -19,10 +19,9 @@ from rich.console import Console
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.lock import scene_lock
-from dac_nerfstudio.launch.messages import Report
-from dac_nerfstudio.launch.plan import Job, Plan
+from dac_nerfstudio.launch.plan import Job, Plan, Report
 from dac_nerfstudio.launch.process import PRELOAD, Place, start
-from dac_nerfstudio.launch.table import Row, showing
+from dac_nerfstudio.launch.table import Row, rows_of, showing
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import SIGNALS, handling
@@ -33,13 +32,11 @@ PATIENCE = 60.0
 """Seconds that jobs have to save and end once they were asked to."""
 RESTARTS = 2
 """How often a job is started again that was killed, as the kernel does where memory runs out."""
-SILENCE = 60.0
-"""Seconds without a word from a job, which speaks every few, after which it is said to be stopped."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
-    """A job of a plan, and how it fares."""
+    """A job of a plan, how it fares, and its process while it runs."""
 
     plan: Plan
     job: Job
@@ -49,20 +46,10 @@ class Task:
     problem: str = ""
     kills: int = 0
     """How often its process was killed."""
-
-
-@dataclass
-class Worker:
-    """A process that does a task."""
-
-    task: Task
-    process: BaseProcess
-    messages: Connection
+    place: Optional[Place] = None
+    process: Optional[BaseProcess] = None
+    messages: Optional[Connection] = None
     last: Optional[Report] = None
-    place: Place = field(default_factory=lambda: Place("cpu"))
-    heard: Optional[float] = None
-    """When it last spoke, on the clock of `time.monotonic`; None while it starts."""
-    silent: bool = False
 
 
 def run_plans(
@@ -81,38 +68,32 @@ def run_plans(
         KeyboardInterrupt: the run was asked to stop, and everything that it had reached is saved.
     """
     context = _context()
-    several = len(plans) > 1
-    tasks = [
-        Task(plan, job, Row(f"{plan.scene_dir.name}: {job.name}" if several else job.name))
-        for plan in plans
-        for job in plan.jobs
-        if kinds is None or job.kind in kinds
-    ]
+    jobs = [(plan, job) for plan in plans for job in plan.jobs if kinds is None or job.kind in kinds]
+    rows = rows_of([(plan.scene_dir.name, job.name) for plan, job in jobs])
+    tasks = [Task(plan, job, row) for (plan, job), row in zip(jobs, rows)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // len(devices)) if len(devices) > 1 else None
     free = [Place(device, threads) for device in devices]
-    running: List[Worker] = []
+    running: List[Task] = []
     with ExitStack() as stack:
         locks = {
             plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, partial(say, console))) for plan in plans
         }
         stack.enter_context(_signals_interrupt())
-        tell = stack.enter_context(showing([task.row for task in tasks], console))
+        tell = stack.enter_context(showing(rows, console))
         try:
             while True:
-                _settle(tasks)
                 for task in [task for task in tasks if _ready(task, tasks)][: len(free)]:
-                    running.append(_start(task, free.pop(0), context, locks[task.plan.scene_dir]))
+                    _start(task, free.pop(0), context, locks[task.plan.scene_dir])
+                    running.append(task)
                 tell()
                 if not running:
                     break
-                spoken = wait([worker.messages for worker in running], timeout=1.0)
-                for worker in list(running):
-                    if worker.messages not in spoken:
-                        _notice_silence(worker, console)
-                    elif not _hear(worker, console):
-                        running.remove(worker)
-                        free.append(worker.place)
+                spoken = wait([task.messages for task in running if task.messages], timeout=1.0)
+                for task in [task for task in running if task.messages in spoken]:
+                    if not _hear(task, console):
+                        running.remove(task)
+                        free += [task.place] if task.place else []
         except KeyboardInterrupt:
             _stop(running, console)
             raise
@@ -139,112 +120,89 @@ def _context() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _needed(task: Task, tasks: Sequence[Task]) -> List[Task]:
-    return [other for other in tasks if other.plan is task.plan and other.job.name in task.job.needs]
-
-
 def _ready(task: Task, tasks: Sequence[Task]) -> bool:
-    return task.state == "waiting" and all(other.state == "succeeded" for other in _needed(task, tasks))
+    """Whether a job can be started. One whose inputs failed is left out, at once and for good: tasks stand in an order
+    in which they can be done."""
+    needed = [other for other in tasks if other.plan is task.plan and other.job.name in task.job.needs]
+    lost = [other for other in needed if other.state in ("failed", "left out")]
+    if task.state == "waiting" and lost:
+        task.state = task.row.state = "left out"
+        task.problem = f"left out, because {lost[0].job.name} failed"
+    return task.state == "waiting" and all(other.state == "succeeded" for other in needed)
 
 
-def _settle(tasks: Sequence[Task]) -> None:
-    """Jobs whose inputs failed are left out. Tasks stand in an order in which they can be done, so once is enough."""
-    for task in tasks:
-        lost = [other for other in _needed(task, tasks) if other.state in ("failed", "left out")]
-        if task.state == "waiting" and lost:
-            task.state, task.problem = "left out", f"left out, because {lost[0].job.name} failed"
-            task.row.state = "left out"
-
-
-def _start(task: Task, place: Place, context: multiprocessing.context.ForkServerContext, lock: int) -> Worker:
+def _start(task: Task, place: Place, context: multiprocessing.context.ForkServerContext, lock: int) -> None:
     # A pipe for both directions, though nothing is sent to the worker: it notices at its end when this process is gone.
-    ours, theirs = context.Pipe()
+    task.messages, theirs = context.Pipe()
     log = log_path(task.plan.scene_dir, task.job.name)
-    process = context.Process(
-        target=start,
-        args=(task.job, task.plan, place, log, theirs, reduction.DupFd(lock)),
-        name=task.row.name,
-    )
-    process.start()
+    arguments = (task.job, task.plan, place, log, theirs, reduction.DupFd(lock))
+    task.process = context.Process(target=start, args=arguments, name=task.row.name)
+    task.process.start()
     theirs.close()
+    task.place, task.last = place, None
     task.state, task.row.state, task.row.device = "running", "starting", place.device
     task.row.started, task.row.ended = time.monotonic(), None
-    return Worker(task, process, ours, place=place)
 
 
-def _hear(worker: Worker, console: Console) -> bool:
-    """Take what a worker says; whether it is still there."""
-    task = worker.task
+def _hear(task: Task, console: Console) -> bool:
+    """Take what a running job says; whether it is still there."""
+    assert task.process is not None and task.messages is not None
     try:
-        report = worker.messages.recv()
-        if worker.silent:
-            say(console, f"{task.row.name}: goes on.")
-            task.row.state = worker.last.state if worker.last is not None else "starting"
-        worker.heard, worker.silent = time.monotonic(), False
-        if report is not None:
-            worker.last = report
-            task.row.update(report)
+        task.last = task.messages.recv()
+        task.row.update(task.last)
         return True
     except (EOFError, ConnectionResetError):
         pass
-    worker.process.join()
-    worker.messages.close()
+    task.process.join()
+    task.messages.close()
     task.row.ended = time.monotonic()
-    last, log = worker.last, log_path(task.plan.scene_dir, task.job.name)
+    last, code = task.last, task.process.exitcode
     if last is not None and last.state in ("done", "kept"):
         task.state = "succeeded"
         if last.text:
             say(console, f"{task.row.name}: {last.text}")
         return False
-    if last is not None and last.state in ("failed", "stopped"):
-        task.state, task.row.state, task.problem = "failed", "failed", last.text
-        return False
-    how = f"ended without a word (exit code {worker.process.exitcode})"
-    if worker.process.exitcode == -signal.SIGKILL:
+    if code == -signal.SIGKILL and (last is None or last.state not in ("failed", "stopped")):
         task.kills += 1
         if task.kills <= RESTARTS:
             task.state = task.row.state = "waiting"
             why = "killed, as the kernel does where memory runs out; started again from its last checkpoint"
             say(console, (f"{task.row.name}: {why}.", "yellow"))
             return False
-        how = f"killed {task.kills} times, as the kernel does where memory runs out (dmesg says so)"
-    lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
     task.state = task.row.state = "failed"
+    if last is not None and last.state in ("failed", "stopped"):
+        task.problem = last.text
+        return False
+    how = f"ended without a word (exit code {code})"
+    if code == -signal.SIGKILL:
+        how = f"killed {task.kills} times, as the kernel does where memory runs out (dmesg says so)"
+    log = log_path(task.plan.scene_dir, task.job.name)
+    lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
     task.problem = "\n".join([f"{how}. The end of {log}:", *lines[-END_OF_LOG:]])
     return False
 
 
-def _notice_silence(worker: Worker, console: Console) -> None:
-    """Say, once, that a worker has stopped to speak. It is left alone: it may be stopped on purpose."""
-    if worker.silent or worker.heard is None or time.monotonic() - worker.heard < SILENCE:
-        return
-    worker.silent, worker.task.row.state = True, "silent"
-    pid = worker.process.pid
-    text = (
-        f"process {pid} has said nothing for {SILENCE:.0f} seconds. It is stopped (let it go on: kill -CONT {pid}) or "
-        "waits for memory or a disk. Ctrl-C ends the run."
-    )
-    say(console, (f"{worker.task.row.name}: {text}", "yellow"))
-
-
-def _stop(running: Sequence[Worker], console: Console) -> None:
+def _stop(running: Sequence[Task], console: Console) -> None:
     """Ask all jobs to save and end; those that do not in time are killed."""
     deadline = time.monotonic() + PATIENCE
+    processes = [task.process for task in running if task.process]
     try:
-        for worker in running:
-            worker.task.row.state = "stopping"
-            if worker.process.is_alive():
-                worker.process.terminate()
+        for task in running:
+            task.row.state = "stopping"
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
         with suppress(OSError, SystemExit):  # nobody listens: the terminal was closed, or Ctrl-C has ended `| tee`
             console.print("Stopping: stages save what they have reached. Ctrl-C to stop at once.", highlight=False)
-        for worker in running:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
     finally:
-        for worker in running:
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.task.row.state = "stopped"
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for task in running:
+            task.row.state = "stopped"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import read_json
 
 FILE_NAME = ".dac-run.lock"
 PATIENCE = 120.0
@@ -51,7 +52,7 @@ def scene_lock(scene_dir: Path, tell: Callable[[str], None] = lambda text: None)
 
 def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None:
     """Lock the file as soon as it is free, and write into it who did."""
-    path, deadline = scene_dir / FILE_NAME, None
+    deadline = None
     while True:
         try:
             import fcntl
@@ -59,12 +60,14 @@ def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            holder = _holder(path)
+            found = read_json(scene_dir / FILE_NAME)
+            holder = found if isinstance(found, dict) else {}
+            pid = holder.get("pid")
             if _alive(holder) or (deadline is not None and time.monotonic() > deadline):
                 raise StageError(
-                    f"{scene_dir} is being worked on by another dac run: process {holder.get('pid')} on "
-                    f"{holder.get('host')}, since {holder.get('since')}. Wait for it, stop it (kill "
-                    f"{holder.get('pid')}; what it has reached is saved), or use another --output-dir."
+                    f"{scene_dir} is being worked on by another dac run: process {pid} on {holder.get('host')}, since "
+                    f"{holder.get('since')}. Wait for it, stop it (kill {pid}; what it has reached is saved), or use "
+                    "another --output-dir."
                 ) from None
             if deadline is None:
                 deadline = time.monotonic() + PATIENCE
@@ -75,22 +78,13 @@ def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None
                 raise
             tell(f"There are no locks for {scene_dir} here: see that no other dac run works there meanwhile.")
             break
+    content = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(descriptor, 0)
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+    os.write(descriptor, json.dumps(content).encode())
 
 
 def _unusable(scene_dir: Path, error: OSError) -> StageError:
     return StageError(f"{scene_dir} cannot be worked in: {error}. Mend that, or use another --output-dir.")
-
-
-def _holder(path: Path) -> Dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _alive(holder: Dict[str, Any]) -> bool:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.division import count_groups, partition_of
 from dac_nerfstudio.launch.flags import OWNED, words
-from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Baseline, Flags, Recipe
 from dac_nerfstudio.runs.layout import RECORD, run_dir, run_folder
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scene.layout import Layout, find_layout
 
 StageName = Literal[
-    "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video"
+    "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video", "report"
 ]
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 NOT_SCORED = ("trunk", "ensemble")
@@ -46,6 +45,8 @@ class Request:
     experts: Tuple[Path, ...] = ()
     flags: Mapping[str, Flags] = field(default_factory=dict)
     """Flags of ``ns-train`` by table, see `dac_nerfstudio.launch.flags`."""
+    config: Optional[Path] = None
+    """The file that they come from."""
 
     @property
     def scene_dir(self) -> Path:
@@ -64,12 +65,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """A stage's training by ``ns-train``, or what belongs around it."""
+    """A training stage by ``ns-train``, or a step around one."""
 
     stage: StageName
-    kind: Literal["split", "train", "evaluate", "video"]
+    kind: Literal["split", "train", "evaluate", "video", "report"]
     run_dir: Path
-    """Folder of its result."""
+    """Folder of its result, or of a run that it is about."""
     group: Optional[int] = None
     """Group of an expert, counted from 1."""
     method: str = ""
@@ -107,6 +108,22 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Report:
+    """What a job says while it is done, and how it ended."""
+
+    state: Literal["training", "evaluating", "rendering", "done", "kept", "failed", "stopped"]
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    psnr: Optional[float] = None
+    """PSNR of the latest batch of training rays, in dB."""
+
+
+Tell = Callable[[Report], None]
+"""Takes the reports of a job."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """All jobs of a scene in an order in which they can be done."""
 
@@ -130,6 +147,8 @@ def make_plan(request: Request, recipe: Recipe) -> Plan:
             together, or the one stage asked for is none of the recipe's.
         PartitionError: the number of groups is to be found out, and the views cannot be read.
     """
+    from dac_nerfstudio.partition import current_partition
+
     draft = _Draft(request, recipe, request.layout)
     # Where nothing is divided yet, ready experts say how it was.
     undivided = request.only != "evaluate" and current_partition(request.scene_dir) is None

@@ -48,20 +48,13 @@ def start(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, l
         # Before anything here touches CUDA.
         number = int(place.device.removeprefix("cuda:"))
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_device(number, os.environ)
-        if _lost_cuda():
+        import torch
+
+        # The server may have touched CUDA by what it imported, and CUDA then works there alone: tiny-cuda-nn asks what
+        # the devices are capable of, and where the driver's management library is missing so does counting them.
+        if torch.cuda._is_in_bad_fork():
             _start_afresh(job, plan, place, log, messages, held)
     _work(job, plan, place, log, messages)
-
-
-def _lost_cuda() -> bool:
-    """Whether this process was forked from one that had touched CUDA, which then works in the latter alone.
-
-    The server may have by what it imported: tiny-cuda-nn asks what the devices are capable of, and where the driver's
-    management library (NVML) is missing, as in some containers, so does counting the devices.
-    """
-    import torch
-
-    return torch.cuda._is_in_bad_fork()
 
 
 def _start_afresh(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, held: int) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import List, Literal, Optional, Tuple
+from typing import Literal, Optional, Tuple
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
@@ -14,6 +14,8 @@ from dac_nerfstudio.runs.record import Stage, differences
 from dac_nerfstudio.training.trainer import DaCTrainerConfig
 
 State = Literal["kept", "resumed", "changed", "new"]
+MOST = 3
+"""Differences from an earlier run that are told of."""
 
 
 def decide(run_dir: Path, stage: Stage) -> Tuple[State, str]:
@@ -25,7 +27,9 @@ def decide(run_dir: Path, stage: Stage) -> Tuple[State, str]:
     except StageError as error:
         return "changed", f"its record is broken: {error}"
     if earlier.fingerprint != stage.fingerprint or not stage.has_photos_of(earlier):
-        return "changed", "; ".join(changes(earlier, stage))
+        found = [f"{name} was {before}, is {now}" for name, before, now in differences(earlier, stage)]
+        more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
+        return "changed", "; ".join(found[:MOST] + more)
     whole, damaged = sound_checkpoint(run_dir, earlier)
     lost = f"; {damaged}" if damaged else ""
     if whole is None:
@@ -56,38 +60,23 @@ def sound_checkpoint(run_dir: Path, stage: Stage) -> Tuple[Optional[Path], str]:
     return None, ", ".join(damaged)
 
 
-def changes(earlier: Stage, stage: Stage, most: int = 3) -> List[str]:
-    """How a run differs from an earlier one, in words; no more than ``most`` of it."""
-    found = [f"{name} was {before}, is {now}" for name, before, now in differences(earlier, stage)]
-    if len(found) > most:
-        found[most:] = [f"and {len(found) - most} more"]
-    return found
-
-
 def take_up(run_dir: Path, config: DaCTrainerConfig, stage: Stage) -> Tuple[State, str]:
     """Prepare folder and configuration for what `decide` says of a run; an earlier one is moved aside, not deleted."""
     state, why = decide(run_dir, stage)
     if state == "changed":
-        aside = move_aside(run_dir)
-        return state, f"made anew ({why}); the earlier run is now {aside.name}"
-    if state in ("resumed", "new"):
-        whole, damaged = sound_checkpoint(run_dir, Stage.load(run_dir)) if (run_dir / RECORD).exists() else (None, "")
-        for path in checkpoints(run_dir):
-            if whole is None or step_of(path) > step_of(whole):
-                # Out of the way: nerfstudio takes the one that got furthest.
-                path.rename(run_dir / f"damaged-{path.name}")
-        lost = f" ({damaged})" if damaged else ""
-        if whole is not None:
-            config.load_dir = run_dir / CHECKPOINTS
-            return state, f"resumed at step {step_of(whole) + 1}{lost}"
+        return state, f"made anew ({why}); the earlier run is now {move_aside(run_dir).name}"
+    if state == "kept" or not (run_dir / RECORD).exists():
+        return state, ""
+    whole, damaged = sound_checkpoint(run_dir, Stage.load(run_dir))
+    for path in checkpoints(run_dir):
+        if whole is None or step_of(path) > step_of(whole):
+            # Out of the way: nerfstudio takes the one that got furthest.
+            path.rename(run_dir / f"damaged-{path.name}")
+    lost = f" ({damaged})" if damaged else ""
+    if whole is None:
         return state, f"made anew{lost}" if lost else ""
-    return state, ""
-
-
-def has_config(run_dir: Path) -> bool:
-    """Whether nerfstudio's commands find something in a run's folder to open it by."""
-    path = run_dir / CONFIG
-    return path.exists() and path.stat().st_size > 0
+    config.load_dir = run_dir / CHECKPOINTS
+    return state, f"resumed at step {step_of(whole) + 1}{lost}"
 
 
 def move_aside(run_dir: Path) -> Path:

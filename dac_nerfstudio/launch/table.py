@@ -6,26 +6,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dac_nerfstudio.launch.messages import Report
+from dac_nerfstudio.launch.plan import Report
 from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.units import clock
 
 STYLES = {
-    "waiting": "dim",
-    "left out": "dim",
-    "done": "green",
-    "kept": "green",
+    **dict.fromkeys(("waiting", "left out"), "dim"),
+    **dict.fromkeys(("done", "kept"), "green"),
+    **dict.fromkeys(("stopping", "stopped"), "yellow"),
     "failed": "bold red",
-    "silent": "yellow",
-    "stopping": "yellow",
-    "stopped": "yellow",
 }
 OFTEN = 60.0
 """Seconds between two lines on how far stages are, where there is no terminal."""
@@ -55,23 +51,15 @@ class Row:
         self.done, self.total = report.done, report.total
         self.psnr = self.psnr if report.psnr is None else report.psnr
 
-    @property
-    def step(self) -> str:
-        return f"{self.done}/{self.total}" if self.total else ""
-
-    @property
-    def quality(self) -> str:
-        return "" if self.psnr is None else f"{self.psnr:.2f}"
-
-    @property
-    def time(self) -> str:
-        ended = time.monotonic() if self.ended is None else self.ended
-        return "" if self.started is None else clock(ended - self.started)
-
-    @property
-    def left(self) -> str:
-        seconds = self.seconds_left()
-        return "" if seconds is None else clock(seconds)
+    def cells(self) -> Tuple[str, str, str, str]:
+        """Step, PSNR, time and time left, as they are shown; empty where there is nothing to show."""
+        ended, left = time.monotonic() if self.ended is None else self.ended, self.seconds_left()
+        return (
+            f"{self.done}/{self.total}" if self.total else "",
+            "" if self.psnr is None else f"{self.psnr:.2f}",
+            "" if self.started is None else clock(ended - self.started),
+            "" if left is None else clock(left),
+        )
 
     def seconds_left(self) -> Optional[float]:
         """Time left at the pace of this phase so far; None where there is no pace yet."""
@@ -79,6 +67,12 @@ class Row:
         if self.ended is not None or done <= 0 or self.total <= self.done:
             return None
         return (time.monotonic() - self._since) / done * (self.total - self.done)
+
+
+def rows_of(stages: Sequence[Tuple[str, str]]) -> List[Row]:
+    """Rows of stages, given as scene and name, which say the scene where there are several."""
+    several = len({scene for scene, _ in stages}) > 1
+    return [Row(f"{scene}: {name}" if several else name) for scene, name in stages]
 
 
 def draw(rows: Sequence[Row]) -> Table:
@@ -93,9 +87,7 @@ def draw(rows: Sequence[Row]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         state = f"[{STYLES.get(row.state, 'default')}]{row.state}"
-        table.add_row(
-            literally(row.name), *((row.device,) if elsewhere else ()), state, row.step, row.quality, row.time, row.left
-        )
+        table.add_row(literally(row.name), *((row.device,) if elsewhere else ()), state, *row.cells())
     return table
 
 
@@ -106,31 +98,29 @@ def showing(rows: Sequence[Row], console: Console) -> Iterator[Callable[[], None
         with Live(get_renderable=lambda: draw(rows), console=console, refresh_per_second=4):
             yield lambda: None
         return
-    begun: Dict[int, Optional[float]] = {}
-    ended: Dict[int, Optional[float]] = {}
+    told: Dict[Tuple[int, str], Optional[float]] = {}
     last = time.monotonic()
+
+    def is_news(number: int, what: str, when: Optional[float]) -> bool:
+        before, told[number, what] = told.get((number, what)), when
+        return when is not None and when != before
 
     def tell() -> None:
         nonlocal last
+        due = time.monotonic() - last >= OFTEN
+        last = time.monotonic() if due else last
         for number, row in enumerate(rows):
-            if row.started != begun.get(number):
-                begun[number] = row.started
+            step, psnr, took, left = row.cells()
+            if is_news(number, "begun", row.started):
                 say(console, f"{row.name}: begun" + (f" on {row.device}" if row.device else ""))
-            if row.ended is not None and row.ended != ended.get(number):
-                ended[number] = row.ended
-                say(console, f"{row.name}: {row.state}" + (f" after {row.time}" if row.time else ""))
-        if time.monotonic() - last >= OFTEN:
-            last = time.monotonic()
-            for row in rows:
-                if row.started is not None and row.ended is None:
-                    say(console, f"{row.name}: {_progress(row)}")
+            if is_news(number, "ended", row.ended):
+                say(console, f"{row.name}: {row.state}" + (f" after {took}" if took else ""))
+            if due and row.started is not None and row.ended is None:
+                parts = {"step": step, "PSNR": psnr, "time left": left}
+                figures = [f"{name} {value}" for name, value in parts.items() if value]
+                say(console, f"{row.name}: {', '.join([row.state, *figures])}")
 
     try:
         yield tell
     finally:
         tell()
-
-
-def _progress(row: Row) -> str:
-    parts = {"step": row.step, "PSNR": row.quality, "time left": row.left}
-    return ", ".join([row.state, *(f"{name} {value}" for name, value in parts.items() if value)])

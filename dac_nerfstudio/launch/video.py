@@ -12,10 +12,9 @@ from torch import Tensor
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write, read_json, write_json
-from dac_nerfstudio.launch.messages import Report, Tell
-from dac_nerfstudio.launch.plan import Job, Plan
+from dac_nerfstudio.launch.plan import Job, Plan, Report, Tell
 from dac_nerfstudio.media import provide_ffmpeg
-from dac_nerfstudio.runs.layout import report_folder, video_path
+from dac_nerfstudio.runs.layout import video_path
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.reopen import recorded_config, reopen
 
@@ -49,7 +48,7 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
             yield as_bytes(pipeline.model.get_outputs_for_camera(camera)["rgb"])
 
     save_mp4(images(), path, RATE)
-    write_json(_record(plan), _made_from(job))
+    write_json(path.with_suffix(".json"), _made_from(job))
     tell(Report("done", text=str(path)))
 
 
@@ -99,15 +98,10 @@ def has_video(job: Job, plan: Plan) -> bool:
     """Whether there is a video, made from the run as it is now."""
     path = video_path(plan.scene_dir)
     there = path.exists() and path.stat().st_size > 0
-    return there and read_json(_record(plan)) == _made_from(job)
+    return there and read_json(path.with_suffix(".json")) == _made_from(job)
 
 
 def _made_from(job: Job) -> Dict[str, Any]:
-    """What tells the run that a video shows from one of the same settings."""
+    """What tells the run that a video shows from one of the same settings; kept beside the video."""
     stage = Stage.load(job.run_dir)
     return {"stage": stage.fingerprint, "photos": stage.photos, "checkpoint": stage.checkpoint}
-
-
-def _record(plan: Plan) -> Path:
-    """Where it is kept."""
-    return report_folder(plan.scene_dir) / "video.json"

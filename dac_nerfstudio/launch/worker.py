@@ -6,60 +6,47 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import threading
 import time
 import traceback
 import warnings
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Optional
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from rich.console import Console
 
 from dac_nerfstudio.errors import SplitError, UserError
-from dac_nerfstudio.launch.commands import check_flags, parse, with_data
+from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.launch.commands import config_of, parse
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.evaluate import evaluate, score
-from dac_nerfstudio.launch.messages import Report, Tell
-from dac_nerfstudio.launch.plan import Job, Plan
-from dac_nerfstudio.launch.resume import has_config, take_up
+from dac_nerfstudio.launch.plan import Job, Plan, Report, Tell
+from dac_nerfstudio.launch.resume import take_up
 from dac_nerfstudio.launch.video import video
 from dac_nerfstudio.partition import Partition, check_views, current_partition, publish, verdict
 from dac_nerfstudio.partition.picture import plot_partition
 from dac_nerfstudio.partition.split import split as divide_scene
-from dac_nerfstudio.runs.layout import PARTITION_PICTURE
+from dac_nerfstudio.report.writing import report_scenes
+from dac_nerfstudio.runs.layout import CONFIG, PARTITION_PICTURE, flags_path, is_scored, log_path
 from dac_nerfstudio.signals import Interrupted
 from dac_nerfstudio.training.sources import find_partition
 from dac_nerfstudio.training.trainer import DaCTrainer, write
 
-BEAT = 5.0
-"""Seconds from one sign of life to the next."""
+INTERVAL = 0.5
+"""Seconds between two reports of a training's progress: every figure costs a look at the device."""
 
 
 def work(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
-    """Do a job; everything it prints goes to ``log``, what matters to ``messages``, and None now and then: a sign of
-    life, which a process that is stopped does not give."""
-    speaking, ended = threading.Lock(), threading.Event()
+    """Do a job; everything it prints goes to ``log``, what matters to ``messages``."""
 
-    def tell(report: Optional[Report]) -> None:
-        with speaking, suppress(BrokenPipeError):  # the parent is gone: its watcher has asked this process to stop
+    def tell(report: Report) -> None:
+        with suppress(BrokenPipeError):  # the parent is gone: its watcher has asked this process to stop
             messages.send(report)
 
-    def beat() -> None:
-        tell(None)
-        while not ended.wait(BEAT):
-            tell(None)
-
-    beating = threading.Thread(target=beat, daemon=True)
-    beating.start()
-    try:
-        with suppress(Interrupted):
-            do(job, plan, log, tell)
-    finally:
-        ended.set()
-        beating.join()
+    with suppress(Interrupted):
+        do(job, plan, log, tell)
 
 
 def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
@@ -73,7 +60,7 @@ def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     try:
-        {"split": split, "train": train, "evaluate": score, "video": video}[job.kind](job, plan, tell)
+        {"split": split, "train": train, "evaluate": score, "video": video, "report": report}[job.kind](job, plan, tell)
     except Interrupted as stop:
         tell(Report("stopped", text=f"stopped at step {stop.steps}, which is saved" if stop.steps else "stopped"))
         raise
@@ -93,20 +80,26 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
     """Make sure that the scene's partition has the settings asked for, and that all flags are ones that exist."""
     for other in plan.jobs:
         if other.kind == "train":
-            check_flags(other)
-    config = with_data(parse(job.arguments))
+            config_of(other)
+    request, kept_flags = plan.request, flags_path(plan.scene_dir, plan.recipe.run_name(plan.request.seed))
+    if request.config is not None:  # for whoever wants to repeat these runs
+        with atomic_write(kept_flags) as temporary:
+            temporary.write_bytes(request.config.read_bytes())
+    elif request.only is None:
+        kept_flags.unlink(missing_ok=True)
+    config = parse(job.arguments)
     before = current_partition(plan.scene_dir)
     kept = before is not None and before.satisfies(plan.request.divide)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if before is None and plan.partition is not None:
-            partition = Partition.load(plan.partition)
-            check_views(partition, config.inputs.read_views(), plan.partition)
-            publish(partition, plan.scene_dir)
-            plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
-        elif kept:
-            partition = find_partition(config, config.inputs.read_views())
-            if not (plan.scene_dir / PARTITION_PICTURE).exists():
+        if kept or (before is None and plan.partition is not None):
+            if before is None and plan.partition is not None:
+                partition = Partition.load(plan.partition)
+                check_views(partition, config.inputs.read_views(), plan.partition)
+                publish(partition, plan.scene_dir)
+            else:
+                partition = find_partition(config, config.inputs.read_views())
+            if before is None or not (plan.scene_dir / PARTITION_PICTURE).exists():
                 plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         else:
             settings = divide_settings(before, plan.request.divide, plan.recipe.softness)
@@ -123,22 +116,20 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
 
 def train(job: Job, plan: Plan, tell: Tell) -> None:
     """Train, unless a finished run with the same settings and inputs is there; go on where one was interrupted."""
-    config = with_data(parse(job.arguments))
+    config = parse(job.arguments)
     sources = config.sources(examine=False)
     state, text = take_up(job.run_dir, config, sources.record)
     if state != "kept":
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
-        trainer.callbacks.append(
-            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], Progress(trainer, tell).after_step)
-        )
+        trainer.callbacks.append(_progress(trainer, tell))
         trainer.train()
         # Room for the pipeline that is built from the files. Callbacks and trainer hold one another.
         del trainer
         gc.collect()
-    elif not has_config(job.run_dir):
-        write(sources)
+    elif not (job.run_dir / CONFIG).exists() or not (job.run_dir / CONFIG).stat().st_size:
+        write(sources)  # for nerfstudio's commands, which open a run by it
     scored = False
     if job.score_most:
         try:
@@ -148,21 +139,26 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
     tell(Report("kept" if state == "kept" and not scored else "done", text=text))
 
 
-class Progress:
-    """Tells of a training's progress, now and then: every figure costs a look at the device."""
+def report(job: Job, plan: Plan, tell: Tell) -> None:
+    """Report whatever was finished, once nothing more comes: on a cluster nobody waits for it."""
+    if is_scored(plan.scene_dir):
+        report_scenes([plan.scene_dir], job.run_dir.name, Console())
+        tell(Report("done", text=str(log_path(plan.scene_dir, job.name))))
+    else:
+        tell(Report("done", text="there is nothing to report"))
 
-    INTERVAL = 0.5
-    """Seconds."""
 
-    def __init__(self, trainer: DaCTrainer, tell: Tell) -> None:
-        self.trainer, self.tell = trainer, tell
-        self.reported = time.monotonic()
+def _progress(trainer: DaCTrainer, tell: Tell) -> TrainingCallback:
+    """What tells of a training's progress, now and then."""
+    reported = time.monotonic()
 
-    def after_step(self, step: int) -> None:
-        now, total = time.monotonic(), self.trainer.stage.total_steps
-        if now - self.reported < self.INTERVAL and step + 1 < total:
-            return
-        _, metrics = self.trainer.latest
-        psnr = float(metrics["psnr"]) if "psnr" in metrics else None
-        self.tell(Report("training", step + 1, total, psnr=psnr))
-        self.reported = now
+    def after_step(step: int) -> None:
+        nonlocal reported
+        now, total = time.monotonic(), trainer.stage.total_steps
+        if now - reported >= INTERVAL or step + 1 >= total:
+            _, metrics = trainer.latest
+            psnr = float(metrics["psnr"]) if "psnr" in metrics else None
+            tell(Report("training", step + 1, total, psnr=psnr))
+            reported = now
+
+    return TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after_step)

@@ -6,7 +6,7 @@ Needs neither torch nor nerfstudio. scikit-learn and networkx are imported where
 from dac_nerfstudio.partition.blending import blending_weights, nearness
 from dac_nerfstudio.partition.divide import divide
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.publishing import check_views, current_partition, find_or_divide, publish, publish_first
+from dac_nerfstudio.partition.publishing import check_views, current_partition, publish, publish_first
 from dac_nerfstudio.partition.quality import assess, verdict
 from dac_nerfstudio.partition.similarity import SIMILARITIES, Similarity, measure
 from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth, sector_centres
@@ -30,7 +30,6 @@ __all__ = [
     "current_partition",
     "divide",
     "find_axis",
-    "find_or_divide",
     "listing",
     "measure",
     "nearness",

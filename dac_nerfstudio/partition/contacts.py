@@ -100,14 +100,41 @@ def upright_cameras(views: Views, axis: Axis, length: float) -> Cameras:
     return Cameras(upright, directions, axis.upright(corners))
 
 
+class Space(NamedTuple):
+    """What is drawn of cameras in space: z is up, the middle of the scene at 0, lengths are in units of the data."""
+
+    shown: np.ndarray
+    """[shown] indices of the views that are pictured one by one."""
+    cameras: Cameras
+    """Of these views."""
+    test: np.ndarray
+    """[test views, 3] centres of the test cameras."""
+    answering: np.ndarray
+    """[test views] the group that answers for each of them."""
+    radius: float
+    """Of the ground under all of it, round the up axis."""
+    floor: float
+    top: float
+
+
+def space_of(partition: Partition, similarity: Similarity | None, test: Views | None) -> Space:
+    """The cameras of a partition as they are drawn in space."""
+    shown = shown_views(partition, similarity)
+    views = partition.views.select(shown)
+    # So long that the pyramids of so many cameras are seen well and hide little of each other.
+    cameras = upright_cameras(views, partition.axis, reach(views.centres) * min(0.25, len(views) ** -0.5))
+    centres, answering = np.zeros((0, 3)), np.zeros(0, dtype=int)
+    if test is not None:
+        centres, answering = partition.axis.upright(test.centres), partition.route(test.camera_to_worlds)
+    seen = np.concatenate([cameras.centres, cameras.corners.reshape(-1, 3), centres])
+    radius = float(np.linalg.norm(seen[:, :2], axis=1).max())
+    floor, top = min(0.0, float(seen[:, 2].min())), max(0.0, float(seen[:, 2].max()))
+    return Space(shown, cameras, centres, answering, radius, floor, top)
+
+
 def reach(centres: np.ndarray) -> float:
     """Half the longest side of the box round points [views, 2 or 3]; 1 where they coincide."""
     return float(np.ptp(centres, axis=0).max()) / 2 or 1.0
-
-
-def pyramid_length(views: Views) -> float:
-    """The length at which the pyramids of so many cameras are seen well and hide little of each other."""
-    return reach(views.centres) * min(0.25, len(views) ** -0.5)
 
 
 def small_photo(path: Path, width: int, height: int) -> Image | None:

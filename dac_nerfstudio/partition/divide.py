@@ -25,7 +25,7 @@ LEAST_EXCESS = 0.05
 
 def divide(
     views: Views,
-    groups: int | str = DEFAULT_GROUPS,
+    groups: int | str | None = None,
     strategy: str = "auto",
     overlap: float = 0.0,
     softness: float = 0.0,
@@ -35,7 +35,8 @@ def divide(
 
     Args:
         views: the training views.
-        groups: number of groups N, from 1 to the number of views, or `auto`, see `choose_groups`.
+        groups: number of groups N, from 1 to the number of views, or `auto`, see `choose_groups`; by default 4, or
+            fewer where so few views have no more.
         strategy: one of `STRATEGIES`, or `auto`: what the paper does where it can be done (azimuth for upright data,
             Louvain where tracks are known), otherwise k-means.
         overlap: F in [0, 1]. Every group of n views also takes, with weight 1, the round(F * n) views outside that are
@@ -51,7 +52,9 @@ def divide(
         PartitionError: a setting is out of range, both overlap and softness are given, a group comes out empty, or the
             views cannot be told apart.
     """
-    asked = {"strategy": strategy, "groups": groups}
+    by_default = groups is None
+    groups = min(DEFAULT_GROUPS, len(views)) if groups is None else groups
+    asked: dict[str, Any] = {"strategy": strategy, "groups": groups}
     asked["similarity"] = similarity.kind if isinstance(similarity, Similarity) else similarity
     if strategy == "auto":
         strategy = _best_known(views)
@@ -70,7 +73,8 @@ def divide(
         notes.append(note)
     homes = group(settings["groups"])
     if empty_groups(homes, settings["groups"]):
-        settings["groups"], note = _fewer_groups(homes, views, strategy, settings["groups"], group)
+        settings["groups"], note = _fewer_groups(homes, views, strategy, settings["groups"], group, by_default)
+        homes = group(settings["groups"])
         notes.append(note)
     notes += _small_groups(homes)
     membership = _membership(homes, views, overlap, softness)
@@ -122,16 +126,29 @@ def _grouper_of_all(
     return group, [f"Divided by a sample of {len(sample)} of {len(views)} views; the others follow the nearest."]
 
 
-def _fewer_groups(homes: np.ndarray, views: Views, strategy: str, groups: int, group: Grouper) -> tuple[int, str]:
-    """How many groups there are where some came out empty, and a note that says so.
+def _fewer_groups(
+    homes: np.ndarray, views: Views, strategy: str, groups: int, group: Grouper, by_default: bool
+) -> tuple[int, str]:
+    """How many groups there can be where some came out empty, and a note that says so.
 
     Raises:
-        PartitionError: the strategy is one that could have left none empty.
+        PartitionError: so many were asked for, and the strategy is one that could have left none empty.
     """
-    if strategy != "louvain":
-        raise PartitionError(_why_empty(views, strategy, groups, group))
-    found = int(homes.max())
-    return found, f"No resolution gives {groups} groups; {found} is the nearest number that one does."
+    if strategy == "louvain":
+        found = int(homes.max())
+        return found, f"No resolution gives {groups} groups; {found} is the nearest number that one does."
+    found = next(n for n in range(groups - 1, 0, -1) if not empty_groups(group(n), n))
+    if by_default:
+        return found, f"{found} groups: with {groups} by {strategy}, some would have no views."
+    if spread(views.centres) == 0 and strategy == "azimuth":
+        raise PartitionError(
+            "All cameras stand in one place, where azimuth cannot tell them apart. Divide them by where they look: "
+            "--strategy kmeans"
+        )
+    raise PartitionError(
+        f"With {groups} groups by {strategy}, {numbered(empty_groups(homes, groups))} would have no views. Choose "
+        f"fewer groups; {found} is the largest smaller number that leaves none empty."
+    )
 
 
 def choose_groups(views: Views, strategy: str, similarity: np.ndarray) -> tuple[int, str]:
@@ -159,20 +176,6 @@ def choose_groups(views: Views, strategy: str, similarity: np.ndarray) -> tuple[
     if most < DEFAULT_GROUPS:
         return groups, f"{groups} groups: {len(views)} views are too few for more, at {LEAST_VIEWS} or more in each."
     return groups, f"{groups} groups by default: the photos favour no number from 2 to {most}, which is usual."
-
-
-def _why_empty(views: Views, strategy: str, groups: int, group: Grouper) -> str:
-    homes = group(groups)
-    if spread(views.centres) == 0 and strategy == "azimuth":
-        return (
-            "All cameras stand in one place, where azimuth cannot tell them apart. Divide them by where they look: "
-            "--strategy kmeans"
-        )
-    fewer = next(n for n in range(groups - 1, 0, -1) if not empty_groups(group(n), n))
-    return (
-        f"With {groups} groups by {strategy}, {numbered(empty_groups(homes, groups))} would have no views. Choose "
-        f"fewer groups; {fewer} is the largest smaller number that leaves none empty."
-    )
 
 
 def _small_groups(homes: np.ndarray) -> list[str]:

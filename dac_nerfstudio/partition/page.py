@@ -7,8 +7,6 @@ fetches nothing. Whatever comes from the data is text to it, never markup or pro
 from __future__ import annotations
 
 import base64
-import io
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +20,17 @@ from dac_nerfstudio.partition.contacts import (
     in_order,
     lost_photos,
     ordered_similarity,
-    pyramid_length,
     reach,
     shown_views,
     small_photo,
-    upright_cameras,
+    space_of,
 )
 from dac_nerfstudio.partition.partition import Partition
-from dac_nerfstudio.partition.quality import verdict
+from dac_nerfstudio.partition.quality import figures_of, verdict
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import STRATEGIES
 from dac_nerfstudio.scene.views import Views
-from dac_nerfstudio.style import SHADES, colour, counted, render
+from dac_nerfstudio.style import SHADES, address, colour, counted, render
 
 PHOTO = (160, 96)
 """Photos fit into so many pixels."""
@@ -60,6 +57,7 @@ def write_page(
         PartitionError: the similarity is not one of these views.
     """
     border = border_views(partition, similarity)
+    quality, figures = partition.about.get("quality"), figures_of(partition)
     data: dict[str, Any] = {"scene": space(partition, similarity, test)}
     if similarity is not None:
         data["matrix"] = matrix(partition, similarity)
@@ -69,7 +67,8 @@ def write_page(
         facts=_facts(partition),
         notes=list(map(str, partition.notes)),
         groups=range(1, partition.num_groups + 1),
-        quality=_quality(partition),
+        figures=None if quality is None else {"headings": figures[0], "rows": figures[1:], "best": []},
+        quality=quality,
         verdict=_verdict(partition),
         similarity=None if similarity is None else similarity.kind,
         has_photos=partition.views.photos is not None,
@@ -94,29 +93,6 @@ def _facts(partition: Partition) -> list[tuple[str, str]]:
     return facts
 
 
-def _quality(partition: Partition) -> dict[str, Any] | None:
-    """The table of figures per group: headings, rows of cells."""
-    quality = partition.about.get("quality")
-    if not quality:
-        return None
-    home = dict(zip(partition.views.names, partition.homes.tolist(), strict=True))
-    on_border = Counter(home[name] for name in quality["border"])
-    groups = range(1, partition.num_groups + 1)
-    columns = [
-        ("views", quality["sizes"]),
-        ("similarity within", quality["within"]),
-        ("similarity to others", quality["between"]),
-        ("views on a border", [on_border[group] for group in groups]),
-    ]
-    test = quality["test"]
-    if test:
-        columns.append(("test views", test["views"]))
-        columns.append(("their mean distance", test["mean_distance"]))
-        columns.append(("largest distance", test["largest_distance"]))
-    rows = [[f"group {group}", *(_cell(values[group - 1]) for _, values in columns)] for group in groups]
-    return {"headings": ["", *(name for name, _ in columns)], "rows": rows, "best": [], "test": bool(test)}
-
-
 def _verdict(partition: Partition) -> dict[str, Any] | None:
     """What the modularity is worth beside that of a scene without features."""
     quality = partition.about.get("quality")
@@ -134,12 +110,6 @@ def _verdict(partition: Partition) -> dict[str, Any] | None:
     }
 
 
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
 def _sheets(partition: Partition, similarity: Similarity | None, border: np.ndarray) -> dict[str, Any] | None:
     """Photos group by group; `remark` says how many are lost."""
     views = partition.views
@@ -151,30 +121,20 @@ def _sheets(partition: Partition, similarity: Similarity | None, border: np.ndar
     for group in range(1, partition.num_groups + 1):
         photos = []
         for index in order[partition.homes[order] == group].tolist():
-            address, width, height = _data_url(views.photos[index])
-            lost += not address
+            photo = small_photo(views.photos[index], *PHOTO)
+            lost += photo is None
             photos.append(
                 {
                     "index": index,
                     "name": views.names[index],
-                    "address": address,
-                    "width": width,
-                    "height": height,
+                    "address": "" if photo is None else address(photo, "JPEG", quality=JPEG_QUALITY),
+                    "width": photo.width if photo else 0,
+                    "height": photo.height if photo else 0,
                     "border": bool(border[index]),
                 }
             )
         groups.append({"number": group, "views": int((partition.homes == group).sum()), "photos": photos})
     return {"groups": groups, "remark": f"{lost_photos(lost)}." if lost else ""}
-
-
-def _data_url(path: Path) -> tuple[str, int, int]:
-    """A small photo as an address that holds it, and its size in pixels; empty where there is none."""
-    photo = small_photo(path, *PHOTO)
-    if photo is None:
-        return "", 0, 0
-    file = io.BytesIO()
-    photo.save(file, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), photo.width, photo.height
 
 
 def space(partition: Partition, similarity: Similarity | None, test: Views | None) -> dict[str, Any]:
@@ -185,29 +145,24 @@ def space(partition: Partition, similarity: Similarity | None, test: Views | Non
         base of its pyramid. `test`: per test view, its group, its words and its centre. `floor`, `top`, `radius`: of
         the ground under the cameras. `colours`: of the groups.
     """
-    shown, unit = shown_views(partition, similarity), reach(partition.views.centres)
-    views = partition.views.select(shown)
-    cameras = upright_cameras(views, partition.axis, pyramid_length(views))
-    points = np.concatenate([cameras.centres[:, None], cameras.corners], axis=1) / unit  # [views, 5, 3]
-    words = _words(partition, similarity, shown)
-    found = {
+    space, unit = space_of(partition, similarity, test), reach(partition.views.centres)
+    points = np.concatenate([space.cameras.centres[:, None], space.cameras.corners], axis=1) / unit  # [views, 5, 3]
+    words = _words(partition, similarity, space.shown)
+    tested = zip(() if test is None else test.names, space.answering.tolist(), _rounded(space.test / unit))
+    return {
         "views": [
             {"index": int(index), "group": int(partition.homes[index]), "words": lines, "points": _rounded(pyramid)}
-            for index, lines, pyramid in zip(shown, words, points, strict=True)
+            for index, lines, pyramid in zip(space.shown, words, points, strict=True)
         ],
-        "test": [],
-        "radius": _rounded(np.linalg.norm(points[..., :2], axis=-1).max()),
-        "floor": _rounded(min(0.0, points[..., 2].min())),
-        "top": _rounded(max(0.0, points[..., 2].max())),
+        "test": [
+            {"group": group, "words": [name, f"test view, answered by group {group}"], "points": [centre]}
+            for name, group, centre in tested
+        ],
+        "radius": _rounded(space.radius / unit),
+        "floor": _rounded(space.floor / unit),
+        "top": _rounded(space.top / unit),
         "colours": [colour(group) for group in range(1, partition.num_groups + 1)],
     }
-    if test is not None:
-        centres = _rounded(partition.axis.upright(test.centres) / unit)
-        found["test"] = [
-            {"group": int(group), "words": [name, f"test view, answered by group {group}"], "points": [centre]}
-            for name, group, centre in zip(test.names, partition.route(test.camera_to_worlds), centres, strict=True)
-        ]
-    return found
 
 
 def _rounded(values: Any) -> Any:

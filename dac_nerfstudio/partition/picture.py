@@ -9,16 +9,16 @@ import numpy as np
 
 from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.partition.contacts import (
+    Space,
     border_views,
     darkest,
     heading,
     in_order,
     lost_photos,
     ordered_similarity,
-    pyramid_length,
     reach,
-    shown_views,
     small_photo,
+    space_of,
     upright_cameras,
 )
 from dac_nerfstudio.partition.partition import Partition
@@ -76,8 +76,8 @@ def draw_partition(partition: Partition, similarity: Similarity | None, test: Vi
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(rows), 2 if similarity is None else 3, height_ratios=rows)
     _write_title(figure, partition, lost)
-    shown = shown_views(partition, similarity)
-    _draw_in_space(figure.add_subplot(grid[0, 0], projection="3d"), partition, test, shown)
+    space = space_of(partition, similarity, test)
+    _draw_in_space(figure.add_subplot(grid[0, 0], projection="3d"), partition, space)
     _draw_from_above(figure.add_subplot(grid[0, 1]), partition, test, border)
     if similarity is not None:
         _draw_similarity(figure.add_subplot(grid[0, 2]), partition, similarity)
@@ -124,28 +124,22 @@ def _decorate(axes: Axes, title: str) -> None:
     axes.spines[:].set_color(FAINT)
 
 
-def _draw_in_space(axes: Axes3D, partition: Partition, test: Views | None, shown: np.ndarray) -> None:
+def _draw_in_space(axes: Axes3D, partition: Partition, space: Space) -> None:
     from matplotlib.colors import to_rgba
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    views = partition.views.select(shown)
-    cameras = upright_cameras(views, partition.axis, pyramid_length(views))
     faces, edges = [], []
-    for tip, base, group in zip(cameras.centres, cameras.corners, partition.homes[shown], strict=True):
+    for tip, base, group in zip(space.cameras.centres, space.cameras.corners, partition.homes[space.shown]):
         faces += [base] + [np.stack([tip, base[i], base[i - 1]]) for i in range(4)]
         edges += [to_rgba(colour(group), 0.85)] * 5
     # One collection for all: its faces are sorted by depth.
     fills = [(*edge[:3], 0.14) for edge in edges]
     axes.add_collection3d(Poly3DCollection(faces, facecolors=fills, edgecolors=edges, linewidths=0.7))
-    seen = np.concatenate([cameras.centres, cameras.corners.reshape(-1, 3)])
-    if test is not None:
-        centres = partition.axis.upright(test.centres)
-        colours = [colour(group) for group in partition.route(test.camera_to_worlds)]
-        axes.scatter(*centres.T, s=14, facecolors="none", edgecolors=colours, linewidths=0.8, depthshade=False)
-        seen = np.concatenate([seen, centres])
+    if len(space.test):
+        colours = [colour(group) for group in space.answering]
+        axes.scatter(*space.test.T, s=14, facecolors="none", edgecolors=colours, linewidths=0.8, depthshade=False)
     # The ground under the cameras, and the axis that all is turned about.
-    radius = float(np.linalg.norm(seen[:, :2], axis=1).max())
-    floor, top = min(0.0, float(seen[:, 2].min())), max(0.0, float(seen[:, 2].max()))
+    radius, floor, top = space.radius, space.floor, space.top
     turn = np.linspace(0, 2 * np.pi, 121)
     for share in (0.5, 1.0):
         x, y = share * radius * np.cos(turn), share * radius * np.sin(turn)

@@ -6,11 +6,9 @@ import os
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 from dac_nerfstudio.errors import UnreadablePartition
 from dac_nerfstudio.files import temporary_beside
-from dac_nerfstudio.partition.divide import divide
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.runs.layout import PARTITION, PARTITIONS
 from dac_nerfstudio.scene.frames import difference
@@ -52,29 +50,6 @@ def publish(partition: Partition, scene_dir: Path) -> Path:
     partition.save(path)
     partition.save(current)
     return path
-
-
-def find_or_divide(scene_dir: Path, views: Views, **divide_settings: Any) -> tuple[Partition, Path]:
-    """The current partition of a scene; made with `divide_settings` if there is none.
-
-    Of several processes that start at the same moment one makes it, and all return that one. Settings play no part
-    where a partition exists.
-
-    Args:
-        scene_dir: the scene's output folder, which holds `partition.json`.
-        views: the training views, in the data's frame or one that a data parser turned, shifted and scaled.
-        divide_settings: keyword arguments of `divide`.
-
-    Returns:
-        The partition and its path `partitions/<fingerprint>.json`.
-
-    Raises:
-        PartitionError: the views cannot be divided, or the current partition was made from others.
-    """
-    current = Path(scene_dir) / PARTITION
-    partition = Partition.load(current) if current.exists() else divide(views, **divide_settings)
-    check_views(partition, views, current)
-    return publish_first(partition, scene_dir)
 
 
 def publish_first(partition: Partition, scene_dir: Path) -> tuple[Partition, Path]:

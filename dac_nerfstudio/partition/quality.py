@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,34 @@ def assess(partition: Partition, similarity: Similarity, test: Views | None = No
         "border": [views.names[i] for i in np.flatnonzero(on_border(values, homes))],
         "test": None if test is None else _reach(partition, test),
     }
+
+
+def figures_of(partition: Partition) -> list[list[str]]:
+    """The figures of `assess` per group as text, one row each after one of headings; none where it was not assessed."""
+    quality = partition.about.get("quality")
+    if not quality:
+        return []
+    home = dict(zip(partition.views.names, partition.homes.tolist(), strict=True))
+    on_border = Counter(home[name] for name in quality["border"])
+    groups, test = range(1, partition.num_groups + 1), quality["test"]
+    columns: dict[str, list[Any]] = {
+        "": [f"group {group}" for group in groups],
+        "views": quality["sizes"],
+        "on a border": [on_border[group] for group in groups],
+        "alike within": quality["within"],
+        "to the others": quality["between"],
+    }
+    if test:
+        columns |= {
+            "test views": test["views"], "their distance": test["mean_distance"], "at most": test["largest_distance"],
+        }  # fmt: skip
+    return [list(columns), *([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))]
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def verdict(quality: dict[str, Any]) -> str:

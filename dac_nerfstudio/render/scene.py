@@ -14,7 +14,7 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.report.pictures import Comparison, compare, extremes
 from dac_nerfstudio.report.results import figures
-from dac_nerfstudio.report.runs import NAMES, Run, SceneRuns, latest_run, read_scene
+from dac_nerfstudio.report.runs import NAMES, Run, SceneRuns, read_scene
 from dac_nerfstudio.runs import store
 from dac_nerfstudio.runs.reopen import photos_of, recorded_config, reopen
 
@@ -51,7 +51,7 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
         StageError: there is no finished baseline or student, a file is damaged, the photos are gone or others, or there
             are no test views.
     """
-    found = read_scene(scene_dir, run or latest_run(scene_dir))
+    found = read_scene(scene_dir, run)
     gain = figures(found).gain
     # The better baseline, where there are two.
     baseline = finished(found, gain.over if gain else "dac-baseline")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from dac_nerfstudio.report.curves import TAGS, Course
-from dac_nerfstudio.report.methods import BASELINE, LONG, TITLES
 from dac_nerfstudio.report.results import Gain
+from dac_nerfstudio.report.runs import BASELINE, LONG, TITLES
 from dac_nerfstudio.style import FAINT, INK, colour
 from dac_nerfstudio.units import signed
 
@@ -78,8 +78,8 @@ def gain_chart(gain: Gain, before: Sequence[float]) -> Markup:
     return _svg(figure, "gain")
 
 
-def curves_chart(courses: List[Course]) -> Markup:
-    """Each quantity against steps (left) and against seconds (right)."""
+def curves_chart(courses: List[Course], processor: bool) -> Markup:
+    """Each quantity against steps (left) and against time (right), of the processor or by the clock."""
     from matplotlib.lines import Line2D
 
     labels = {
@@ -112,7 +112,7 @@ def curves_chart(courses: List[Course]) -> Markup:
         for axes in (left, right):
             _tidy(axes)
     grid[-1][0].set_xlabel("steps")
-    grid[-1][1].set_xlabel(word)
+    grid[-1][1].set_xlabel(f"{word} of CPU time" if processor else word)
     handles = [Line2D([], [], label=course.title, **_style(course)) for course in courses]
     figure.legend(handles=handles, loc="upper center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9)
     return _svg(figure, "curves")

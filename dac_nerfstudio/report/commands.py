@@ -8,9 +8,8 @@ from typing import Any, Dict, List, Sequence
 
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.presets import recipe_of
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, METHODS
-from dac_nerfstudio.report.runs import Run, SceneRuns
-from dac_nerfstudio.runs.layout import CONFIG
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, Run, SceneRuns
+from dac_nerfstudio.runs.layout import CONFIG, flags_path
 
 
 def commands(scene: SceneRuns) -> List[str]:
@@ -48,7 +47,10 @@ def _run_command(
     words += ["--baseline", baseline]
     if not scene.runs.get(EXPERT):
         words += ["--experts", *map(str, experts)] if experts else []
-    words += ["--output-dir", str(config.get("output_dir", "outputs")), "--scene", run.stage.scene]
+    results = Path(str(config.get("output_dir", "outputs")))
+    if flags_path(scene.folder, scene.name).exists():
+        words += ["--config", str(flags_path(results / run.stage.scene, scene.name))]
+    words += ["--output-dir", str(results), "--scene", run.stage.scene]
     return shlex.join(words)
 
 

@@ -9,8 +9,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, STUDENT, TITLES
-from dac_nerfstudio.report.runs import Run, SceneRuns
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, STUDENT, TITLES, Run, SceneRuns
 
 TAGS = {
     "Train Metrics Dict/psnr": "train_psnr",
@@ -29,13 +28,10 @@ class Curve:
     steps: np.ndarray
     """[points]."""
     seconds: np.ndarray
-    """[points] since the training's first step; time between interrupted trainings does not count."""
+    """[points] since the training's first step; time between interrupted trainings does not count. By the clock, or of
+    the processor, see `courses`."""
     values: np.ndarray
     """[points]."""
-
-    def after(self, steps: float, seconds: float) -> Curve:
-        """The same, as what follows a training of so many steps and seconds."""
-        return Curve(self.steps + steps, self.seconds + seconds, self.values)
 
     def smoothed(self) -> Curve:
         """Running means over a twelfth of the points, fewer at both ends; the same where points are few."""
@@ -113,11 +109,16 @@ class Course:
     """Step and second at which distillation ended, if fine-tuning follows it."""
 
 
-def courses(scene: SceneRuns) -> Tuple[List[Course], List[str]]:
+def courses(scene: SceneRuns, processor: bool) -> Tuple[List[Course], List[str]]:
     """All trainings that have curves, and a remark on each that has none.
 
     Experts begin where their trunk ended, and the student where all stages before it ended, as if they had been trained
     one after the other: that is what it cost.
+
+    Args:
+        scene: the runs.
+        processor: give times of the processor, which stages that share one do not add to each other's; tensorboard's
+            are by the clock, and are taken in proportion.
     """
     found, remarks = [], []
 
@@ -127,7 +128,9 @@ def courses(scene: SceneRuns) -> Tuple[List[Course], List[str]]:
         curves = read_curves(run.folder)
         if not curves:
             remarks.append(f"There are no curves of {title}: its run folder has no tensorboard file.")
-        return {name: curve.after(*_cost(before)) for name, curve in curves.items()}
+        pace = run.seconds(processor) / (run.stage.seconds or 1.0)
+        steps, seconds = _cost(before, processor)
+        return {name: Curve(c.steps + steps, c.seconds * pace + seconds, c.values) for name, c in curves.items()}
 
     experts = scene.runs[EXPERT]
     for run in experts:
@@ -142,12 +145,12 @@ def courses(scene: SceneRuns) -> Tuple[List[Course], List[str]]:
     before = [scene.trunk, *experts]
     parts = [curves_of("distillation", distilled, before), curves_of("fine-tuning", tuned, [*before, distilled])]
     if any(parts):
-        changes = _cost([*before, distilled]) if distilled is not None and parts[1] else None
+        changes = _cost([*before, distilled], processor) if distilled is not None and parts[1] else None
         found.append(Course("student", 0, tuple(part for part in parts if part), changes))
     return found, remarks
 
 
-def _cost(runs: Sequence[Optional[Run]]) -> Tuple[float, float]:
+def _cost(runs: Sequence[Optional[Run]], processor: bool) -> Tuple[float, float]:
     """Steps and seconds of all together."""
-    there = [run.stage for run in runs if run is not None]
-    return float(sum(stage.steps for stage in there)), sum(stage.seconds for stage in there)
+    there = [run for run in runs if run is not None]
+    return float(sum(run.stage.steps for run in there)), sum(run.seconds(processor) for run in there)

@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write, read_config
-from dac_nerfstudio.report.runs import latest_run, read_scene
+from dac_nerfstudio.report.runs import read_scene
 from dac_nerfstudio.report.writing import write_report
 from dac_nerfstudio.runs.layout import CONFIG, EVALUATION, PARTITION, RECORD, latest_checkpoint, report_folder
 
@@ -32,7 +32,7 @@ def export(scene_dir: Path, file: Path, run: Optional[str] = None) -> None:
     """
     if file.suffix != ".zip":
         raise StageError(f"{file} is no name of a zip file. Say where it goes: dac export {scene_dir} {file}.zip")
-    scene = read_scene(scene_dir, run or latest_run(scene_dir))
+    scene = read_scene(scene_dir, run)
     student = scene.only(STUDENT)
     if student is None or not student.stage.complete:
         found = "no fine-tuned student" if student is None else "a fine-tuned student that is not finished"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import List, Sequence, Union
 
 from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.report.methods import TITLES
 from dac_nerfstudio.report.results import Results
+from dac_nerfstudio.report.runs import TITLES
 from dac_nerfstudio.report.tables import (
     Grid,
     cost_grid,

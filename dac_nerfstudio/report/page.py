@@ -7,7 +7,7 @@ text to it, never markup. Its programs, `templates/wipe.js` and `enlarge.js`, re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 from markupsafe import Markup
@@ -16,7 +16,6 @@ from dac_nerfstudio.partition import verdict
 from dac_nerfstudio.partition.contacts import heading
 from dac_nerfstudio.report.charts import curves_chart, gain_chart
 from dac_nerfstudio.report.curves import courses
-from dac_nerfstudio.report.methods import STUDENT, TITLES
 from dac_nerfstudio.report.pictures import (
     Comparison,
     coloured,
@@ -29,7 +28,7 @@ from dac_nerfstudio.report.pictures import (
     whole,
 )
 from dac_nerfstudio.report.results import Gain, Results
-from dac_nerfstudio.report.runs import Run, SceneRuns
+from dac_nerfstudio.report.runs import STUDENT, TITLES, SceneRuns
 from dac_nerfstudio.report.tables import (
     Grid,
     cost_grid,
@@ -61,7 +60,7 @@ def page(results: Results, scene: SceneRuns) -> str:
         scene: whose run folders are read for curves and pictures.
     """
     quality, gain = scene.partition.about.get("quality"), results.gain
-    found, without_curves = courses(scene)
+    found, without_curves = courses(scene, results.processor)
     return render(
         "report.html",
         title=f"{results.scene}: report",
@@ -78,7 +77,7 @@ def page(results: Results, scene: SceneRuns) -> str:
         groups=[(SCORES[score].heading, group_grid(results, score)) for score in results.scores],
         gain=None if gain is None else _gain(gain, results),
         crops=None if gain is None else _crops(gain, scene),
-        curves=curves_chart(found) if found else None,
+        curves=curves_chart(found, results.processor) if found else None,
         without_curves=without_curves,
         costs=cost_grid(results),
         memory=any(costs.peak_memory for costs in results.costs.values()),
@@ -120,8 +119,8 @@ class _Crops:
     """Views to wipe on, by their numbers."""
     pictures: List[Tuple[int, str, str]]
     """Number of a view, what is seen of it, and the picture."""
-    missing: str
-    """Why some are missing."""
+    missing: bool
+    """Whether the files of some are gone."""
 
 
 @dataclass(frozen=True)
@@ -141,28 +140,21 @@ def _crops(gain: Gain, scene: SceneRuns) -> _Crops:
     gains, losses = ([compare(view, baseline, student) for view in views] for views in extremes(gain.views))
     wiped = [one for view in spread(gain.views) if (one := compare(view, baseline, student)) is not None]
     return _Crops(
-        parts=[("Largest gains", _shown(gains)), ("Largest losses", _shown(losses))],
+        parts=[
+            ("Largest gains", [_shown(one) for one in gains if one]),
+            ("Largest losses", [_shown(one) for one in losses if one]),
+        ],
         names=[(number, f"{one.name} · {signed(one.gain)} dB") for number, one in enumerate(wiped)],
         pictures=[
             (number, name, whole(getattr(one, name), WIPE))
             for number, one in enumerate(wiped)
             for name in ("photo", "baseline", "student")
         ],
-        missing=_why_missing(baseline, student) if None in (*gains, *losses) else "",
+        missing=None in (*gains, *losses),
     )
 
 
-def _why_missing(baseline: Run, student: Run) -> str:
-    if any("pair" in view for run in (baseline, student) for view in (run.evaluation or {})["views"]):
-        return "their files are gone. Delete evaluation.json of baseline and fine-tuned student, and run the same"
-    return "these runs were scored before pictures were kept. Run the same"
-
-
-def _shown(views: Sequence[Optional[Comparison]]) -> List[_Shown]:
-    return [_comparison(one) for one in views if one is not None]
-
-
-def _comparison(one: Comparison) -> _Shown:
+def _shown(one: Comparison) -> _Shown:
     errors = {
         name: one.crop(one.error(image)) for name, image in (("baseline", one.baseline), ("student", one.student))
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
@@ -13,6 +11,7 @@ import numpy as np
 from dac_nerfstudio.report.results import ViewGain
 from dac_nerfstudio.report.runs import Run
 from dac_nerfstudio.runs.layout import PAIRS
+from dac_nerfstudio.style import address
 
 VIEWS = 3
 """So many of the largest gains, and as many of the largest losses."""
@@ -107,12 +106,14 @@ def coloured(values: np.ndarray, low: float, high: float, scheme: str) -> np.nda
 
 def png(image: np.ndarray) -> str:
     """An image [height, width, 3] of bytes, exactly, as an address that holds it."""
-    return _address(image, "PNG", "png", optimize=True)
+    from PIL import Image
+
+    return address(Image.fromarray(np.ascontiguousarray(image)), "PNG", optimize=True)
 
 
 def whole(image: np.ndarray, side: int) -> str:
     """An image as a WebP of at most ``side`` pixels a side."""
-    return _address(np.asarray(_fitted(image, side)[0]), "WEBP", "webp", quality=88, method=4)
+    return address(_fitted(image, side)[0], "WEBP", quality=88, method=4)
 
 
 def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
@@ -124,7 +125,7 @@ def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
     draw = ImageDraw.Draw(picture)
     for inset, ink in ((0, "white"), (1, "#D55E00")):
         draw.rectangle((left + inset, top + inset, left + length - 1 - inset, top + length - 1 - inset), outline=ink)
-    return _address(np.asarray(picture), "JPEG", "jpeg", quality=85)
+    return address(picture, "JPEG", quality=85)
 
 
 def _fitted(image: np.ndarray, side: int) -> Tuple[Any, float]:
@@ -144,14 +145,6 @@ def partition_picture(path: Path) -> Optional[str]:
 
     try:
         with Image.open(path) as file:
-            return _address(np.asarray(file.convert("RGB")), "WEBP", "webp", quality=88, method=4)
+            return address(file.convert("RGB"), "WEBP", quality=88, method=4)
     except (OSError, SyntaxError, ValueError):
         return None
-
-
-def _address(image: np.ndarray, kind: str, mime: str, **options: Any) -> str:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, kind, **options)
-    return f"data:image/{mime};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -8,20 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Dict, List, Optional
 
-from rich import box
-from rich.table import Table
-
 from dac_nerfstudio.files import write_json
-from dac_nerfstudio.messages import literally
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES
-from dac_nerfstudio.report.runs import Run, SceneRuns, latest_run, read_scene
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.units import clock
-
-__all__ = ["Costs", "Gain", "Method", "Results", "ViewGain", "figures", "gather", "latest_run", "save", "table"]
 
 FORMAT = 3
 ALIKE = 1.05
@@ -117,17 +109,8 @@ class Results:
         return max(len(method.per_view) for method in self.methods.values())
 
 
-def gather(scene_dir: Path, run: str) -> Results:
-    """Figures of the runs named ``run`` that are finished and scored by the scene's current partition.
-
-    Raises:
-        StageError: there are none.
-    """
-    return figures(read_scene(scene_dir, run))
-
-
 def figures(scene: SceneRuns) -> Results:
-    """All figures of a scene."""
+    """Figures of the runs that are finished and scored by the scene's current partition."""
     groups = scene.partition.num_groups
     runs = {method: found for method in METHODS if (found := scene.scored(method))}
     before = {STUDENT: scene.distillation, EXPERT: scene.trunk}
@@ -250,13 +233,7 @@ def _left_out(scene: SceneRuns, methods: Dict[str, Method]) -> Dict[str, str]:
             continue
         evaluations = [run.evaluation or {} for method in lacking for run in scene.scored(method)]
         given = [evaluation["left_out"][score] for evaluation in evaluations if score in evaluation.get("left_out", {})]
-        old = [evaluation for evaluation in evaluations if "left_out" not in evaluation]
-        if given:
-            reasons[score] = given[0]
-        elif old:
-            reasons[score] = "not scored when these runs were. The same dac run again scores them and trains nothing."
-        else:
-            reasons[score] = "not all views have it."
+        reasons[score] = given[0] if given else "not all views have it."
     return reasons
 
 
@@ -313,41 +290,3 @@ def save(results: Results, scene_dir: Path) -> Path:
     path = report_folder(scene_dir) / "results.json"
     write_json(path, asdict(results))
     return path
-
-
-def table(results: Results) -> Table:
-    """The figures as a table that fits a terminal."""
-    groups = range(1, results.groups + 1)
-    sizes = "Baseline and student are of one size. " if of_one_size(results.methods) else ""
-    shown = Table(
-        title=literally(f"{results.scene}: test views, seed {results.seed}"),
-        caption=f"g1 to g{results.groups}: PSNR on the test views of each group. {sizes}Steps and time of the "
-        "fine-tuned student include its distillation.",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    shown.add_column("", no_wrap=True)
-    for column in ("PSNR", "SSIM", *(f"g{group}" for group in groups), "steps", time_heading(results)):
-        shown.add_column(column, justify="right", no_wrap=True)
-    for method, entry in results.methods.items():
-        per_group = entry.per_group.get("psnr", [None] * results.groups)
-        shown.add_row(
-            TITLES[method],
-            *(SCORES[score].text(entry.scores.get(score)) for score in ("psnr", "ssim")),
-            *(SCORES["psnr"].text(value) for value in per_group),
-            steps_text(results, method),
-            clock(results.costs[method].seconds),
-        )
-    return shown
-
-
-def time_heading(results: Results) -> str:
-    """What the column of training times is called."""
-    return "CPU time" if results.processor else "time"
-
-
-def steps_text(results: Results, method: str) -> str:
-    """Steps of a method, those of one expert times their number."""
-    many = f"{results.groups}x" if method == EXPERT else ""
-    return f"{many}{results.methods[method].steps}"

@@ -12,23 +12,36 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.presets import TOTAL
-from dac_nerfstudio.report.methods import LONG, METHODS
 from dac_nerfstudio.runs.layout import EVALUATION, PARTITION, RECORD, run_dirs
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scores import SCORES
 
+BASELINE, EXPERT, STUDENT = "dac-baseline", "dac-expert", "dac-finetune"
+LONG = "dac-baseline-total"
+"""The baseline of as many steps as all stages together: a dac-baseline whose run has a name of its own."""
+TITLES = {
+    BASELINE: "baseline",
+    LONG: "baseline, all steps",
+    EXPERT: "experts, own views",
+    "dac-ensemble": "ensemble of experts",
+    "dac-distill": "student, distilled",
+    STUDENT: "student, fine-tuned",
+}
+"""What methods are called in tables, in the order in which they are shown."""
+METHODS = tuple(TITLES)
 SUFFIXES = ("", UNBOUNDED)
 """Ends of methods' names, one for each kind of scene."""
 TRUNK = "dac-trunk"
 """What experts may have started from. It is not compared."""
 NAMES = {
-    "dac-baseline": "baseline",
+    BASELINE: "baseline",
     LONG: "baseline of as many steps as all stages together",
-    "dac-expert": "expert",
+    EXPERT: "expert",
     "dac-ensemble": "ensemble",
     "dac-distill": "distilled student",
-    "dac-finetune": "fine-tuned student",
+    STUDENT: "fine-tuned student",
 }
+"""What a single run of each is called in sentences."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +96,12 @@ class SceneRuns:
         return runs[0] if runs else None
 
 
-def latest_run(scene_dir: Path) -> str:
-    """Name of the runs of a scene that were worked on last.
+def _latest(scene_dir: Path, run: str = "*") -> Path:
+    """The record that was written last, of all or of those of one name.
 
     Raises:
         StageError: there are none.
     """
-    return _latest(scene_dir).parent.name.removesuffix(TOTAL)
-
-
-def _latest(scene_dir: Path, run: str = "*") -> Path:
-    """The record that was written last, of all or of those of one name."""
     records = [path for method in METHODS for path in _records(scene_dir, method, run)]
     if not records:
         raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data …")
@@ -108,12 +116,13 @@ def _records(scene_dir: Path, method: str, run: str, suffixes: tuple[str, ...] =
     return sorted(folder / RECORD for folder in found if run in ("*", folder.name.removesuffix(TOTAL)))
 
 
-def read_scene(scene_dir: Path, run: str) -> SceneRuns:
-    """The runs named ``run`` of a scene, seen from its current partition.
+def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
+    """The runs named ``run`` of a scene, by default those worked on last, seen from its current partition.
 
     Raises:
         StageError: the folder holds no results, or none of these can be compared.
     """
+    run = run or _latest(scene_dir).parent.name.removesuffix(TOTAL)
     if not (scene_dir / PARTITION).exists():
         raise StageError(f"{scene_dir} is no folder of results: it holds no {PARTITION}. Make one: dac run --data …")
     partition = Partition.load(scene_dir / PARTITION)

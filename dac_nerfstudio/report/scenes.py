@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Dict, List, Optional, Sequence
 from urllib.parse import quote
 
-from rich import box
-from rich.table import Table
-
-from dac_nerfstudio.messages import literally
 from dac_nerfstudio.report.markdown import bullets, document, plain
-from dac_nerfstudio.report.methods import METHODS, TITLES
 from dac_nerfstudio.report.results import Results
+from dac_nerfstudio.report.runs import METHODS, TITLES
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.style import render
@@ -55,16 +52,10 @@ def combine(results: Sequence[Results]) -> Combined:
     """Figures of several scenes beside each other; a mean only of what all scenes have."""
     present = [method for method in METHODS if any(method in one.methods for one in results)]
     scores: Dict[str, Dict[str, Row]] = {}
-    for score in SCORES:
-        rows = {
-            method: Row.of(
-                [one.methods[method].scores.get(score) if method in one.methods else None for one in results]
-            )
-            for method in present
-        }
-        known = {method: row for method, row in rows.items() if any(value is not None for value in row.per_scene)}
-        if known:
-            scores[score] = known
+    for score, method in product(SCORES, present):
+        values = [one.methods[method].scores.get(score) if method in one.methods else None for one in results]
+        if any(value is not None for value in values):
+            scores.setdefault(score, {})[method] = Row.of(values)
     lacking = [
         f"{one.scene} has no {TITLES[method]}, which therefore has no mean."
         for method in present
@@ -96,10 +87,6 @@ def combine(results: Sequence[Results]) -> Combined:
     )
 
 
-def _score(results: Results, method: str, score: str) -> Optional[float]:
-    return results.methods[method].scores.get(score) if method in results.methods else None
-
-
 def scene_grid(combined: Combined, score: str) -> Grid:
     """One score: methods in rows, scenes in columns, their mean last."""
     text = SCORES[score].text
@@ -119,17 +106,6 @@ def time_grid(combined: Combined) -> Grid:
         for method, values in combined.seconds.items()
     ]
     return Grid(["", *combined.scenes], rows)
-
-
-def terminal_table(combined: Combined) -> Table:
-    """PSNR of all scenes, as a table for a terminal."""
-    grid = scene_grid(combined, "psnr")
-    shown = Table(title="PSNR on the test views", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(grid.headings):
-        shown.add_column(literally(name), justify="right" if number else "left", overflow="fold")
-    for row in grid.rows:
-        shown.add_row(*row)
-    return shown
 
 
 def markdown_of(combined: Combined) -> str:
@@ -175,9 +151,3 @@ def page_of(combined: Combined, pages: List[Path], beside: Path) -> str:
         times=time_grid(combined),
         links=list(zip(combined.scenes, combined.runs, addresses)),
     )
-
-
-def common_folder(scene_dirs: List[Path]) -> Optional[Path]:
-    """The folder in which all scenes lie, if it is one."""
-    parents = {path.resolve().parent for path in scene_dirs}
-    return scene_dirs[0].parent if len(parents) == 1 else None

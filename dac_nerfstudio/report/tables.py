@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import List, Optional
 
-from dac_nerfstudio.report.methods import BASELINE, EXPERT, LONG, STUDENT, TITLES
-from dac_nerfstudio.report.results import Gain, Results, steps_text, time_heading
+from rich import box
+from rich.table import Table
+
+from dac_nerfstudio.messages import literally
+from dac_nerfstudio.report.results import Gain, Results, of_one_size
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, STUDENT, TITLES
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.style import counted
 from dac_nerfstudio.units import clock, signed, size
@@ -24,6 +28,36 @@ class Grid:
     rows: List[List[str]]
     best: List[List[bool]] = field(default_factory=list)
     """[rows][columns after the first]: what stands out; empty for nothing."""
+
+
+def terminal(grid: Grid, title: str, caption: str = "") -> Table:
+    """A grid as a table for a terminal."""
+    shown = Table(
+        title=literally(title), caption=caption or None, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for number, name in enumerate(grid.headings):
+        shown.add_column(literally(name), justify="right" if number else "left", overflow="fold")
+    for row in grid.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def summary(results: Results) -> Table:
+    """The figures in short, as a table that fits a terminal."""
+    groups = range(results.groups)
+    rows = []
+    for method, entry in results.methods.items():
+        per_group = entry.per_group.get("psnr", [None] * results.groups)
+        scores = [SCORES[score].text(entry.scores.get(score)) for score in ("psnr", "ssim")]
+        cost = [steps_text(results, method), _time(results, method)]
+        rows.append([TITLES[method], *scores, *map(PSNR.text, per_group), *cost])
+    sizes = "Baseline and student are of one size. " if of_one_size(results.methods) else ""
+    return terminal(
+        Grid(["", "PSNR", "SSIM", *(f"g{group + 1}" for group in groups), "steps", time_heading(results)], rows),
+        f"{results.scene}: test views, seed {results.seed}",
+        f"g1 to g{results.groups}: PSNR on the test views of each group. {sizes}Steps and time of the fine-tuned "
+        "student include its distillation.",
+    )
 
 
 def score_grid(results: Results) -> Grid:
@@ -91,6 +125,17 @@ def cost_grid(results: Results) -> Grid:
         )
     headings = ["", "steps", f"training {time_heading(results)}", "to render a view", "peak memory", "on the GPU"]
     return Grid([*headings, "parameters", "as floats"], rows)
+
+
+def time_heading(results: Results) -> str:
+    """What the column of training times is called."""
+    return "CPU time" if results.processor else "time"
+
+
+def steps_text(results: Results, method: str) -> str:
+    """Steps of a method, those of one expert times their number."""
+    many = f"{results.groups}x" if method == EXPERT else ""
+    return f"{many}{results.methods[method].steps}"
 
 
 def headline(results: Results) -> str:

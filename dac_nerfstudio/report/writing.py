@@ -1,17 +1,22 @@
-"""Reports as files: of each scene in its own folder, and of several beside them."""
+"""Reports as files, of each scene in its own folder and of several beside them, and as tables on the console."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
+from rich.console import Console
+
+from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.report.markdown import markdown, write_text
 from dac_nerfstudio.report.page import page
 from dac_nerfstudio.report.results import Results, figures, save
-from dac_nerfstudio.report.runs import latest_run, read_scene
-from dac_nerfstudio.report.scenes import Combined, common_folder, markdown_of, page_of
+from dac_nerfstudio.report.runs import read_scene
+from dac_nerfstudio.report.scenes import Combined, combine, markdown_of, page_of, scene_grid
+from dac_nerfstudio.report.tables import headline, remarks, summary, terminal
 from dac_nerfstudio.runs.layout import report_folder
 
 REPORT, TEXT = "report.html", "results.md"
@@ -27,7 +32,7 @@ def write_report(scene_dir: Path, run: Optional[str] = None) -> Results:
     Raises:
         StageError: there are no finished runs of this name.
     """
-    scene = read_scene(scene_dir, run or latest_run(scene_dir))
+    scene = read_scene(scene_dir, run)
     results = figures(scene)
     save(results, scene_dir)
     write_text(report_folder(scene_dir) / TEXT, markdown(results))
@@ -40,11 +45,50 @@ def page_path(scene_dir: Path) -> Path:
     return report_folder(scene_dir) / REPORT
 
 
+def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Console) -> None:
+    """Write the report of each scene, and one of all where there are several; print their tables.
+
+    Args:
+        scene_dirs: the scenes' folders of results.
+        run: name of the runs to report; None takes the latest of each scene.
+        console: where tables, and where the pages lie, are printed.
+
+    Raises:
+        StageError: some scenes cannot be reported; the others are.
+    """
+    reported, problems = {}, []
+    for folder in scene_dirs:
+        try:
+            with console.status(literally(f"Reporting {folder} …")):
+                results = write_report(folder, run)
+        except (UserError, OSError) as error:
+            problems.append(in_a_line(error))
+            continue
+        console.print(summary(results))
+        say(console, headline(results))
+        for remark in remarks(results):
+            say(console, (remark, "yellow"))
+        say(console, f"Report:  {page_path(folder)}")
+        reported[folder] = results
+    if len(reported) > 1:
+        combined = combine(list(reported.values()))
+        console.print(terminal(scene_grid(combined, "psnr"), "PSNR on the test views"))
+        try:
+            path = write_combined(list(reported), combined)
+        except OSError as error:
+            problems.append(in_a_line(error))
+        else:
+            where = "not written, as these scenes lie in different folders" if path is None else str(path)
+            say(console, f"All:     {where}")
+    if problems:
+        raise StageError("\n".join(problems))
+
+
 def write_combined(scene_dirs: List[Path], combined: Combined) -> Optional[Path]:
     """Write the same three files for several scenes into the folder that they share; its page, or None without one."""
-    folder = common_folder(scene_dirs)
-    if folder is None:
+    if len({path.resolve().parent for path in scene_dirs}) > 1:
         return None
+    folder = scene_dirs[0].parent
     write_json(folder / "results.json", asdict(combined))
     write_text(folder / TEXT, markdown_of(combined))
     write_text(folder / REPORT, page_of(combined, [page_path(scene_dir) for scene_dir in scene_dirs], folder))

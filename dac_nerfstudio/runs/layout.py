@@ -10,6 +10,7 @@ outputs/<scene>/
         nerfstudio_models/              checkpoints; nerfstudio parses every file name in it
         partition.json                  a copy of the partition that it was trained for
         evaluation.json, test/          scores of the test views; photo and rendering of each, side by side
+    <run>.toml                          the file of flags that runs were made with, if there was one
     slurm-jobs.json                     jobs that are on a cluster
     photos.json                         digests of the photos, so that these are read once
     report/                             report.html, results.json, results.md, video.mp4
@@ -59,6 +60,11 @@ def run_dir(scene_dir: Path, method: str, run: str, group: Optional[int] = None)
 def group_folder(group: Optional[int]) -> str:
     """Name of the folder that holds the experts of a group."""
     return f"group-{group}"
+
+
+def flags_path(scene_dir: Path, run: str) -> Path:
+    """The file of flags that runs of a name were made with, if there was one."""
+    return scene_dir / f"{run}.toml"
 
 
 def run_dirs(scene_dir: Path, method: str, group: Optional[int] = None) -> List[Path]:

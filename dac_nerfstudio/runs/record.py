@@ -13,7 +13,7 @@ import sys
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, get_args, get_origin, get_type_hints
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import checksum, write_json
@@ -93,7 +93,7 @@ class Stage:
             if size != self.checkpoint.get("size"):
                 return f"has {size:,} bytes of {self.checkpoint.get('size'):,}"
             return "" if checksum(checkpoint) == self.checkpoint.get("crc32") else "holds other bytes than were written"
-        # One that came after the record, or before records marked any: torch's file format ends with a list of itself.
+        # One that came after the record: torch's file format ends with a list of itself.
         return "" if zipfile.is_zipfile(checkpoint) else "is damaged"
 
     def save(self, run_dir: Path) -> None:
@@ -119,32 +119,18 @@ class Stage:
             raise StageError(f"{path} cannot be read ({error}). Delete the run folder and train again.") from None
         if not isinstance(content, dict):
             raise StageError(f"{path} is no record of a run. Delete the run folder and train again.")
-        wrong = [name for name, kinds in KINDS.items() if not isinstance(content.get(name), kinds)]
-        wrong += [name for name, kinds in LATER_KINDS.items() if not isinstance(content.get(name, kinds()), kinds)]
+        kinds = get_type_hints(cls)
+        wrong = [name for name, kind in kinds.items() if name not in content or not _is_of(content[name], kind)]
         if wrong:
             raise StageError(f"{path} lacks or mistypes {', '.join(wrong)}. Delete the run folder and train again.")
-        return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content})
+        return cls(**{name: content[name] for name in kinds})
 
 
-KINDS: Dict[str, Tuple[type, ...]] = {
-    "method": (str,),
-    "scene": (str,),
-    "settings": (dict,),
-    "seed": (int,),
-    "total_steps": (int,),
-    "partition": (str, type(None)),
-    "group": (int, type(None)),
-    "inputs": (dict,),
-    "steps": (int,),
-    "seconds": (int, float),
-    "parameters": (int,),
-    "versions": (dict,),
-}
-"""Types of a record's fields in JSON."""
-LATER_KINDS: Dict[str, type] = {
-    "photos": str, "checkpoint": dict, "peak_memory": dict, "first_step": int, "processor_seconds": float,
-}  # fmt: skip
-"""Types of those that records of earlier versions may lack."""
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is of a field's type."""
+    if get_origin(hint) is Union:
+        return any(_is_of(value, one) for one in get_args(hint))
+    return isinstance(value, (int, float) if hint is float else get_origin(hint) or hint)
 
 
 def differences(earlier: Stage, stage: Stage) -> List[Tuple[str, Any, Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -50,9 +50,10 @@ class Scene:
         if isinstance(config, ColmapDataParserConfig):
             # No model of ours starts from points, which the parser would refuse to do without.
             config = replace(config, load_3D_points=False)
-        self.config, self.skip_missing = config, skip_missing
+        self.config: Any = config
+        self.skip_missing = skip_missing
         self.data = Path(config.data)
-        self.parser: DataParser = config.setup()
+        self.parser: Any = config.setup()
         self._read: dict[str, DataparserOutputs | PartitionError] = {}
         inner = self.file() if self.file().is_dir() else self.folder
         files = [path for folder in {self.folder, inner} if folder.is_dir() for path in (folder, *folder.iterdir())]
@@ -66,7 +67,7 @@ class Scene:
 
     @downscale_factor.setter
     def downscale_factor(self, factor: int) -> None:
-        self.parser.downscale_factor = factor  # type: ignore[attr-defined]
+        self.parser.downscale_factor = factor
 
     @property
     def folder(self) -> Path:
@@ -77,6 +78,11 @@ class Scene:
     def is_blender(self) -> bool:
         """Whether it is of Blender's format: its world is upright, and photos alone say how large they are."""
         return isinstance(self.config, BlenderDataParserConfig)
+
+    @property
+    def is_colmap(self) -> bool:
+        """Whether its cameras are those of a COLMAP model."""
+        return isinstance(self.config, ColmapDataParserConfig)
 
     def file(self, split: str = "train") -> Path:
         """What holds the poses of a split: a JSON file, a COLMAP model, or the data where that is not known."""
@@ -89,7 +95,7 @@ class Scene:
     @property
     def model(self) -> Path | None:
         """The COLMAP model of the views, if there is one."""
-        if isinstance(self.config, ColmapDataParserConfig):
+        if self.is_colmap:
             return self.file()
         return None if self.is_blender else find_model(self.folder)
 
@@ -183,8 +189,10 @@ class Scene:
     def _parsed(self, split: str) -> DataparserOutputs:
         first = self._named_photos(split)[:1]
         self.marks.update({photo: _mark(photo) for photo in first})  # parsers open it for its size
-        if any(os.path.exists(photo) and not photo.is_file() for photo in first):
-            raise PartitionError(f"{first[0]} is no file.")  # the parser would wait for ever
+        beside = (self.data / self.config.images_path).rglob("*") if self.is_colmap else ()
+        for photo in (*first, *beside):
+            if os.path.exists(photo) and not (photo.is_file() or (photo.is_dir() and self.is_colmap)):
+                raise PartitionError(f"{photo} is no regular file.")  # the parser would wait for ever
         if self.file(split).joinpath("images.bin").is_file():
             check_whole(self.file(split) / "images.bin")
         try:
@@ -193,6 +201,13 @@ class Scene:
             raise self._refusal(split, error) from None
         if not len(outputs.image_filenames):
             raise SplitError(f"{self.file(split)} has too few photos for a split '{split}'. List some for it.")
+        factor, seen = self.downscale_factor or 1, outputs.cameras.metadata or {}
+        if isinstance(self.config, NerfstudioDataParserConfig) and factor > 1:
+            smaller = outputs.image_filenames[0].parent
+            if not smaller.is_dir():
+                raise self._without_smaller_photos({photo.parent for photo in self._named_photos(split)}, smaller)
+            if "fisheye_crop_radius" in seen:  # the one length in pixels that the parser leaves as it is
+                seen["fisheye_crop_radius"] /= factor
         return outputs
 
     def _asked(self, split: str) -> DataparserOutputs:
@@ -201,7 +216,7 @@ class Scene:
                 return self.parser.get_dataparser_outputs(split=split)
             except ZeroDivisionError:
                 # All cameras stand on one spot, so that there is no size to scale to 1.
-                self.parser = replace(self.config, auto_scale_poses=False).setup()  # type: ignore[call-arg]
+                self.parser = replace(self.config, auto_scale_poses=False).setup()
                 return self.parser.get_dataparser_outputs(split=split)
 
     def _named_photos(self, split: str) -> list[Path]:
@@ -225,12 +240,13 @@ class Scene:
             return SplitError(f"{path} has no views for the split '{split}', as others have lists. Add its list.")
         if isinstance(error, RuntimeError) and "were not found: {" in text:
             return PartitionError(self._unknown_in_list(split))
-        if isinstance(error, EOFError) and isinstance(self.config, ColmapDataParserConfig):
-            return self._without_smaller_photos()
+        if isinstance(error, EOFError) and self.is_colmap:  # asked whether to make smaller photos
+            images = self.data / self.config.images_path
+            factor = self.parser._downscale_factor
+            return self._without_smaller_photos({images}, images.with_name(f"{images.name}_{factor}"))
         if names_have_blanks(path):
             return PartitionError(blanks(path))
-        if isinstance(error, FileNotFoundError) and isinstance(self.config, ColmapDataParserConfig):
-            # nerfstudio opens the first photo to choose a size.
+        if isinstance(error, FileNotFoundError) and self.is_colmap:
             images = self.data / self.config.images_path
             gone = [photo for photo in (images / one.name for one in images_of(path)) if not photo.exists()]
             if gone:
@@ -259,7 +275,7 @@ class Scene:
                 f'{self.file()} lists photos in "{split}_filenames" that no frame has: {listing(listed)}. Write each '
                 'as its frame has it in "file_path".'
             )
-        path, images = self.data / f"{split}_list.txt", self.data / self.config.images_path  # type: ignore[attr-defined]
+        path, images = self.data / f"{split}_list.txt", self.data / self.config.images_path
         listed = path.read_text(encoding="utf-8").splitlines()
         if "" in listed:
             return f"{path} has an empty line, which nerfstudio takes for a photo. Remove it."
@@ -267,20 +283,18 @@ class Scene:
         unknown = [name for name in listed if images / name not in known]
         return f"{path} lists photos that {self.file()} does not have: {listing(unknown)}. Take them off the list."
 
-    def _without_smaller_photos(self) -> PartitionError:
-        """nerfstudio would ask on the console whether to make smaller photos."""
-        images = self.data / self.config.images_path  # type: ignore[attr-defined]
-        factor = self.parser._downscale_factor  # type: ignore[attr-defined]
-        smaller = images.with_name(f"{images.name}_{factor}")
-        source, target = (shlex.quote(str(folder)) for folder in (images, smaller))
+    def _without_smaller_photos(self, folders: set[Path], smaller: Path) -> PartitionError:
+        """There are none in `smaller`, of those in `folders`, and how to make them."""
+        factor, target = int(smaller.name.rpartition("_")[2]), shlex.quote(str(smaller))
+        photos = " ".join(f"{shlex.quote(str(folder))}/*" for folder in sorted(folders))
         command = (
-            f'mkdir {target}; for photo in {source}/*; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{factor}:ih/{factor} '
+            f'mkdir {target}; for photo in {photos}; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{factor}:ih/{factor} '
             f'{target}/"${{photo##*/}}"; done'
         )
-        if self.config.downscale_factor is not None:  # type: ignore[attr-defined]
+        if self.config.downscale_factor is not None:
             return PartitionError(f"There is no {smaller}. Choose another --downscale, or make it: {command}")
         return PartitionError(
-            f"The photos in {images} have more than {LARGEST_SIDE} pixels on their longer side. nerfstudio takes "
+            f"The photos in {photos[:-2]} have more than {LARGEST_SIDE} pixels on their longer side. nerfstudio takes "
             f"smaller ones, here from {smaller}, which is not there. To take them at their own size, which needs more "
             f"memory and more steps: --downscale 1. To make smaller ones: {command}"
         )

@@ -43,7 +43,7 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
     """What may be meant: a sentence each."""
     views: dict[str, int] = field(default_factory=dict)
-    """How many views each split has."""
+    """How many views each split has; where photos may be missing, those that are there."""
 
     @property
     def all_problems(self) -> list[str]:
@@ -75,12 +75,13 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
         except PartitionError as error:
             found.problems += str(error).splitlines()
             continue
-        if split != "train" and not any(map(os.path.exists, outputs.image_filenames)):
+        there = sum(map(os.path.exists, outputs.image_filenames))
+        if split != "train" and not there:
             # Many copies of NeRF-synthetic come without their validation views' photos.
             found.remarks.append(f"None of the photos of the split '{split}' is there.")
             continue
         listed[split] = outputs
-        found.views[split] = len(outputs.image_filenames)
+        found.views[split] = there if scene.skip_missing else len(outputs.image_filenames)
     lenses = [problem for split, outputs in listed.items() for problem in _lens_problems(scene, split, outputs)]
     found.problems += lenses
     _examine_files(scene, listed, found, thorough)

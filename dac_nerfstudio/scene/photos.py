@@ -156,7 +156,7 @@ def in_pixels(size: tuple[int, int]) -> str:
 
 def _opened(path: Path) -> Image.Image:
     if not path.is_file():
-        what = "is missing" if not path.exists() else "is no file"  # to open a pipe would be to wait for ever
+        what = "is missing" if not path.exists() else "is no regular file"  # to open a pipe would be to wait for ever
         raise PhotoError(f"{path} {what}.")
     try:
         if path.stat().st_size == 0:

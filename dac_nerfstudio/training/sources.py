@@ -24,7 +24,6 @@ from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, reb
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, divide
-from dac_nerfstudio.partition.divide import DEFAULT_GROUPS
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage, flattened, versions
 from dac_nerfstudio.runs.store import Run, find, why_not
@@ -174,8 +173,7 @@ def find_partition(config: Any, views: Views) -> Partition:
     """
     path = config.partition or config.scene_dir / PARTITION
     if config.partition is None and not path.exists():
-        # A baseline of few photos divides nothing, and only notes which group each would belong to.
-        return divide(views, groups=config.groups or min(DEFAULT_GROUPS, len(views)))
+        return divide(views, groups=config.groups)
     partition = Partition.load(path)
     check_views(partition, views, path)
     if config.groups not in (None, partition.num_groups):

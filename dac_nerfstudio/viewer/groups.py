@@ -6,8 +6,6 @@ viewer, nothing is done; where there is no partition, nothing is shown.
 
 from __future__ import annotations
 
-import base64
-import io
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Tuple
@@ -23,7 +21,7 @@ from torch import Tensor
 from dac_nerfstudio.errors import PartitionError, PhotoError
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.style import colour
+from dac_nerfstudio.style import address, colour
 
 ALL = "all"
 """The choice of no group in particular."""
@@ -179,9 +177,7 @@ def as_markdown(photo: UInt8[np.ndarray, "height width channels"]) -> str:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
     image.thumbnail((PHOTO, PHOTO))
-    file = io.BytesIO()
-    image.save(file, "JPEG")
-    return f"![photo](data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()})"
+    return f"![photo]({address(image, 'JPEG')})"
 
 
 def rgb(group: int) -> Tuple[int, int, int]:

@@ -124,9 +124,9 @@ def rewrite(run_dir: Path, **changes: Any) -> None:
 
 def refused(method: str, *flags: str, setup: bool = False) -> str:
     """The message with which ns-train ends for these flags, before training or (``setup``) on loading."""
-    from dac_nerfstudio.launch.commands import parse, with_data
+    from dac_nerfstudio.launch.commands import parse
 
-    config = with_data(parse((method, *COMMON, *flags)))
+    config = parse((method, *COMMON, *flags))
     config.machine.device_type = "cpu"
     if not setup:
         with pytest.raises(SystemExit) as ended:

@@ -7,7 +7,6 @@ import io
 import json
 import multiprocessing.pool
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -27,10 +26,9 @@ from dac_nerfstudio.launch import local
 from dac_nerfstudio.launch.devices import find_devices
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.flags import read_flags, words
-from dac_nerfstudio.launch.local import Task, Worker, _signals_interrupt, _stop
+from dac_nerfstudio.launch.local import Task, _signals_interrupt, _stop
 from dac_nerfstudio.launch.lock import FILE_NAME, scene_lock
-from dac_nerfstudio.launch.messages import Report
-from dac_nerfstudio.launch.plan import Job, Plan, Request
+from dac_nerfstudio.launch.plan import Job, Plan, Report, Request
 from dac_nerfstudio.launch.process import Place, visible_device
 from dac_nerfstudio.launch.table import Row, draw, showing
 from dac_nerfstudio.partition import divide
@@ -279,11 +277,8 @@ def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: 
     process.start()
     assert ours.recv() == "ready"
     job = Job("baseline", "train", Path("run"))
-    worker = Worker(
-        Task(Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["demo"], (job,)), job, Row("baseline")),
-        process,
-        ours,
-    )
+    plan = Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["quick"], (job,))
+    task = Task(plan, job, Row("baseline"), process=process)
 
     def interrupt() -> None:
         assert ours.recv() == "asked"
@@ -291,7 +286,7 @@ def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: 
 
     with _signals_interrupt(), multiprocessing.pool.ThreadPool(1) as pool, pytest.raises(KeyboardInterrupt):
         pool.apply_async(interrupt)
-        _stop([worker], Console(quiet=True))
+        _stop([task], Console(quiet=True))
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -303,12 +298,6 @@ def finished(messages: Connection) -> None:
     messages.send(Report("done"))
 
 
-def paused(messages: Connection) -> None:
-    messages.send(None)
-    os.kill(os.getpid(), signal.SIGSTOP)
-    messages.send(Report("done"))
-
-
 @pytest.fixture
 def run_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[bool, str]]:
     """Runs a plan of one job, whose processes, one after the other, do what is given; whether it succeeded, and what
@@ -317,17 +306,16 @@ def run_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     def run(*acts: Callable[[Connection], None]) -> tuple[bool, str]:
         waiting, context = list(acts), multiprocessing.get_context("fork")
 
-        def start(task: Task, place: Place, *_: Any) -> Worker:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=waiting.pop(0), args=(theirs,))
-            process.start()
+        def start(task: Task, place: Place, *_: Any) -> None:
+            task.messages, theirs = context.Pipe()
+            task.process = context.Process(target=waiting.pop(0), args=(theirs,))
+            task.process.start()
             theirs.close()
-            task.state = "running"
-            return Worker(task, process, ours, place=place)
+            task.state, task.place = "running", place
 
         monkeypatch.setattr(local, "_start", start)
         job = Job("baseline", "train", Path("run"))
-        plan = Plan(Request(Path("data"), tmp_path, "scene"), PRESETS["demo"], (job,))
+        plan = Plan(Request(Path("data"), tmp_path, "scene"), PRESETS["quick"], (job,))
         console = Console(file=io.StringIO(), record=True, width=200)
         succeeded = local.run_plans([plan], ["cpu"], console)
         assert not waiting
@@ -341,38 +329,6 @@ def test_a_killed_job_is_started_again_twice_and_then_named(run_stand_ins: Calla
     assert succeeded and printed.count("baseline: killed, as the kernel does where memory runs out; started again") == 2
     succeeded, printed = run_stand_ins(lost, lost, lost)
     assert not succeeded and "baseline: killed 3 times, as the kernel does" in printed
-
-
-def test_a_stopped_job_is_noticed_and_left_alone(
-    run_stand_ins: Callable[..., tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "SILENCE", 0.5)
-    notice = local._notice_silence
-
-    def let_go_on(worker: Worker, console: Console) -> None:
-        notice(worker, console)
-        if worker.silent:
-            os.kill(int(worker.process.pid or 0), signal.SIGCONT)
-
-    monkeypatch.setattr(local, "_notice_silence", let_go_on)
-    succeeded, printed = run_stand_ins(paused)
-    assert succeeded and re.search(r"baseline: process (\d+) has said nothing for .* kill -CONT \1\)", printed)
-    assert printed.count("has said nothing") == 1 and "baseline: goes on." in printed
-
-
-def test_a_worker_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dac_nerfstudio.launch import worker
-
-    monkeypatch.setattr(worker, "BEAT", 0.02)
-    monkeypatch.setattr(worker, "do", lambda job, plan, log, tell: (time.sleep(0.3), tell(Report("done"))))
-    ours, theirs = multiprocessing.Pipe()
-    worker.work(Job("baseline", "train", Path("run")), Any, Path("log"), theirs)
-    theirs.close()
-    said = []
-    with pytest.raises(EOFError):
-        while True:
-            said.append(ours.recv())
-    assert said.count(None) > 3 and [one for one in said if one is not None] == [Report("done")]
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -457,7 +413,7 @@ def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_end
 
 def test_a_stage_takes_longer_with_more_steps_and_fewer_cores(shell: Shell) -> None:
     from dac_nerfstudio.launch.commands import parse
-    from dac_nerfstudio.launch.estimate import about, seconds_of
+    from dac_nerfstudio.launch.dry_run import about, seconds_of
 
     config = parse(("dac-baseline", "--machine.device-type", "cpu"))
     assert seconds_of(config, 200, 1) == pytest.approx(4 * seconds_of(config, 100, 2))
@@ -480,7 +436,34 @@ def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> 
     assert by_itself.satisfies({"groups": "auto"}) and by_itself.satisfies({"strategy": "azimuth"})
 
 
+AT_ONCE = """
+import sys
+from dac_nerfstudio.cli import main
+try:
+    main()
+finally:
+    print([name for name in ("numpy", "torch", "nerfstudio") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["run"], "No scene is named. Name its folder: --data PATH."),
+        (["view", "nothing"], "nothing holds no runs. Make some: dac run"),
+        (["render", "nothing"], "nothing holds no runs. Make some: dac run"),
+        (["view", "."], "holds no runs. Make some: dac run"),
+    ],
+)
+def test_what_is_wrong_at_once_is_said_before_anything_heavy_is_imported(
+    typed: list[str], told: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", AT_ONCE, *typed]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "[]\n" and told in done.stderr
+
+
 def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
-    arguments = ("--data", "demo", "--preset", "demo", "--only", "baseline", "--output-dir", "dry", "--dry-run")
+    arguments = ("--data", "demo", "--preset", "quick", "--only", "baseline", "--output-dir", "dry", "--dry-run")
     assert "baseline: runs" in shell.dac("run", *arguments).output
     assert not (shell.folder / "dry").exists()

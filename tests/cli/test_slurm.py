@@ -23,11 +23,10 @@ from tiny_flags import TINY_FLAGS
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.messages import Report
-from dac_nerfstudio.launch.plan import Plan, Request, make_plan
+from dac_nerfstudio.launch.plan import Plan, Report, Request, make_plan
 from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
 from dac_nerfstudio.launch.slurm.follow import follow
-from dac_nerfstudio.launch.slurm.job import StageJob, Status, _end_or_requeue, _interrupting
+from dac_nerfstudio.launch.slurm.job import StageJob, Status, _interrupt, end_or_requeue
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
 from dac_nerfstudio.launch.slurm.queue import refuse_queued
 from dac_nerfstudio.launch.slurm.submit import submit
@@ -108,7 +107,7 @@ def planned(shell: Shell, tmp_path: Path) -> Callable[..., Plan]:
             device="cuda",
             seed=7,
         )
-        return make_plan(dataclasses.replace(request, **changes), PRESETS["demo"])
+        return make_plan(dataclasses.replace(request, **changes), PRESETS["quick"])
 
     return plan
 
@@ -333,7 +332,7 @@ def test_options_that_would_be_ignored_are_refused(fake: FakeSlurm) -> None:
 def test_interrupted_stage_comes_back_unless_slurm_has_decided(
     number: int, state: str, outcome: str, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from dac_nerfstudio.signals import Interrupted
+    from dac_nerfstudio.signals import Interrupted, handling
 
     def submitits(received: int, frame: object) -> None:
         raise SystemExit("requeued")
@@ -342,10 +341,10 @@ def test_interrupted_stage_comes_back_unless_slurm_has_decided(
     (fake.folder / "queue").write_text(state)
     before = signal.signal(signal.SIGUSR2, submitits)
     try:
-        with pytest.raises(Interrupted), _interrupting():
+        with pytest.raises(Interrupted), handling(_interrupt, (signal.SIGUSR2, signal.SIGTERM)):
             signal.raise_signal(number)
         with pytest.raises(SystemExit) as ended:
-            _end_or_requeue(number, Status(tmp_path, "distill", "1"))
+            end_or_requeue(number, Status(tmp_path, "distill", "1"))
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert str(ended.value) == outcome

@@ -43,13 +43,13 @@ def config(shell: Shell) -> None:
 def typed(folder: str) -> tuple[str, ...]:
     """What follows `dac`: a baseline in a folder of its own."""
     return (
-        *("run", "--data", "demo", "--preset", "demo", "--groups", "2", "--only", "baseline", "--no-video"),
+        *("run", "--data", "demo", "--preset", "quick", "--groups", "2", "--only", "baseline", "--no-video"),
         *("--output-dir", folder, "--config", "tiny.toml", "--devices", "cpu"),
     )
 
 
 def run_dir(shell: Shell, folder: str) -> Path:
-    return shell.folder / folder / "demo" / "dac-baseline" / "demo-seed42"
+    return shell.folder / folder / "demo" / "dac-baseline" / "quick-seed42"
 
 
 def wait_for(steps: int, folder: Path, process: Popen[str]) -> None:

@@ -61,7 +61,7 @@ class Runs:
     def start(self, outputs: str, *more: str, code: str = DAC, **environment: str) -> subprocess.Popen[str]:
         """A run into a folder; further flags, and variables of its environment."""
         search = os.pathsep.join([str(HOOKS), os.environ.get("PYTHONPATH", "")]) if environment else None
-        flags = ("--preset", "demo", "--groups", "2", "--config", "dac.toml", "--devices", "cpu")
+        flags = ("--preset", "quick", "--groups", "2", "--config", "dac.toml", "--devices", "cpu")
         process = subprocess.Popen(
             [sys.executable, "-c", code, "run", "--data", "demo", "--output-dir", outputs, *flags, *more],
             cwd=self.folder,
@@ -175,7 +175,7 @@ def test_sigkill_of_a_stage_that_writes_a_checkpoint(runs: Runs, undisturbed: Pa
 def test_stages_in_fresh_interpreters_save_when_they_are_asked_to_stop_and_when_their_run_is_killed(runs: Runs) -> None:
     flags = ("--only", "baseline", "--config", "long.toml")
     search = os.pathsep.join([str(TINY_CUDA_NN), os.environ.get("PYTHONPATH", "")])
-    run_dir = runs.folder / "afresh" / "demo" / "dac-baseline" / "demo-seed42"
+    run_dir = runs.folder / "afresh" / "demo" / "dac-baseline" / "quick-seed42"
     runs("long", *flags)
 
     process = runs.start("afresh", *flags, code=IN_FRESH_INTERPRETERS, PYTHONPATH=search)

@@ -70,6 +70,19 @@ def test_a_camera_straight_above_hears_all_sectors_alike(ring: Ring) -> None:
     assert blending_weights(partition, above, 7.0) == pytest.approx(np.full((1, 4), 0.25))
 
 
+def test_nearness_is_a_cosine_under_azimuth_however_far_the_camera(ring: Ring) -> None:
+    partition = divide(ring(0.5 + np.arange(0, 360, 9)), 4, strategy="azimuth")
+    (camera,) = ring([45]).camera_to_worlds
+    near, far = camera.copy(), camera.copy()
+    near[:2, 3], near[2, 3] = (3.0, 3.0), 0.0  # in the middle of the first sector
+    far[:, 3] = 100 * near[:, 3]
+    cosines = nearness(partition, np.stack([near, far]))
+    np.testing.assert_allclose(cosines, [[1, 0, -1, 0]] * 2, atol=1e-6)
+    lifted = near.copy()
+    lifted[2, 3] = np.hypot(3, 3)  # 45 degrees above
+    np.testing.assert_allclose(nearness(partition, lifted[None]), [[0.5**0.5, 0, -(0.5**0.5), 0]], atol=1e-6)
+
+
 @pytest.mark.parametrize("sharpness", [-1.0, float("nan")])
 def test_a_sharpness_that_is_none_is_refused(partition: Partition, orbit: Orbit, sharpness: float) -> None:
     with pytest.raises(ValueError, match="expected a number from 0 up"):

@@ -55,6 +55,17 @@ def test_auto_chooses_by_what_is_known_of_the_views(ring) -> None:
         assert partition.num_groups == 4 and not partition.about["notes"]
 
 
+@pytest.mark.parametrize("upright", [True, False])
+def test_few_views_are_divided_into_fewer_groups_by_default(ring, upright: bool) -> None:
+    for count in (1, 2, 3):
+        partition = divide(orbit(ring, count, upright=upright))
+        assert partition.num_groups == count and partition.asked["groups"] == count
+    beside = divide(replace(ring([10, 20, 30]), upright=True))  # all in the first of four sectors
+    assert beside.num_groups == 1 and beside.notes[0] == "1 groups: with 3 by azimuth, some would have no views."
+    with pytest.raises(PartitionError, match="Choose fewer groups; 1 is the largest smaller number"):
+        divide(replace(ring([10, 20, 30]), upright=True), 3)
+
+
 def test_the_similarity_may_be_named_or_measured_before(ring) -> None:
     views = orbit(ring, 24)
     named, measured = (divide(views, 3, "spectral", similarity=s) for s in ("frustum", measure(views, "frustum")))

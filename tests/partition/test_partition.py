@@ -18,11 +18,11 @@ from dac_nerfstudio.partition import (
     PartitionError,
     Transform,
     Views,
+    check_views,
     current_partition,
     divide,
-    find_or_divide,
     publish,
-    publishing,
+    publish_first,
     view_distances,
 )
 from dac_nerfstudio.scene.frames import spread
@@ -71,11 +71,11 @@ def test_softness_gives_no_view_more_than_weight_1(ring) -> None:
 
 
 def test_overlap_takes_the_nearest_views_outside(ring) -> None:
-    # Sectors of 180 degrees; group 1 has four views and takes round(0.5 * 4) = 2 of those below the x axis.
-    partition = divide(ring([30, 70, 110, 150, 250, 185, 300, 348, 270, 240]), 2, overlap=0.5)
+    # Sectors of 180 degrees; group 1 has four views and takes round(0.4 * 4) = 2 of those below the x axis.
+    partition = divide(ring([30, 70, 110, 150, 250, 185, 300, 348, 270, 240]), 2, overlap=0.4)
     assert partition.homes.tolist() == [1] * 4 + [2] * 6
     assert np.flatnonzero(partition.membership[0]).tolist() == [0, 1, 2, 3, 5, 7]
-    assert np.flatnonzero(partition.membership[1]).tolist() == [0, 2, 3, 4, 5, 6, 7, 8, 9]  # round(0.5 * 6) = 3
+    assert np.flatnonzero(partition.membership[1]).tolist() == [0, 3, 4, 5, 6, 7, 8, 9]  # round(0.4 * 6) = 2
     assert set(np.unique(partition.membership)) == {0.0, 1.0}
 
 
@@ -138,6 +138,7 @@ def test_other_divisions_route_to_the_home_of_the_nearest_view(ring) -> None:
 
 def test_routing_does_not_depend_on_the_unit_of_length(ring) -> None:
     views, queries = ring([10, 91, 190, 280]), ring(range(0, 360, 7)).camera_to_worlds
+    queries[:, :, :3] = ring(range(80, 440, 7)).camera_to_worlds[:, :, :3]  # place and direction disagree
     scaled = np.array([1, 1, 1, 1000.0])
     larger = Views(views.names, views.camera_to_worlds * scaled, views.intrinsics)
     homes = [1, 2, 3, 4]
@@ -354,7 +355,10 @@ def test_publish_replaces_the_current_partition_and_keeps_the_earlier(ring, tmp_
     path = publish(second, tmp_path)
     assert (tmp_path / "partition.json").read_bytes() == path.read_bytes()
     assert Partition.load(tmp_path / "partition.json").fingerprint == second.fingerprint
-    kept = [f"partitions/{partition.fingerprint}.json" for partition in (first, second)]
+    edited = divide(ring(EVERY_30), 2)
+    edited.save(tmp_path / "partition.json")  # as by hand, without a copy
+    publish(first, tmp_path)
+    kept = [f"partitions/{partition.fingerprint}.json" for partition in (first, second, edited)]
     assert files(tmp_path) == ["partition.json", *sorted(kept)]
 
 
@@ -383,72 +387,65 @@ def test_a_mistake_in_an_edited_partition_is_told_and_nothing_replaced(ring, tmp
     assert json.loads(path.read_text()) == content
 
 
-def test_find_or_divide_divides_once_and_then_finds(ring, tmp_path: Path) -> None:
+def test_the_first_partition_of_a_scene_stays(ring, tmp_path: Path) -> None:
     views, scene = ring(EVERY_30), tmp_path / "outputs" / "scene"
-    made, path = find_or_divide(scene, views, groups=3)
+    made, path = publish_first(divide(views, 3), scene)
     assert made.num_groups == 3
     path.unlink()
-    found, found_path = find_or_divide(scene, views, groups=5)
+    found, found_path = publish_first(divide(views, 5), scene)
     assert found.fingerprint == made.fingerprint
     assert found_path == path == scene / "partitions" / f"{made.fingerprint}.json"
     assert files(scene) == ["partition.json", f"partitions/{made.fingerprint}.json"]
     assert Partition.load(path).to_json() == made.to_json()
 
 
-def test_find_or_divide_rejects_a_partition_of_other_views(ring, tmp_path: Path) -> None:
-    publish(divide(ring(EVERY_30)), tmp_path / "scene")
-    fewer = ring(list(EVERY_30)[:11])
-    with pytest.raises(
-        PartitionError, match=r"other views than those of the data: the data lacks train/r_11.png\. Div"
-    ):
-        find_or_divide(tmp_path / "scene", fewer)
-    more = ring([*EVERY_30, 1])
-    with pytest.raises(PartitionError, match=r"the partition lacks train/r_12.png"):
-        find_or_divide(tmp_path / "scene", more)
-    # Another scene of the same data set has the same names.
-    turned = ring([*list(EVERY_30)[:11], 350])
-    with pytest.raises(PartitionError, match=r"the names agree, but not the cameras of "):
-        find_or_divide(tmp_path / "scene", turned)
-
-
-def test_find_or_divide_knows_the_views_in_a_frame_that_was_turned_shifted_and_scaled(ring, tmp_path: Path) -> None:
+def test_a_partition_of_other_views_is_refused(ring) -> None:
     made = divide(ring(EVERY_30))
-    publish(made, tmp_path)
+    for views, message in (
+        (ring(list(EVERY_30)[:11]), r"here was made from other views .*: the data lacks train/r_11.png\. Div"),
+        (ring([*EVERY_30, 1]), r"the partition lacks train/r_12.png"),
+        # Another scene of the same data set has the same names.
+        (ring([*list(EVERY_30)[:11], 350]), r"the names agree, but not the cameras of "),
+    ):
+        with pytest.raises(PartitionError, match=message):
+            check_views(made, views, Path("here"))
+
+
+def test_the_views_are_known_in_a_frame_that_was_turned_shifted_and_scaled(ring) -> None:
+    made = divide(ring(EVERY_30))
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     poses = Transform(0.3, turn, np.array([1.0, 2, 3])).apply(made.views.camera_to_worlds)
-    views = Views(made.views.names, poses, made.views.intrinsics)
-    assert find_or_divide(tmp_path, views)[0].fingerprint == made.fingerprint
+    check_views(made, Views(made.views.names, poses, made.views.intrinsics), Path("here"))
 
 
 def test_the_slower_of_two_processes_returns_the_winner(ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    views, scene = ring(EVERY_30), tmp_path / "scene"
-    winner = divide(ring(EVERY_30), 3)
+    winner, link = divide(ring(EVERY_30), 3), os.link
 
-    def overtaken(views: Views, **settings: Any) -> Partition:
-        publish(winner, scene)
-        return divide(views, **settings)
+    def overtaken(source: Path, target: Path) -> None:
+        publish(winner, tmp_path)
+        link(source, target)
 
-    monkeypatch.setattr(publishing, "divide", overtaken)
-    assert find_or_divide(scene, views, groups=5)[0].fingerprint == winner.fingerprint
-    assert files(scene) == ["partition.json", f"partitions/{winner.fingerprint}.json"]
+    monkeypatch.setattr(os, "link", overtaken)
+    assert publish_first(divide(ring(EVERY_30), 5), tmp_path)[0].fingerprint == winner.fingerprint
+    assert files(tmp_path) == ["partition.json", f"partitions/{winner.fingerprint}.json"]
 
 
-def test_find_or_divide_works_without_hard_links(ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_partition_needs_no_hard_links(ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(source: Path, target: Path) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", unsupported)
-    made, _ = find_or_divide(tmp_path / "scene", ring(EVERY_30), groups=3)
+    made, _ = publish_first(divide(ring(EVERY_30), 3), tmp_path / "scene")
     assert files(tmp_path / "scene") == ["partition.json", f"partitions/{made.fingerprint}.json"]
 
 
 def test_processes_that_start_together_get_one_partition(ring, tmp_path: Path) -> None:
-    views = ring(EVERY_30)
+    partitions = [divide(ring(EVERY_30), groups) for groups in (2, 3, 4)]
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(find_or_divide, [tmp_path / "warm"] * 3, [views] * 3))
+        list(pool.map(publish_first, partitions, [tmp_path / "warm"] * 3))
         for scene in (tmp_path / "first", tmp_path / "second"):
-            # Each asks for another number of groups, so that a loser that kept its own would show.
-            calls = [pool.submit(find_or_divide, scene, views, groups=groups) for groups in (2, 3, 4)]
+            # Each has another number of groups, so that a loser that kept its own would show.
+            calls = [pool.submit(publish_first, partition, scene) for partition in partitions]
             found = {call.result()[0].fingerprint for call in calls}
             assert len(found) == 1
             assert files(scene) == ["partition.json", f"partitions/{found.pop()}.json"]

@@ -129,8 +129,8 @@ def test_table_has_the_figures_of_every_group(scene, page: Page) -> None:
     quality = scene[0].about["quality"]
     cells = np.array(page.text["td"]).reshape(3, -1)
     assert cells[:, 0].tolist() == [str(size) for size in quality["sizes"]]
-    assert cells[:, 1].tolist() == [f"{value:.3f}" for value in quality["within"]]
-    assert cells[:, 3].astype(int).sum() == len(quality["border"]) > 0
+    assert cells[:, 2].tolist() == [f"{value:.3f}" for value in quality["within"]]
+    assert cells[:, 1].astype(int).sum() == len(quality["border"]) > 0
     assert cells[:, 4].astype(int).sum() == 6
     marked = [attributes for attributes in page.all("figure") if attributes["title"].endswith(", on a border")]
     assert len(marked) == len(quality["border"])
@@ -159,7 +159,7 @@ def test_groups_of_all_or_of_one_view_have_a_page(ring, tmp_path: Path, groups: 
     about = {"quality": assess(partition, similarity, ring([20], prefix="test/"))}
     write_page(replace(partition, about=about), tmp_path / "a.html", similarity)
     cells = np.array(Page(tmp_path / "a.html").text["td"]).reshape(groups, -1)
-    assert ("–" in cells[:, 2]) == (groups == 1) and ("–" in cells[:, 1]) == (groups == 12)
+    assert ("–" in cells[:, 3]) == (groups == 1) and ("–" in cells[:, 2]) == (groups == 12)
 
 
 def test_cameras_are_pyramids_scaled_to_a_reach_of_1(scene) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from PIL import Image
 
 import dac_nerfstudio
@@ -16,7 +17,6 @@ from dac_nerfstudio.partition.contacts import (
     border_views,
     darkest,
     in_order,
-    pyramid_length,
     small_photo,
     upright_cameras,
 )
@@ -65,11 +65,17 @@ def test_picture_has_the_colours_of_all_groups_and_no_other(ring, tmp_path: Path
     assert [file.name for file in path.parent.iterdir()] == ["partition.png"]
 
 
-def test_test_views_change_the_picture(ring, tmp_path: Path) -> None:
-    partition = divide(ring(ALL_ROUND), 12)
-    plot_partition(partition, tmp_path / "without.png")
-    plot_partition(partition, tmp_path / "with.png", test=ring([20, 50], prefix="test/r_"))
-    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
+def test_test_views_have_the_colours_of_the_groups_that_answer_for_them(ring) -> None:
+    partition, test = divide(ring(ALL_ROUND), 4), ring([20, 110, 300], prefix="test/r_")
+    figure = draw_partition(partition, None, test)
+    figure.canvas.draw()
+    space, above = figure.axes[:2]
+    assert partition.route(test.camera_to_worlds).tolist() == [1, 2, 4]
+    expected = [to_rgba(COLOURS[group - 1]) for group in (1, 2, 4)]
+    hollow = [drawn for drawn in space.collections if len(drawn.get_facecolor()) == 0]
+    assert sorted(tuple(ink) for drawn in hollow for ink in drawn.get_edgecolor()) == sorted(expected)  # by depth
+    small = [drawn for drawn in above.collections if np.isin(16, getattr(drawn, "get_sizes", lambda: [])())]
+    assert [tuple(drawn.get_edgecolor()[0]) for drawn in small] == expected
 
 
 def test_panels_are_those_that_have_something_to_show(ring, photographed) -> None:
@@ -147,8 +153,7 @@ def test_order_is_by_group_and_round_the_axis_in_any_frame(ring, random_transfor
 
 
 def test_pyramids_open_to_where_cameras_look(ring) -> None:
-    views = ring(ALL_ROUND)
-    length = pyramid_length(views)
+    views, length = ring(ALL_ROUND), 0.7
     centres, directions, corners = upright_cameras(views, divide(views, 2).axis, length)
     np.testing.assert_allclose(np.linalg.norm(corners - centres[:, None], axis=2), length, rtol=1e-6)
     middle = corners.mean(axis=1) - centres

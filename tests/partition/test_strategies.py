@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import networkx
 import numpy as np
 import pytest
 
 from dac_nerfstudio.errors import PartitionError
-from dac_nerfstudio.partition import Views, azimuth, find_axis, measure, sector_centres, view_distances
-from dac_nerfstudio.partition.strategies import grouper, kmeans, louvain, smallest_group, spectral
+from dac_nerfstudio.partition import Views, azimuth, find_axis, measure, sector_centres, strategies, view_distances
+from dac_nerfstudio.partition.strategies import grouper, kmeans, louvain, modularity, smallest_group, spectral
 from dac_nerfstudio.scene.frames import spread
 
 CENTRES = {
@@ -91,6 +92,39 @@ def test_planted_blocks_are_recovered(planted, strategy: Callable, sizes: list[i
     similarity = planted(sizes, noise=noise)[order][:, order]
     homes = strategy(similarity)(len(sizes))
     assert same_groups(homes, np.repeat(np.arange(len(sizes)), sizes)[order])
+
+
+def noise(number: int) -> np.ndarray:
+    """A similarity of 40 views in which no division stands out, so that a search finds another every time."""
+    values = np.random.default_rng(number).random((40, 40)) ** 3
+    values = (values + values.T) / 2
+    np.fill_diagonal(values, 1)
+    return values
+
+
+def test_louvain_is_better_for_several_seeds_and_spare_communities(monkeypatch: pytest.MonkeyPatch) -> None:
+    def qualities() -> np.ndarray:
+        return np.array([modularity(noise(number), louvain(noise(number))(4)) for number in range(3, 6)])
+
+    whole = qualities()
+    for name, less in (("SEEDS", 1), ("SPARE", 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(strategies, name, less)
+            without = qualities()
+        assert (whole >= without).all() and whole.mean() > without.mean() + 1e-3, name
+
+
+def test_louvain_searches_a_graph_of_the_fifth_of_views_most_similar_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, graphs = networkx.community.louvain_communities, []
+    monkeypatch.setattr(
+        networkx.community, "louvain_communities", lambda graph, **how: (graphs.append(graph), search(graph, **how))[1]
+    )
+    similarity = noise(0)
+    louvain(similarity)(4)
+    others = similarity - np.eye(40)
+    nearest = others.argsort(axis=1)[:, -8:]  # of 39 others
+    linked = {frozenset((view, int(other))) for view in range(40) for other in nearest[view]}
+    assert graphs and all({frozenset(edge) for edge in graph.edges} == linked for graph in graphs)
 
 
 def test_kmeans_recovers_clusters_of_cameras_in_any_unit_and_on_one_spot(ring) -> None:

@@ -13,6 +13,8 @@ from PIL import Image
 
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import Partition, Views, divide, publish
+from dac_nerfstudio.report.results import Results, figures
+from dac_nerfstudio.report.runs import read_scene
 from dac_nerfstudio.runs.record import Stage
 
 RUN = "quick-seed7"
@@ -30,6 +32,11 @@ PSNR = {
 STEPS = {"dac-baseline": 150, "dac-expert": 100, "dac-distill": 50, "dac-finetune": 100}
 SECONDS = {"dac-baseline": 30.0, "dac-expert": 20.0, "dac-distill": 12.0, "dac-finetune": 25.0}
 LEFT_OUT = {"lpips": "no weights."}
+
+
+def gather(folder: Path, run: str | None = RUN) -> Results:
+    """Figures of a folder of results."""
+    return figures(read_scene(folder, run))
 
 
 def ring(count: int) -> Views:

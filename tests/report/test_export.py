@@ -7,13 +7,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from run_folders import Maker
+from run_folders import Maker, gather
 
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.report.export import export
-from dac_nerfstudio.report.results import gather
 
 RUN = "quick-seed7"
 PATH = "!!python/object/apply:pathlib.PosixPath"

@@ -54,7 +54,7 @@ def test_the_student_is_distillation_followed_by_fine_tuning(maker: Callable, lo
     made = maker().everything()
     log_curves(made.run_dir("dac-distill"), [(0, 0.0, 10.0), (40, 8.0, 12.0)])
     log_curves(made.run_dir("dac-finetune"), [(0, 0.0, 20.0), (90, 20.0, 22.0)])
-    found, remarks = courses(read_scene(made.folder, RUN))
+    found, remarks = courses(read_scene(made.folder, RUN), processor=False)
     (student,) = found
     before, after = (part["train_psnr"] for part in student.parts)
     # Two experts of 100 steps and 20 seconds each come first.
@@ -67,6 +67,19 @@ def test_the_student_is_distillation_followed_by_fine_tuning(maker: Callable, lo
     assert [remark.split(":")[0] for remark in remarks] == [
         f"There are no curves of {name}" for name in ("expert 1", "expert 2", "baseline")
     ]
+
+
+def test_stages_that_share_a_processor_are_timed_by_it(maker: Callable, log_curves: Callable) -> None:
+    made = maker().everything()
+    for method, group, seconds in (("dac-expert", 1, 11.0), ("dac-expert", 2, 9.0), ("dac-distill", None, 6.0)):
+        made.train(method, group, processor_seconds=seconds)
+    log_curves(made.run_dir("dac-expert", 2), [(0, 0.0, 10.0), (90, 18.0, 12.0)])
+    log_curves(made.run_dir("dac-distill"), [(0, 0.0, 10.0), (40, 8.0, 12.0)])
+    (expert, student), _ = courses(read_scene(made.folder, RUN), processor=True)
+    # 9 of 20 seconds, and 6 of 12 after both experts.
+    np.testing.assert_allclose(expert.parts[0]["train_psnr"].seconds, [0, 18 * 9 / 20])
+    np.testing.assert_allclose(student.parts[0]["train_psnr"].seconds, [20, 24])
+    assert "seconds of CPU time" in curves_chart([expert, student], processor=True)
 
 
 def test_long_curves_are_thinned_to_means() -> None:
@@ -92,18 +105,18 @@ def test_the_chart_has_a_line_per_training_and_is_the_same_every_time(maker: Cal
     for group in (1, 2):
         log_curves(made.run_dir("dac-expert", group), [(0, 0.0, 10.0), (90, 20.0, 12.0)])
     log_curves(made.run_dir("dac-baseline"), [(0, 0.0, 10.0), (90, 20.0, 12.0)])
-    found, _ = courses(read_scene(made.folder, RUN))
-    chart = curves_chart(found)
+    found, _ = courses(read_scene(made.folder, RUN), processor=False)
+    chart = curves_chart(found, processor=False)
     assert chart.startswith("<svg") and chart.endswith("</svg>")
     for label in ("expert 1", "expert 2", "baseline", "seconds", "training loss"):
         assert label in chart
     assert "PSNR of evaluation rays" not in chart
-    assert chart == curves_chart(found)
+    assert chart == curves_chart(found, processor=False)
 
 
 def test_a_single_point_is_seen() -> None:
     def chart(points: int) -> str:
         curve = Curve(*np.ones((3, points)))
-        return str(curves_chart([Course("baseline", 0, ({"train_psnr": curve},))]))
+        return str(curves_chart([Course("baseline", 0, ({"train_psnr": curve},))], processor=False))
 
     assert chart(1).count("<use") > chart(2).count("<use")

@@ -16,13 +16,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from run_folders import VIEWS, Maker
+from run_folders import VIEWS, Maker, gather
 
-from dac_nerfstudio.report.methods import LONG, STUDENT
 from dac_nerfstudio.report.page import page
 from dac_nerfstudio.report.pictures import compare, png
-from dac_nerfstudio.report.results import Gain, ViewGain, figures, gather
-from dac_nerfstudio.report.runs import read_scene
+from dac_nerfstudio.report.results import Gain, ViewGain, figures
+from dac_nerfstudio.report.runs import LONG, STUDENT, read_scene
 from dac_nerfstudio.report.tables import headline
 from dac_nerfstudio.report.writing import page_path, write_report
 
@@ -168,7 +167,7 @@ def test_names_are_text_and_nothing_else(maker: Callable) -> None:
                 f"There is no expert named {RUN}.",
                 "There are no learning curves",
                 "There is no picture of the partition",
-                "Pictures are missing: these runs were scored before pictures were kept.",
+                "Pictures are missing: their files are gone. Delete evaluation.json of",
                 "What to type was not recorded",
             ),
         ),

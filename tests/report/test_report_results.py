@@ -9,12 +9,12 @@ from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
-from run_folders import PSNR, Maker
+from run_folders import PSNR, Maker, gather
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.report.methods import LONG
-from dac_nerfstudio.report.results import Results, gather, latest_run, save, table
-from dac_nerfstudio.report.tables import headline
+from dac_nerfstudio.report.results import Results, save
+from dac_nerfstudio.report.runs import LONG
+from dac_nerfstudio.report.tables import headline, summary
 
 RUN = "quick-seed7"
 
@@ -60,9 +60,9 @@ def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size:
     results = gather(made.folder, RUN)
     note = f"The student has {parameters:,} parameters, the baseline 1,000."
     assert (note in results.notes) != one_size
-    assert ("are of one size" in str(table(results).caption)) == one_size
+    assert ("are of one size" in str(summary(results).caption)) == one_size
     del results.methods["dac-baseline"]
-    assert "are of one size" not in str(table(results).caption)
+    assert "are of one size" not in str(summary(results).caption)
 
 
 def test_two_runs_that_took_different_time_differ_in_costs_alone(maker: Callable) -> None:
@@ -130,7 +130,7 @@ def test_a_baseline_of_all_steps_is_missed_by_nobody(maker: Callable) -> None:
     assert LONG not in gather(made.folder, RUN).missing
     made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400)
     assert LONG not in gather(made.folder, RUN).methods, "it is not scored yet"
-    assert latest_run(made.folder) == RUN, "it is of the same run as the others"
+    assert gather(made.folder, None).run == RUN, "it is of the same run as the others"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) ->
     seconds = {method: costs.seconds for method, costs in results.costs.items()}
     # Two experts; distillation and fine-tuning.
     assert seconds == {"dac-baseline": 9.0, "dac-expert": 18.0, "dac-distill": 9.0, "dac-finetune": 18.0}
-    assert "CPU time" in [column.header for column in table(results).columns]
+    assert "CPU time" in [str(column.header) for column in summary(results).columns]
 
 
 def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Callable) -> None:
@@ -263,20 +263,6 @@ def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> Non
     ]
 
 
-def test_scores_of_an_earlier_version_are_explained(maker: Callable) -> None:
-    made = maker()
-    for method in ("dac-baseline", "dac-finetune"):
-        run_dir = made.train(method)
-        made.score(run_dir, scores=("psnr", "ssim"))
-        content = json.loads((run_dir / "evaluation.json").read_text())
-        del content["left_out"], content["format"]
-        (run_dir / "evaluation.json").write_text(json.dumps(content))
-    results = gather(made.folder, RUN)
-    assert results.scores == ["psnr", "ssim"]
-    assert set(results.left_out) == {"ms_ssim", "lpips", "flip"}
-    assert all(why.startswith("not scored when these runs were") for why in results.left_out.values())
-
-
 def test_left_out_scores_keep_the_reason_that_was_recorded(maker: Callable) -> None:
     assert gather(maker().everything().folder, RUN).left_out["lpips"] == "no weights."
 
@@ -304,9 +290,9 @@ def test_the_latest_run_is_the_one_worked_on_last(maker: Callable) -> None:
     made = maker().everything()
     newer = made.train("dac-baseline", run="quick-seed8")
     os.utime(newer / "stage.json", (2e9, 2e9))
-    assert latest_run(made.folder) == "quick-seed8"
-    with pytest.raises(StageError, match="no finished run named quick-seed8 that was scored"):
-        gather(made.folder, "quick-seed8")
+    for latest in ("quick-seed8", None):
+        with pytest.raises(StageError, match="no finished run named quick-seed8 that was scored"):
+            gather(made.folder, latest)
     with pytest.raises(StageError, match=r"no run named nonsense\. It has quick-seed7, quick-seed8\."):
         gather(made.folder, "nonsense")
 
@@ -343,7 +329,10 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     )
     made.score(made.train("dac-baseline", settings={"data": {"downscale_factor": 2}, "skip_missing": True}))
     (command, *_) = gather(made.folder, RUN).commands
-    assert " --downscale 2 --skip-missing --baseline yes " in command
+    assert " --downscale 2 --skip-missing --baseline yes " in command and "--config" not in command
+    (made.folder / f"{RUN}.toml").touch()  # dac run leaves a copy of the file that it was given
+    (command, *_) = gather(made.folder, RUN).commands
+    assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
 
@@ -355,7 +344,7 @@ def test_there_are_no_commands_where_nothing_was_recorded(maker: Callable) -> No
 def test_the_table_fits_a_terminal(maker: Callable) -> None:
     with open(os.devnull, "w") as nowhere:
         console = Console(file=nowhere, record=True, width=80)
-        console.print(table(gather(maker().everything().folder, RUN)))
+        console.print(summary(gather(maker().everything().folder, RUN)))
     printed = console.export_text()
     assert "student, fine-tuned  25.75  0.258  23.00  28.50    150  0:37" in printed
     assert "experts, own views   25.50  0.255  23.00  28.00  2x100  0:40" in printed

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
-from run_folders import Maker
+from run_folders import Maker, gather
 
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Job
-from dac_nerfstudio.report.results import gather
 from dac_nerfstudio.report.scenes import Row, combine, scene_grid
 
 RUN = "quick-seed7"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from colmap_files import Camera
@@ -131,14 +133,27 @@ def test_a_pipe_or_a_bomb_among_the_photos_is_named_at_once(blender: Path, numbe
     path = blender / f"train/r_{number}.png"
     path.unlink()
     os.mkfifo(path)
-    assert examine_at(blender).problems == [f"{path} is no file."]
+    assert examine_at(blender).problems == [f"{path} is no regular file."]
     if number == 0:
-        with pytest.raises(PartitionError, match="is no file"):
+        with pytest.raises(PartitionError, match="is no regular file"):
             read_views(blender)
     path.unlink()
     path.write_bytes(without_pixels(100_000, 100_000))
     (problem,) = examine_at(blender).problems
     assert problem.startswith(f"{path} cannot be read as a photo (") and "bomb" in problem
+
+
+def test_a_pipe_among_real_photos_is_named_at_once(
+    real: Folder, ring: Callable[..., Views], colmap_folder: Folder
+) -> None:
+    for data in (real(), colmap_folder(ring(np.linspace(0, 300, 9), prefix="v"))):
+        for name in ("v0.png", "v4.png"):
+            path = data / "images" / name
+            path.unlink()
+            os.mkfifo(path)
+            assert set(examine_at(data).problems) == {f"{path} is no regular file."}
+            path.unlink()
+            Image.new("RGB", (16, 12)).save(path)
 
 
 @pytest.mark.parametrize("text", ['{"frames": ' + "[" * 100_000, '{"frames": ' + "9" * 5000 + "}", "{", "\0", "[]"])
@@ -239,6 +254,35 @@ def test_names_that_no_file_can_have_are_missing(real: Folder, name: str) -> Non
     assert len(found.problems) + len(found.missing) == 1
 
 
+@pytest.mark.parametrize("layout", ["nerfstudio", "colmap"])
+def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them(
+    layout: str, ring: Callable[..., Views], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data = request.getfixturevalue(f"{layout}_folder")(ring(np.linspace(0, 300, 12), prefix="v"))
+    data = data.rename(data.with_name("my scene"))
+    (problem,) = examine(scene_at(data, downscale=2)).problems
+    refusal, _, command = problem.partition("make it: ")
+    assert refusal == f"There is no {data}/images_2. Choose another --downscale, or "
+    (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", command], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    small, large = ({photo.name for photo in (data / folder).iterdir()} for folder in ("images_2", "images"))
+    assert small == large and Image.open(data / "images_2/v0.png").size == (8, 6)
+    assert examine(scene_at(data, downscale=2)).problems == []
+
+
+def test_a_fisheye_lens_is_made_smaller_with_its_photos(real: Folder) -> None:
+    data = real(camera_model="OPENCV_FISHEYE", fisheye_crop_radius=5.0)
+    (data / "images_2").mkdir()
+    for number in range(12):
+        Image.new("RGB", (8, 6)).save(data / f"images_2/v{number}.png")
+    for downscale, radius in ((None, 5.0), (2, 2.5)):
+        for split in ("train", "test"):
+            cameras = scene_at(data, downscale).listed(split).cameras
+            assert cameras.metadata["fisheye_crop_radius"] == radius
+            assert cameras.width.unique().item() == 16 // (downscale or 1)
+
+
 # dac check --data
 
 
@@ -251,6 +295,8 @@ def test_the_check_of_a_scene_says_what_is_to_mend(blender: Path) -> None:
     assert [finding.state for finding in found] == ["bad"] * 3
     assert "r_4.png is empty" in found[0].text and "r_3.png is missing" in found[1].text
     assert found[2].text.endswith("2 to mend.") and "decoded" in found[2].text
+    last = scene_findings(blender, skip_missing=True)[-1]
+    assert last.text.startswith("Views: train 11, ") and last.text.endswith("1 to mend.")
     (nowhere,) = scene_findings(blender / "nowhere")
     assert nowhere.state == "bad" and "There is no data at" in nowhere.text
 

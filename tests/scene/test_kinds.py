@@ -330,6 +330,7 @@ def test_a_larger_model_beside_is_a_remark(ring: Callable[..., Views], colmap_fo
     findings = found(data)
     assert findings.problems == [] and findings.views["train"] == 2
     assert findings.remarks[0].startswith(f"{data}/sparse/0 is a model of 3 photos, and {data}/sparse/1 one of 12:")
+    assert "colmap --colmap-path sparse/1" in findings.remarks[0]
     assert findings.remarks[1].startswith(f"9 of the photos in {data}/images have no pose or no split: v10.png, v11")
 
 

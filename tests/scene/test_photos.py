@@ -146,7 +146,7 @@ def test_a_truncated_photo_is_refused_by_name(tmp_path: Path) -> None:
 def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "photo.png")
     for look in (photo_shape, read_photo):
-        with pytest.raises(PhotoError, match=r"photo.png is no file"):
+        with pytest.raises(PhotoError, match=r"photo.png is no regular file"):
             look(tmp_path / "photo.png")
         with pytest.raises(PhotoError, match=r"nowhere.png is missing"):
             look(tmp_path / "nowhere.png")

@@ -12,7 +12,7 @@ from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Views
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.scene.layout import find_model
-from dac_nerfstudio.scene.points import larger_model, names_have_blanks, photos_in, tracks_of
+from dac_nerfstudio.scene.points import photos_in, tracks_of
 
 Model = Callable[..., Path]
 KINDS = pytest.mark.parametrize("kind", ["bin", "txt"])
@@ -30,21 +30,6 @@ def test_points_are_joined_by_name_and_counted_once(colmap_model: Model, kind: s
 @KINDS
 def test_photos_of_a_model_are_counted(colmap_model: Model, kind: str) -> None:
     assert photos_in(colmap_model(PHOTOS, kind=kind)) == 3
-
-
-def test_a_larger_model_is_told_of(colmap_model: Model) -> None:
-    small = colmap_model(PHOTOS[:1], folder="sparse/0")
-    assert larger_model(small) == ""
-    large = colmap_model(PHOTOS, folder="sparse/1", kind="txt")
-    remark = f"{small} is a model of 1 photos, and {large} one of 3: structure from motion has fallen apart."
-    assert larger_model(small).startswith(remark) and "colmap --colmap-path sparse/1" in larger_model(small)
-    assert larger_model(large) == ""
-
-
-def test_blanks_in_names_are_noticed_in_text(colmap_model: Model) -> None:
-    assert not names_have_blanks(colmap_model(PHOTOS, kind="txt", folder="good"))
-    assert names_have_blanks(colmap_model([Photo(1, "my photo.jpg", points=(1, 2))], kind="txt", folder="bad"))
-    assert not names_have_blanks(colmap_model([Photo(1, "my photo.jpg")], folder="binary"))
 
 
 def test_the_models_folder_is_found(colmap_model: Model, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.slurm.job import Status
 from dac_nerfstudio.launch.slurm.queue import ENDED, Submitted, job_states
-from dac_nerfstudio.launch.table import Row, showing
+from dac_nerfstudio.launch.table import Row, rows_of, showing
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.runs.layout import slurm_folder
 
@@ -41,47 +41,43 @@ class _Followed:
             found: state, reason and node.
             failed: names of the stages that have failed.
         """
-        report = Status(self.submitted.plan.scene_dir, self.name, self.number).read()
+        scene_dir, row = self.submitted.plan.scene_dir, self.row
+        report = Status(scene_dir, self.name, self.number).read()
         if found is not None and found[0] not in ENDED:
             state, reason, node = found
-            if state == "RUNNING":
-                self.row.device = node
-                self.row.started = self.row.started or time.monotonic()
-                if report is None or report.state == "stopped":
-                    self.row.state = "starting"
-                else:
-                    self.row.update(report)
+            if state != "RUNNING":
+                row.state = "queued" if state == "PENDING" else state.lower()
+                row.device = "" if reason == "None" else reason
+                return
+            row.device, row.started = node, row.started or time.monotonic()
+            if report is None or report.state == "stopped":
+                row.state = "starting"
             else:
-                self.row.state = "queued" if state == "PENDING" else state.lower()
-                self.row.device = "" if reason == "None" else reason
+                row.update(report)
             return
-        self.row.ended = time.monotonic()
+        row.ended = time.monotonic()
         self.succeeded = report.state in ("done", "kept") if report else bool(found and found[0] == "COMPLETED")
         if self.succeeded:
             if report:
-                self.row.update(report)
+                row.update(report)
             return
-        self.row.state = "failed"
+        row.state = "failed"
         lost = [name for name in self.submitted.needs[self.name] if name in failed]
         if report is not None and report.state == "failed":
             self.problem = report.text
-        elif lost and self.row.started is None:
-            self.row.state, self.problem = "left out", f"left out, because {lost[0]} failed"
+        elif lost and row.started is None:
+            row.state, self.problem = "left out", f"left out, because {lost[0]} failed"
         else:
-            state = found[0] if found else "gone from Slurm's queue"
-            folder = slurm_folder(self.submitted.plan.scene_dir)
-            self.problem = f"job {self.number} is {state}. See {folder / f'{self.number}_0_log.out'}"
+            state, log = found[0] if found else "gone from Slurm's queue", f"{self.number}_0_log.out"
+            self.problem = f"job {self.number} is {state}. See {slurm_folder(scene_dir) / log}"
 
 
 def follow(submitted: Sequence[Submitted], console: Console, patience: float = POLL) -> bool:
     """Show how jobs fare until all have ended; whether all succeeded."""
-    several = len(submitted) > 1
-    jobs = [
-        _Followed(one, name, Row(f"{one.plan.scene_dir.name}: {name}" if several else name, "queued"))
-        for one in submitted
-        for name in one.jobs
-    ]
-    with showing([job.row for job in jobs], console) as tell:
+    stages = [(one, name) for one in submitted for name in one.jobs]
+    rows = rows_of([(one.plan.scene_dir.name, name) for one, name in stages])
+    jobs = [_Followed(one, name, row) for (one, name), row in zip(stages, rows)]
+    with showing(rows, console) as tell:
         while True:
             tell()
             open_jobs = [job for job in jobs if job.succeeded is None]

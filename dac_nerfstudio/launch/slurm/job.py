@@ -7,26 +7,21 @@ SIGTERM is noted and nothing else. Here both first let the stage save what it ha
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Iterator, Optional
-
-from rich.console import Console
+from typing import Any, Optional
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.files import write_json
-from dac_nerfstudio.launch.messages import Report
-from dac_nerfstudio.launch.plan import Job, Plan
-from dac_nerfstudio.runs.layout import is_scored, log_path, slurm_status
-from dac_nerfstudio.signals import Interrupted
+from dac_nerfstudio.files import read_json, write_json
+from dac_nerfstudio.launch.plan import Job, Plan, Report
+from dac_nerfstudio.runs.layout import log_path, slurm_status
+from dac_nerfstudio.signals import Interrupted, handling
 
 
 class Status:
@@ -53,11 +48,8 @@ class Status:
 
     def read(self) -> Optional[Report]:
         """The last report of this very job."""
-        try:
-            content = json.loads(self.path.read_text("utf8"))
-        except (OSError, ValueError):
-            return None
-        return Report(**content) if content.pop("job") == self.job_id else None
+        content = read_json(self.path)
+        return Report(**content) if content and content.pop("job") == self.job_id else None
 
 
 @dataclass(frozen=True)
@@ -69,9 +61,13 @@ class StageJob:
 
     def __call__(self) -> None:
         """Return when the stage is done; whatever else happens ends the process with another code than 0."""
-        status = Status(self.plan.scene_dir, self.job.name, this_job())
+        from submitit import JobEnvironment
+
+        number = JobEnvironment().job_id  # as squeue shows it
+        status = Status(self.plan.scene_dir, self.job.name, number)
         try:
-            with _interrupting():
+            # Training, which has more to save, takes signals itself.
+            with handling(_interrupt, (signal.SIGUSR2, signal.SIGTERM)):
                 import torch
 
                 from dac_nerfstudio.launch.worker import do
@@ -80,7 +76,7 @@ class StageJob:
                     torch.set_num_threads(int(os.environ["SLURM_CPUS_PER_TASK"]))
                 do(self.job, self.plan, log_path(self.plan.scene_dir, self.job.name), status.tell)
         except Interrupted as stop:
-            _end_or_requeue(int(str(stop.code)) - 128, status)
+            end_or_requeue(int(str(stop.code)) - 128, status)
         if status.last is None or status.last.state not in ("done", "kept"):
             raise StageError(f"{self.job.name} failed: {status.last.text if status.last else 'it reported nothing'}")
 
@@ -91,65 +87,17 @@ class StageJob:
         return DelayedSubmission(self)
 
 
-@dataclass(frozen=True)
-class ReportJob:
-    """The table and results.json of whatever was finished, once nothing more comes."""
-
-    scene_dir: Path
-    run: str
-    name: str = "report"
-
-    def __call__(self) -> None:
-        from dac_nerfstudio.report.printing import report_scenes
-
-        status = Status(self.scene_dir, self.name, this_job())
-        if not is_scored(self.scene_dir):
-            status.tell(Report("done", text="there is nothing to report"))
-            return
-        try:
-            with log_path(self.scene_dir, self.name).open("w") as file:
-                report_scenes([self.scene_dir], self.run, Console(file=file))
-        except StageError as error:
-            status.tell(Report("failed", text=str(error)))
-            raise
-        status.tell(Report("done", text=str(log_path(self.scene_dir, self.name))))
-
-    def checkpoint(self) -> Any:
-        """Called once the job was requeued, see `StageJob.checkpoint`."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
+def _interrupt(number: int, frame: Optional[FrameType]) -> None:
+    raise Interrupted(number, 0)
 
 
-def this_job() -> str:
-    """The id of the job that this process belongs to, as `squeue` shows it."""
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ["SLURM_JOB_ID"]
-
-
-@contextmanager
-def _interrupting() -> Iterator[None]:
-    """While in here, SIGUSR2 and SIGTERM raise `Interrupted`; training, which has more to save, takes them itself."""
-
-    def interrupt(number: int, frame: Optional[FrameType]) -> None:
-        raise Interrupted(number, 0)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGUSR2, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_or_requeue(number: int, status: Status) -> None:
+def end_or_requeue(number: int, status: Status) -> None:
     """All is saved: leave the node, to come back where Slurm has not decided otherwise.
 
     On SIGTERM it mostly has: jobs that are cancelled or requeued by hand are no longer counted as running. One that is
     has got the grace time before a preemption.
     """
-    if number == signal.SIGTERM and _state() != "RUNNING":
+    if number == signal.SIGTERM and _state(status.job_id) != "RUNNING":
         sys.exit(128 + number)
     try:
         signal.raise_signal(signal.SIGUSR2)  # now submitit's: requeues, and exits
@@ -158,9 +106,9 @@ def _end_or_requeue(number: int, status: Status) -> None:
         raise
 
 
-def _state() -> str:
+def _state(job_id: str) -> str:
     try:
-        command = ["squeue", "--noheader", "--jobs", this_job(), "--format", "%T"]
+        command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%T"]
         return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

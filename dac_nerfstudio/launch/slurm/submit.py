@@ -12,8 +12,8 @@ from typing import Any, List, Optional, Sequence
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.launch.lock import scene_lock
-from dac_nerfstudio.launch.plan import Plan
-from dac_nerfstudio.launch.slurm.job import ReportJob, StageJob
+from dac_nerfstudio.launch.plan import Job, Plan
+from dac_nerfstudio.launch.slurm.job import StageJob
 from dac_nerfstudio.launch.slurm.options import MOST_TIMES, SlurmOptions, parameters
 from dac_nerfstudio.launch.slurm.queue import Submitted, refuse_queued, whole_id
 from dac_nerfstudio.runs.layout import SLURM_JOBS, slurm_folder
@@ -57,21 +57,24 @@ def _submit(submitted: Submitted, options: SlurmOptions) -> None:
     )
     for name, members in stages:
         jobs = list(members)
-        needs = tuple(name for name in jobs[0].needs if name in submitted.jobs)
-        numbers = dict.fromkeys(whole_id(submitted.jobs[name]) for name in needs)
-        after = f"afterok:{':'.join(numbers)}" if numbers else None
-        found = _executor(plan.scene_dir, name, options, after).submit_array([StageJob(job, plan) for job in jobs])
-        for job, one in zip(jobs, found):
-            submitted.jobs[job.name], submitted.needs[job.name] = str(one.job_id), needs
+        _add(submitted, name, jobs, options, "afterok", [name for name in jobs[0].needs if name in submitted.jobs])
     scored = [job for job in plan.jobs if job.score_most]
     if scored:
         # With what the stages ask for, though it needs little: there are clusters that let nobody in without a GPU.
-        report = ReportJob(plan.scene_dir, scored[0].run_dir.name)
-        needs = tuple(name for name in submitted.jobs if name != "video")  # which may take long
-        numbers = dict.fromkeys(whole_id(submitted.jobs[name]) for name in needs)
-        executor = _executor(plan.scene_dir, report.name, options, f"afterany:{':'.join(numbers)}")
-        submitted.jobs[report.name] = str(executor.submit(report).job_id)
-        submitted.needs[report.name] = needs
+        report = Job("report", "report", scored[0].run_dir)
+        needs = [name for name in submitted.jobs if name != "video"]  # which may take long
+        _add(submitted, report.name, [report], options, "afterany", needs)
+
+
+def _add(
+    submitted: Submitted, name: str, jobs: Sequence[Job], options: SlurmOptions, kind: str, needs: Sequence[str]
+) -> None:
+    """Submit an array of jobs, or a single one, that waits for others."""
+    numbers = dict.fromkeys(whole_id(submitted.jobs[need]) for need in needs)
+    after = f"{kind}:{':'.join(numbers)}" if numbers else None
+    executor = _executor(submitted.plan.scene_dir, name, options, after)
+    for job, one in zip(jobs, executor.submit_array([StageJob(job, submitted.plan) for job in jobs])):
+        submitted.jobs[job.name], submitted.needs[job.name] = str(one.job_id), tuple(needs)
 
 
 def _executor(scene_dir: Path, name: str, options: SlurmOptions, dependency: Optional[str]) -> Any:
