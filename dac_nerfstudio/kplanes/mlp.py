@@ -69,7 +69,10 @@ class MLP(nn.Sequential):
         if _in_cache(samples):
             out = _InCache.apply(samples.flatten(0, 1), of_rays, weight, *(layer.weight for layer in others))
             return out.view(*samples.shape[:2], out.shape[1])
-        return self[1:](F.linear(samples, weight) + of_rays[:, None])
+        out = F.linear(samples, weight) + of_rays[:, None]
+        for layer in list(self)[1:]:
+            out = layer(out)
+        return out
 
 
 def _in_cache(points: Tensor) -> bool:
