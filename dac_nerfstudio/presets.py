@@ -77,7 +77,7 @@ class Recipe:
             stage: such as distill.
             real: whether the method is one for real scenes.
         """
-        flags = {**self.flags, **(self.real_flags if real else {})}
+        flags: Dict[str, Any] = {**self.flags, **(self.real_flags if real else {})}
         if stage in ("distill", "finetune") and self.student_tv != 1:
             for name, value in METHOD_TV[UNBOUNDED if real else ""].items():
                 flags[name] = float(f"{self.student_tv * flags.get(name, value):.6g}")
