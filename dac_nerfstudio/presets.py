@@ -80,7 +80,8 @@ class Recipe:
         flags: Dict[str, Any] = {**self.flags, **(self.real_flags if real else {})}
         if stage in ("distill", "finetune") and self.student_tv != 1:
             for name, value in METHOD_TV[UNBOUNDED if real else ""].items():
-                flags[name] = float(f"{self.student_tv * flags.get(name, value):.6g}")
+                weight: float = flags.get(name, value)
+                flags[name] = float(f"{self.student_tv * weight:.6g}")
         return {**flags, **self._schedule(stage)}
 
     def expert_flags(self, group: int, seed: int) -> Flags:
