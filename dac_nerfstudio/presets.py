@@ -79,9 +79,8 @@ class Recipe:
         """
         flags: Dict[str, Any] = {**self.flags, **(self.real_flags if real else {})}
         if stage in ("distill", "finetune") and self.student_tv != 1:
-            for name, value in METHOD_TV[UNBOUNDED if real else ""].items():
-                weight: float = flags.get(name, value)
-                flags[name] = float(f"{self.student_tv * weight:.6g}")
+            flags = {**METHOD_TV[UNBOUNDED if real else ""], **flags}
+            flags.update({name: float(f"{self.student_tv * flags[name]:.6g}") for name in (PLANE_TV, PROPOSAL_TV)})
         return {**flags, **self._schedule(stage)}
 
     def expert_flags(self, group: int, seed: int) -> Flags:
