@@ -1,5 +1,5 @@
 """Steps by graphs are nerfstudio's steps. A tape stands in for a CUDA graph: it records every operation of a step once
-and repeats the list. Numbers of Python are baked in, memory is read anew, random numbers come from the seed set before."""
+and repeats the list. Numbers of Python are baked in, memory is read anew, random numbers from the seed."""
 
 from __future__ import annotations
 
