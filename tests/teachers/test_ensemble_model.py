@@ -15,7 +15,7 @@ from torch import Tensor
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.teachers.ensemble import poses_of
-from dac_nerfstudio.training.ensemble import EnsembleModel, EnsembleModelConfig, foretold
+from dac_nerfstudio.training.ensemble import EnsembleModel, EnsembleModelConfig, ause, foretold
 from dac_nerfstudio.training.trainer import EnsembleTrainer
 
 TinyModel = Callable[..., KPlanesModel]
@@ -171,7 +171,31 @@ def test_disagreement_that_is_the_error_foretells_it() -> None:
     assert foretold(disagreement, torch.zeros(20, 20, 3)) == {
         "disagreement_correlation": 0,
         "disagreement_error_share": 0,
+        "disagreement_ause": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "expected"),
+    [([4, 3, 2, 1], 0.0), ([1, 2, 3, 4], 0.28125), ([4, 2, 3, 1], 0.25 * 0.5 / 2.5)],
+    ids=["as the error", "the other way round", "the middle two swapped"],
+)
+def test_the_area_under_the_sparsification_error_is_that_worked_out_by_hand(
+    uncertainty: list[int], expected: float
+) -> None:
+    # Left are means of 2.5, 2, 1.5, 1 at best; with the middle two swapped 2.5, 2, 2, 1.
+    error = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    assert ause(torch.tensor(uncertainty).float(), error) == pytest.approx(expected)
+
+
+def test_the_area_of_many_pixels_is_the_one_of_curves_drawn_point_by_point() -> None:
+    generator = torch.Generator().manual_seed(0)
+    error = torch.rand(1000, generator=generator)
+    uncertainty = error + torch.rand(1000, generator=generator)
+    given, best = ([error[by.argsort()[: 1000 - 10 * k]].mean() for k in range(100)] for by in (uncertainty, error))
+    gaps = torch.stack(given) - torch.stack(best)
+    area = 0.01 * (gaps.sum() - (gaps[0] + gaps[-1]) / 2) / max(given)
+    assert ause(uncertainty, error) == pytest.approx(float(area), rel=1e-4) and area > 0.05
 
 
 def test_scores_of_an_ensemble_say_how_well_disagreement_foretells_error(ensemble: EnsembleModel) -> None:
