@@ -77,10 +77,10 @@ class Recipe:
             stage: such as distill.
             real: whether the method is one for real scenes.
         """
-        flags = {**self.flags, **(self.real_flags if real else {})}
+        flags: Dict[str, Any] = {**self.flags, **(self.real_flags if real else {})}
         if stage in ("distill", "finetune") and self.student_tv != 1:
-            for name, value in METHOD_TV[UNBOUNDED if real else ""].items():
-                flags[name] = float(f"{self.student_tv * flags.get(name, value):.6g}")
+            flags = {**METHOD_TV[UNBOUNDED if real else ""], **flags}
+            flags.update({name: float(f"{self.student_tv * flags[name]:.6g}") for name in (PLANE_TV, PROPOSAL_TV)})
         return {**flags, **self._schedule(stage)}
 
     def expert_flags(self, group: int, seed: int) -> Flags:
@@ -181,7 +181,7 @@ RECIPES = (
         FEW,
         name="demo",
         description="the recipe for few photos with a small model, for the generated scene in minutes on a CPU",
-        steps={"expert": 2000, "distill": 400, "finetune": 3600},
+        steps={"expert": 1500, "distill": 300, "finetune": 2700},
         flags={
             **SMALL_MODEL,
             "pipeline.model.multiscale-res": (1, 2),

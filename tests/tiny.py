@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
@@ -37,3 +38,23 @@ def reference() -> dict[str, Any]:
 def bins_between(edges: Tensor, normalised: Tensor | None = None) -> Bins:
     """Bins from edges along the ray [rays, samples + 1] and, if they differ, in normalised ray space."""
     return Bins(edges if normalised is None else normalised, edges)
+
+
+def rays_towards_the_origin(
+    count: int, near: float | None = None, far: float | None = None, groups: list[int] | None = None
+) -> RayBundle:
+    """A bundle of rays from a sphere of radius 4 to the neighbourhood of its middle; with a group of each, in its
+    metadata."""
+    generator = torch.Generator().manual_seed(count)
+    origins = 4 * torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    targets = torch.rand(count, 3, generator=generator) - 0.5
+    ones = torch.ones(count, 1)
+    return RayBundle(
+        origins=origins,
+        directions=torch.nn.functional.normalize(targets - origins, dim=-1),
+        pixel_area=ones * 1e-4,
+        camera_indices=torch.zeros(count, 1, dtype=torch.long),
+        nears=None if near is None else ones * near,
+        fars=None if far is None else ones * far,
+        metadata={} if groups is None else {"group": torch.tensor(groups)[:, None]},
+    )

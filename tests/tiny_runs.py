@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from tiny import BOX, TINY
+from tiny import BOX, TINY, rays_towards_the_origin
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
@@ -31,24 +32,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def rays() -> Callable[..., RayBundle]:
-    """Makes a bundle of rays towards the neighbourhood of the origin; with `groups`, one per ray, in its metadata."""
-
-    def make(count: int, groups: list[int] | None = None, near: float = 2.0, far: float = 6.0) -> RayBundle:
-        generator = torch.Generator().manual_seed(count)
-        origins = 4 * torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
-        targets = torch.rand(count, 3, generator=generator) - 0.5
-        ones = torch.ones(count, 1)
-        return RayBundle(
-            origins=origins,
-            directions=torch.nn.functional.normalize(targets - origins, dim=-1),
-            pixel_area=ones * 1e-4,
-            camera_indices=torch.zeros(count, 1, dtype=torch.long),
-            nears=ones * near,
-            fars=ones * far,
-            metadata={} if groups is None else {"group": torch.tensor(groups)[:, None]},
-        )
-
-    return make
+    """Makes a bundle of rays between near and far; with `groups`, one per ray, in its metadata."""
+    return partial(rays_towards_the_origin, near=2.0, far=6.0)
 
 
 @pytest.fixture

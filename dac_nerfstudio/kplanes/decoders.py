@@ -108,6 +108,8 @@ class HybridDecoder(nn.Module):
     def colour(
         self, features: Float[Tensor, "rays samples C"], directions: Float[Tensor, "rays 3"]
     ) -> Float[Tensor, "rays samples 3"]:
-        encoded = self.direction_encoding(directions).to(features.dtype)[:, None].expand(-1, features.shape[1], -1)
-        inputs = torch.cat((encoded, features), dim=-1)
+        encoded = self.direction_encoding(directions).to(features.dtype)
+        if isinstance(self.colour_net, MLP):
+            return torch.sigmoid(self.colour_net.of_rays(encoded, features))
+        inputs = torch.cat((encoded[:, None].expand(-1, features.shape[1], -1), features), dim=-1)
         return torch.sigmoid(self.colour_net(inputs.flatten(0, 1)).view(*features.shape[:2], 3))

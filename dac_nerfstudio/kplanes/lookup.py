@@ -28,12 +28,11 @@ def interpolate_planes(
 
     K-Planes, arXiv 2301.10241, eq. 1 and 2. The plain implementation that all others are held against.
     """
-    columns, rows = zip(*PLANE_AXES)
     points = points.nan_to_num(nan=-1.0)  # grid_sample does the same on CUDA, but reads beyond the planes on the CPU
-    coordinates = torch.stack((points[:, columns], points[:, rows]), dim=-1)  # [points, 3, 2]
+    coordinates = torch.stack([torch.stack((points[:, c], points[:, r]), dim=-1) for c, r in PLANE_AXES])
     features = F.grid_sample(
         planes.permute(0, 3, 1, 2),
-        coordinates.transpose(0, 1)[:, None],
+        coordinates[:, None],  # [3, 1, points, 2]
         mode="bilinear",
         padding_mode="border",
         align_corners=True,

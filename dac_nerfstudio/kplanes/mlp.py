@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, Optional, Sequence
 
 import torch
@@ -52,20 +53,45 @@ class MLP(nn.Sequential):
                 weight = layer.weight @ weight
                 bias = None if bias is None else layer.weight @ bias
             return F.linear(points, weight, bias)
-        if points.device.type == "cpu" and points.dtype == torch.float32:
+        if _in_cache(points):
             return _InCache.apply(points, first.bias, first.weight, *(layer.weight for layer in others))
         return super().forward(points)
+
+    def of_rays(
+        self, rays: Float[Tensor, "rays a"], samples: Float[Tensor, "rays samples b"]
+    ) -> Float[Tensor, "rays samples out_dim"]:
+        """What ``forward`` gives for each sample's numbers behind those of its ray, a + b of them; the share of the
+        first layer that depends on the ray is computed once for all of its samples."""
+        first, *others = [layer for layer in self if isinstance(layer, nn.Linear)]
+        count = rays.shape[1]
+        of_rays = F.linear(rays, first.weight[:, :count], first.bias)
+        weight = first.weight[:, count:]
+        if _in_cache(samples):
+            out = _InCache.apply(samples.flatten(0, 1), of_rays, weight, *(layer.weight for layer in others))
+            return out.view(*samples.shape[:2], out.shape[1])
+        out = F.linear(samples, weight) + of_rays[:, None]
+        for layer in list(self)[1:]:
+            out = layer(out)
+        return out
+
+
+def _in_cache(points: Tensor) -> bool:
+    return points.device.type == "cpu" and points.dtype == torch.float32
 
 
 class _InCache(torch.autograd.Function):
     """Layers with ReLU between them, some points after the others. Hidden layers are not kept for the way back, but
-    computed again: that is cheaper than to write them to memory and to read them from there."""
+    computed again: that is cheaper than to write them to memory and to read them from there.
+
+    The first layer's bias is one for all points, or one for as many points in a row as there are for each.
+    """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, points: Tensor, bias: Optional[Tensor], *weights: Tensor) -> Tensor:
         ctx.save_for_backward(points, bias, *weights)
-        return torch.cat([_inputs(part, bias, weights)[-1] @ weights[-1].T for part in points.split(POINTS_AT_A_TIME)])
+        parts = _parts(points, bias)
+        return torch.cat([_inputs(part, shift, weights)[-1] @ weights[-1].T for _, part, shift in parts])
 
     @staticmethod
     @once_differentiable
@@ -73,25 +99,49 @@ class _InCache(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
         points, bias, *weights = ctx.saved_tensors
         points_gradient = torch.empty_like(points) if ctx.needs_input_grad[0] else None
-        bias_gradient = None if bias is None else torch.zeros_like(bias)
+        bias_gradients: list[Tensor] = []
         gradients = [torch.zeros_like(weight) for weight in weights]
-        for start in range(0, len(points), POINTS_AT_A_TIME):
-            part = slice(start, start + POINTS_AT_A_TIME)
-            inputs, gradient = _inputs(points[part], bias, weights), upstream[0][part]
+        for start, part, shift in _parts(points, bias):
+            rows = slice(start, start + len(part))
+            inputs, gradient = _inputs(part, shift, weights), upstream[0][rows]
             for layer in reversed(range(len(weights))):
                 gradients[layer].addmm_(gradient.T, inputs[layer])
                 if layer > 0:
                     gradient = torch.ops.aten.threshold_backward(gradient @ weights[layer], inputs[layer], 0)
-            if bias_gradient is not None:
-                bias_gradient += gradient.sum(dim=0)
+            if shift is not None:
+                bias_gradients.append(_by_bias(gradient, shift).sum(dim=1))
             if points_gradient is not None:
-                torch.mm(gradient, weights[0], out=points_gradient[part])
+                torch.mm(gradient, weights[0], out=points_gradient[rows])
+        bias_gradient = None
+        if bias is not None:
+            bias_gradient = torch.cat(bias_gradients)
+            bias_gradient = bias_gradient.sum(dim=0) if bias.dim() == 1 else bias_gradient
         return (points_gradient, bias_gradient, *gradients)
+
+
+def _parts(points: Tensor, bias: Optional[Tensor]) -> Iterator[tuple[int, Tensor, Optional[Tensor]]]:
+    """Where some points start, these points, and the biases [rays, width] that are theirs."""
+    if bias is None or bias.dim() == 1:
+        for start in range(0, max(len(points), 1), POINTS_AT_A_TIME):
+            yield start, points[start : start + POINTS_AT_A_TIME], None if bias is None else bias[None]
+        return
+    samples = len(points) // max(len(bias), 1)
+    rays = max(POINTS_AT_A_TIME // max(samples, 1), 1)
+    for first in range(0, max(len(bias), 1), rays):
+        yield first * samples, points[first * samples : (first + rays) * samples], bias[first : first + rays]
+
+
+def _by_bias(values: Tensor, bias: Tensor) -> Tensor:
+    """Rows of the hidden layer by the bias that they have."""
+    return values.view(len(bias), len(values) // max(len(bias), 1), values.shape[1])
 
 
 def _inputs(points: Tensor, bias: Optional[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     """The inputs of each layer."""
     inputs = [points]
     for layer, weight in enumerate(weights[:-1]):
-        inputs.append(F.linear(inputs[-1], weight, bias if layer == 0 else None).relu_())
+        out = F.linear(inputs[-1], weight)
+        if layer == 0 and bias is not None:
+            _by_bias(out, bias).add_(bias[:, None])
+        inputs.append(out.relu_())
     return inputs

@@ -16,6 +16,7 @@ from nerfstudio.model_components.renderers import AccumulationRenderer, RGBRende
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
+from nerfstudio.utils.colors import COLORS_DICT
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -132,6 +133,8 @@ class KPlanesModel(Model):
     """Radiance field on three feature planes per scale (K-Planes, arXiv 2301.10241), with proposal sampling."""
 
     config: KPlanesModelConfig
+    fixed_schedule: Optional[Tuple[Tensor, bool]] = None
+    """What ``schedule`` gives while a CUDA graph is made, which reads the exponent from memory."""
 
     def populate_modules(self) -> None:
         config = self.config
@@ -164,6 +167,9 @@ class KPlanesModel(Model):
         eval_background = "white" if config.background_color == "random" else config.background_color
         self.renderer_rgb = RGBRenderer(background_color=eval_background)
         self.renderer_accumulation = AccumulationRenderer()
+        self.plain_background: Tensor
+        # On the device: a CUDA graph cannot take it from the CPU.
+        self.register_buffer("plain_background", COLORS_DICT[eval_background].clone(), persistent=False)
         self.first_step = 0
         """Training steps that the model had behind it before this run; its schedules go on from there."""
         self.step = 0
@@ -176,26 +182,31 @@ class KPlanesModel(Model):
         """Set the schedules of the proposals to a training step, counted from 0 in this run."""
         self.step = self.first_step + step
 
+    def schedule(self) -> Tuple[float | Tensor, bool]:
+        """Exponent on the proposals' weights in this training step, and whether proposal fields learn."""
+        if self.fixed_schedule is not None:
+            return self.fixed_schedule
+        config = self.config
+        anneal = anneal_exponent(
+            self.step, config.proposal_weights_anneal_slope, config.proposal_weights_anneal_max_num_iters
+        )
+        return anneal, self.update_schedule.due(self.step)
+
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {"fields": list(self.field.parameters()), "proposal_networks": list(self.proposal_networks.parameters())}
 
     def background(self) -> Float[Tensor, "3"]:
         """Colour behind the scene for this batch."""
-        if self.training and self.config.background_color == "random":
-            return torch.rand(3, device=self.device)
+        if self.training:
+            random = self.config.background_color == "random"
+            return torch.rand(3, device=self.device) if random else self.plain_background
         return self.renderer_rgb.get_background_color(
             self.renderer_rgb.background_color, shape=(3,), device=self.device
         )
 
     def render(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Rendering:
         """Sample, evaluate and composite a flat bundle of rays whose nears and fars are set."""
-        config = self.config
-        anneal, learn = 1.0, False
-        if self.training:
-            anneal = anneal_exponent(
-                self.step, config.proposal_weights_anneal_slope, config.proposal_weights_anneal_max_num_iters
-            )
-            learn = self.update_schedule.due(self.step)
+        anneal, learn = self.schedule() if self.training else (1.0, False)
         proposals, bins = self.sampler(rays, list(self.proposal_networks), anneal, learn)
         density, colours = self.field(bins.positions(rays), rays.directions)
         final = Level(bins, density)

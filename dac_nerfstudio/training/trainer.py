@@ -49,6 +49,7 @@ from dac_nerfstudio.training.pipeline import (
     FinetunePipelineConfig,
 )
 from dac_nerfstudio.training.sources import Sources, check_resumable, resolve
+from dac_nerfstudio.training.stepper import Stepper, obstacle, on_cuda
 
 
 @dataclass
@@ -63,6 +64,9 @@ class DaCTrainerConfig(TrainerConfig):
     """Number of groups to divide the training views into: 4, if they have not been divided yet."""
     partition: Optional[Path] = None
     """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
+    cuda_graphs: bool = True
+    """On a GPU, repeat the training step as a CUDA graph where its settings allow that: the same step, without waiting
+    for Python."""
     typed_in: tyro.conf.Suppress[Optional[Path]] = None
     """Absolute path of the folder in which the command was typed; filled in when the run begins."""
 
@@ -228,6 +232,8 @@ class DaCTrainer(Trainer):
     latest: Tuple[Tensor, Dict[str, Tensor]]
     """Loss and metrics of the latest step, on the device."""
     pipeline: DaCPipeline
+    stepper: Optional[Stepper] = None
+    """Takes the steps as CUDA graphs, where it can."""
     in_loop = False
     """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
 
@@ -248,6 +254,8 @@ class DaCTrainer(Trainer):
                 write(self.sources)
             super().setup(test_mode)
             self.call_teachers()
+        if obstacle(self) is None:
+            self.stepper = Stepper(self.pipeline, self.optimizers, on_cuda())
         self._start_clocks()
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
@@ -324,7 +332,9 @@ class DaCTrainer(Trainer):
             self.pipeline.train()
             for callback in self.callbacks:
                 callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
-        output = super().train_iteration(step)
+        output = None if self.stepper is None else self.stepper(step)
+        if output is None:
+            output = super().train_iteration(step)
         self.latest = output[0], output[2]
         self.stop_if(self.watch.note(step, output[1]))
         return output

@@ -193,7 +193,7 @@ def test_submitted_stages_are_those_of_the_plan(fake: FakeSlurm, planned: Callab
         pickled = DelayedSubmission.load(folder / f"{submitted.jobs[job.name]}_submitted.pkl")
         assert pickled.function == StageJob(job, plan)
         # What submitit calls before it requeues: the same once more.
-        assert pickled._checkpoint_function().function == StageJob(job, plan)
+        assert pickled.function.checkpoint().function == StageJob(job, plan)
 
 
 def test_all_or_nothing_is_submitted(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:

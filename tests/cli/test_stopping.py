@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from subprocess import Popen
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,19 +117,27 @@ def test_the_stages_of_a_killed_run_save_and_the_next_one_waits_for_them(
     torch.testing.assert_close(weights(run_dir(shell, "orphaned")), undisturbed, rtol=0, atol=1e-6)
 
 
-def trainer_in(state: str) -> Any:
-    """A trainer of nothing."""
-    from dac_nerfstudio.training.trainer import DaCTrainer
+@pytest.fixture
+def trainer_in(shell: Shell, tmp_path: Path) -> Callable[[str], Any]:
+    """Makes a trainer that is set up, in one of the states that nerfstudio's viewer knows."""
 
-    trainer: Any = object.__new__(DaCTrainer)
-    trainer.config = SimpleNamespace(max_num_iterations=STEPS)
-    trainer.stage = SimpleNamespace(seconds=0.0, processor_seconds=0.0, total_steps=STEPS)
-    trainer._start_step, trainer.training_state = 0, state
-    return trainer
+    def make(state: str) -> Any:
+        from dac_nerfstudio.launch.commands import parse
+
+        flags = ("--data", str(shell.folder / "demo"), "--output-dir", str(tmp_path), "--vis", "tensorboard")
+        more = ("--max-num-iterations", str(STEPS), "--machine.device-type", "cpu")
+        trainer: Any = parse(("dac-baseline", *flags, *more, *TINY_MODEL)).setup(local_rank=0, world_size=1)
+        trainer.setup()
+        trainer.training_state = state
+        return trainer
+
+    return make
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_asked_to_stop_while_the_last_step_is_saved(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_to_stop_while_the_last_step_is_saved(
+    asked: bool, trainer_in: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The stage is finished, but no other begins."""
     from nerfstudio.engine.trainer import Trainer
 
@@ -143,7 +150,9 @@ def test_asked_to_stop_while_the_last_step_is_saved(asked: bool, monkeypatch: py
         assert (stop.value.steps, stop.value.code) == (STEPS, 128 + signal.SIGTERM)
 
 
-def test_a_paused_training_that_is_asked_to_stop_goes_on_to_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_training_that_is_asked_to_stop_goes_on_to_where_it_can(
+    trainer_in: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nerfstudio.engine.trainer import Trainer
 
     from dac_nerfstudio.signals import Interrupted
@@ -156,7 +165,9 @@ def test_a_paused_training_that_is_asked_to_stop_goes_on_to_where_it_can(monkeyp
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_finished_training_in_the_viewer_ends_when_asked(early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_training_in_the_viewer_ends_when_asked(
+    early: bool, trainer_in: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nerfstudio.engine.trainer import Trainer
 
     from dac_nerfstudio.signals import Interrupted

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from tiny import BOX, TINY, reference  # noqa: F401 (a fixture)
+from tiny import BOX, TINY, rays_towards_the_origin, reference  # noqa: F401 (a fixture)
 
 from dac_nerfstudio.kplanes.backends import trial
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
@@ -32,23 +32,8 @@ def untried() -> Iterator[None]:
 
 @pytest.fixture
 def rays() -> Callable[..., RayBundle]:
-    """Makes a bundle of rays from a sphere of radius 4 towards the neighbourhood of the origin."""
-
-    def make(count: int, near: float | None = None, far: float | None = None) -> RayBundle:
-        generator = torch.Generator().manual_seed(count)
-        origins = 4 * torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
-        targets = torch.rand(count, 3, generator=generator) - 0.5
-        ones = torch.ones(count, 1)
-        return RayBundle(
-            origins=origins,
-            directions=torch.nn.functional.normalize(targets - origins, dim=-1),
-            pixel_area=ones * 1e-4,
-            camera_indices=torch.zeros(count, 1, dtype=torch.long),
-            nears=None if near is None else ones * near,
-            fars=None if far is None else ones * far,
-        )
-
-    return make
+    """Makes a bundle of rays."""
+    return rays_towards_the_origin
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_without_numba_one_warning_says_what_to_install(monkeypatch: pytest.Monk
 def test_a_kernel_that_gets_it_wrong_is_not_used_where_it_is_needed(
     monkeypatch: pytest.MonkeyPatch, untried: None
 ) -> None:
-    monkeypatch.setattr(cpu_kernels, "scatter", lambda *arguments: None)
+    monkeypatch.setattr(cpu_kernels, "differentiate_planes", lambda *arguments: None)
     planes, points = torch.rand(3, 9, 9, 8, requires_grad=True), torch.rand(20, 3)
     with pytest.warns(UserWarning, match=r"^numba gets the lookup .*1 x 8 channels\) with the gradient of planes"):
         assert choose([planes], points) == "reference"

@@ -54,3 +54,24 @@ def test_hidden_layers_are_not_kept_for_the_way_back() -> None:
 def test_double_precision_and_others_go_through_the_layers() -> None:
     mlp = MLP(8, 3, 16, 1, bias=True).double()
     assert mlp(torch.randn(4, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("rays", "samples"), [(0, 3), (1, POINTS_AT_A_TIME + 1), (701, 7)])
+def test_what_depends_on_the_ray_is_computed_once_for_all_of_its_samples(
+    rays: int, samples: int, bias: bool, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(9, 3, 16, 2, bias).to(dtype)
+    of_rays = torch.randn(rays, 4, dtype=dtype, requires_grad=True)
+    of_samples = torch.randn(rays, samples, 5, dtype=dtype, requires_grad=True)
+    upstream = torch.randn(rays, samples, 3, dtype=dtype)
+    wanted = [of_rays, of_samples, *mlp.parameters()]
+
+    ours = mlp.of_rays(of_rays, of_samples)
+    joined = torch.cat((of_rays[:, None].expand(-1, samples, -1), of_samples), dim=-1)
+    plain = nn.Sequential.forward(mlp, joined)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    for one, other in zip(*(torch.autograd.grad(out, wanted, upstream) for out in (ours, plain)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)

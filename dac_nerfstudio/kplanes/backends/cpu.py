@@ -25,10 +25,8 @@ MIN_WORK = 1 << 16
 """Numbers to be written below which one thread is faster than several."""
 PIECES = 4
 """Pieces of a range for each thread: one that another program keeps from its core leaves some to the rest."""
-BAND_ROWS = 4
-"""Rows of a band; where several threads share a plane, its bands are theirs in turn."""
-BLOCK_BYTES = 1 << 22
-"""Intermediate gradients of a thread, small enough to stay in the processor's cache."""
+LINE = 16
+"""Channels in a line of the cache, on which no two threads should write."""
 
 
 class _Threads:
@@ -127,32 +125,27 @@ class _Lookup(torch.autograd.Function):
         parts = _parts(features.size)
         gradients = [_zeros(scale.shape, parts) if wanted else None for scale, wanted in zip(planes, planes_wanted)]
         points_gradient = np.zeros_like(where) if points_wanted else None
-        # What is summed up by one thread: a plane, or bands of its rows where there are more threads than planes.
-        targets = [number for number, wanted in enumerate(planes_wanted) if wanted]
-        bands = max(-(-parts // max(3 * len(targets), 1)), 1)
-        owners = [np.arange(scale.shape[1]) // BAND_ROWS % bands for scale in planes]
-        block = max(BLOCK_BYTES * parts // (12 * channels * len(planes)), 1)
-        pulled = _empty(len(planes), min(block, len(where)), 3, channels)
+        # What is summed up by one thread: some channels of a scale or, where there are more threads, of a plane.
+        lines = [(start, min(start + LINE, channels)) for start in range(0, channels, LINE)]
+        targets = [(number, line) for number in reversed(range(len(planes))) if planes_wanted[number] for line in lines]
+        one_by_one = parts > len(targets)
+        sums = [(*target, plane) for target in targets for plane in (range(3) if one_by_one else (-1,))]
 
-        for first in range(0, len(where), block):
-            last = min(first + block, len(where))
+        def add_up(task: int) -> None:
+            number, line, plane = sums[task]
+            kernels.differentiate_planes(
+                planes[number], where, features, number * channels, gradients[number], *line, plane, width
+            )
 
-            def pull_back(start: int, stop: int, first: int = first) -> None:
-                for number, scale in enumerate(planes):
-                    offset, target = number * channels, pulled[number]
-                    kernels.pull_back(scale, where, features, offset, target, first, start, stop, width)
-                    if points_gradient is not None:
-                        kernels.differentiate_points(scale, where, target, first, points_gradient, start, stop, width)
-
-            def scatter(task: int, first: int = first, last: int = last) -> None:
-                # The last scale is the largest, and first.
-                number, (plane, band) = targets[-1 - task // (3 * bands)], divmod(task % (3 * bands), bands)
-                kernels.scatter(
-                    gradients[number], plane, where, pulled[number], first, first, last, owners[number], band, width
+        def differentiate_points(start: int, stop: int) -> None:
+            for number, scale in enumerate(planes):
+                kernels.differentiate_points(
+                    scale, where, features, number * channels, points_gradient, start, stop, width
                 )
 
-            _run_ranges(pull_back, first, last, parts)
-            _run_tasks(scatter, 3 * bands * len(targets), parts)
+        _run_tasks(add_up, len(sums), parts)
+        if points_wanted:
+            _run_ranges(differentiate_points, 0, len(where), parts)
         return tuple(None if array is None else torch.from_numpy(array) for array in (points_gradient, *gradients))
 
 

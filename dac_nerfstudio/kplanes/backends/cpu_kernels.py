@@ -179,98 +179,103 @@ def interpolate(planes, points, out, offset, start, stop, width):
             store(target + k, a * b * c)
 
 
+@njit(inline="always")
+def add_to_corners(target, column, row, weights, g, width):
+    """Add lanes to the corners of a cell, each times its weight."""
+    store(target, g * weights[0] + load(target, width))
+    store(target + column, g * weights[1] + load(target + column, width))
+    store(target + row, g * weights[2] + load(target + row, width))
+    store(target + row + column, g * weights[3] + load(target + row + column, width))
+
+
 @kernel
-def pull_back(planes, points, upstream, offset, pulled, first, start, stop, width):
-    """Gradients of the three interpolants of points ``start`` to ``stop``, into ``pulled[point - first]`` [3, C].
+def differentiate_planes(planes, points, upstream, offset, gradient, begin, end, one, width):
+    """Add the planes' gradient in their channels ``begin`` to ``end`` to ``gradient``.
+
+    Each number sums its points in their order, by whichever calls the planes and channels are covered.
 
     Args:
         upstream: gradient of the features, whose columns ``offset : offset + C`` are these planes'.
+        one: the only plane whose gradient is wanted, or -1 for all three.
     """
+    last, channels = planes.shape[1] - 1, planes.shape[3]
+    column = channels * FLOAT_BYTES
+    row = (last + 1) * column
+    plane = (last + 1) * row
+    base, out = planes.ctypes.data, gradient.ctypes.data
+    for i in range(len(points)):
+        x, x_share, _ = locate(points[i, 0], last)
+        y, y_share, _ = locate(points[i, 1], last)
+        z, z_share, _ = locate(points[i, 2], last)
+        xy, xy_weights = y * row + x * column, broadcast_weights(x_share, y_share, width)
+        xz, xz_weights = plane + z * row + x * column, broadcast_weights(x_share, z_share, width)
+        yz, yz_weights = 2 * plane + z * row + y * column, broadcast_weights(y_share, z_share, width)
+        source = upstream.ctypes.data + (i * upstream.shape[1] + offset) * FLOAT_BYTES
+        for k in range(begin * FLOAT_BYTES, end * FLOAT_BYTES, len(width) * FLOAT_BYTES):
+            g = load(source + k, width)
+            if one < 0:
+                a = blend(base + xy + k, column, row, xy_weights, width)
+                b = blend(base + xz + k, column, row, xz_weights, width)
+                c = blend(base + yz + k, column, row, yz_weights, width)
+                add_to_corners(out + xy + k, column, row, xy_weights, g * b * c, width)
+                add_to_corners(out + xz + k, column, row, xz_weights, g * a * c, width)
+                add_to_corners(out + yz + k, column, row, yz_weights, g * a * b, width)
+            elif one == 0:
+                b = blend(base + xz + k, column, row, xz_weights, width)
+                c = blend(base + yz + k, column, row, yz_weights, width)
+                add_to_corners(out + xy + k, column, row, xy_weights, g * b * c, width)
+            elif one == 1:
+                a = blend(base + xy + k, column, row, xy_weights, width)
+                c = blend(base + yz + k, column, row, yz_weights, width)
+                add_to_corners(out + xz + k, column, row, xz_weights, g * a * c, width)
+            else:
+                a = blend(base + xy + k, column, row, xy_weights, width)
+                b = blend(base + xz + k, column, row, xz_weights, width)
+                add_to_corners(out + yz + k, column, row, yz_weights, g * a * b, width)
+
+
+@njit(inline="always")
+def slopes(corner, column, row, column_share, row_share, g, along, down, width):
+    """``along`` and ``down`` plus ``g`` times the interpolation's derivative in the shares of column and row."""
+    a, b = load(corner, width), load(corner + column, width)
+    c, d = load(corner + row, width), load(corner + row + column, width)
+    one = broadcast(np.float32(1), width)
+    along = g * ((b - a) * (one - row_share) + (d - c) * row_share) + along
+    down = g * ((c - a) * (one - column_share) + (d - b) * column_share) + down
+    return along, down
+
+
+@kernel
+def differentiate_points(planes, points, upstream, offset, gradient, start, stop, width):
+    """Add the gradient of points ``start`` to ``stop`` that these planes give them to ``gradient`` [points, 3]."""
     last, channels = planes.shape[1] - 1, planes.shape[3]
     column = channels * FLOAT_BYTES
     row = (last + 1) * column
     xy_plane = planes.ctypes.data
     xz_plane = xy_plane + (last + 1) * row
     yz_plane = xz_plane + (last + 1) * row
+    nothing = broadcast(np.float32(0), width)
     for i in range(start, stop):
-        x, x_share, _ = locate(points[i, 0], last)
-        y, y_share, _ = locate(points[i, 1], last)
-        z, z_share, _ = locate(points[i, 2], last)
+        x, x_share, x_slope = locate(points[i, 0], last)
+        y, y_share, y_slope = locate(points[i, 1], last)
+        z, z_share, z_slope = locate(points[i, 2], last)
         xy, xy_weights = xy_plane + y * row + x * column, broadcast_weights(x_share, y_share, width)
         xz, xz_weights = xz_plane + z * row + x * column, broadcast_weights(x_share, z_share, width)
         yz, yz_weights = yz_plane + z * row + y * column, broadcast_weights(y_share, z_share, width)
+        xs, ys, zs = broadcast(x_share, width), broadcast(y_share, width), broadcast(z_share, width)
         source = upstream.ctypes.data + (i * upstream.shape[1] + offset) * FLOAT_BYTES
-        target = pulled.ctypes.data + (i - first) * 3 * column
+        in_x, in_y, in_z = nothing, nothing, nothing
         for k in range(0, column, len(width) * FLOAT_BYTES):
             a = blend(xy + k, column, row, xy_weights, width)
             b = blend(xz + k, column, row, xz_weights, width)
             c = blend(yz + k, column, row, yz_weights, width)
             g = load(source + k, width)
-            store(target + k, g * b * c)
-            store(target + column + k, g * a * c)
-            store(target + 2 * column + k, g * a * b)
-
-
-@kernel
-def scatter(gradient, plane, points, pulled, first, start, stop, owners, owner, width):
-    """Add ``pulled[point - first, plane]`` of points ``start`` to ``stop`` to the corners in those rows of one plane
-    that ``owner`` has by ``owners`` [R].
-
-    Each corner sums its points in their order, however many owners there are.
-    """
-    last, channels = gradient.shape[1] - 1, gradient.shape[3]
-    column = channels * FLOAT_BYTES
-    row = (last + 1) * column
-    column_axis, row_axis = (1 if plane == 2 else 0), (1 if plane == 0 else 2)
-    base = gradient.ctypes.data + plane * (last + 1) * row
-    for i in range(start, stop):
-        r, row_share, _ = locate(points[i, row_axis], last)
-        upper, lower = owners[r] == owner, owners[r + 1] == owner
-        if not (upper or lower):
-            continue
-        c, column_share, _ = locate(points[i, column_axis], last)
-        weights = broadcast_weights(column_share, row_share, width)
-        source = pulled.ctypes.data + ((i - first) * 3 + plane) * column
-        target = base + r * row + c * column
-        if upper:
-            for k in range(0, column, len(width) * FLOAT_BYTES):
-                g = load(source + k, width)
-                store(target + k, g * weights[0] + load(target + k, width))
-                store(target + column + k, g * weights[1] + load(target + column + k, width))
-        if lower:
-            target += row
-            for k in range(0, column, len(width) * FLOAT_BYTES):
-                g = load(source + k, width)
-                store(target + k, g * weights[2] + load(target + k, width))
-                store(target + column + k, g * weights[3] + load(target + column + k, width))
-
-
-@kernel
-def differentiate_points(planes, points, pulled, first, gradient, start, stop, width):
-    """Add the gradient of points ``start`` to ``stop`` that these planes give them to ``gradient`` [points, 3]."""
-    last, channels = planes.shape[1] - 1, planes.shape[3]
-    column = channels * FLOAT_BYTES
-    row = (last + 1) * column
-    for i in range(start, stop):
-        for plane in range(3):
-            column_axis, row_axis = (1 if plane == 2 else 0), (1 if plane == 0 else 2)
-            c, column_share, column_slope = locate(points[i, column_axis], last)
-            r, row_share, row_slope = locate(points[i, row_axis], last)
-            source = pulled.ctypes.data + ((i - first) * 3 + plane) * column
-            corner = planes.ctypes.data + ((plane * (last + 1) + r) * row + c * column)
-            nothing = broadcast(np.float32(0), width)
-            left, right, below_left, below_right = nothing, nothing, nothing, nothing
-            for k in range(0, column, len(width) * FLOAT_BYTES):
-                g = load(source + k, width)
-                left = g * load(corner + k, width) + left
-                right = g * load(corner + column + k, width) + right
-                below_left = g * load(corner + row + k, width) + below_left
-                below_right = g * load(corner + row + column + k, width) + below_right
-            a, b, c_, d = total(left), total(right), total(below_left), total(below_right)
-            along = (b - a) * (np.float32(1) - row_share) + (d - c_) * row_share
-            down = (c_ - a) * (np.float32(1) - column_share) + (d - b) * column_share
-            gradient[i, column_axis] += along * column_slope
-            gradient[i, row_axis] += down * row_slope
+            in_x, in_y = slopes(xy + k, column, row, xs, ys, g * b * c, in_x, in_y, width)
+            in_x, in_z = slopes(xz + k, column, row, xs, zs, g * a * c, in_x, in_z, width)
+            in_y, in_z = slopes(yz + k, column, row, ys, zs, g * a * b, in_y, in_z, width)
+        gradient[i, 0] += total(in_x) * x_slope
+        gradient[i, 1] += total(in_y) * y_slope
+        gradient[i, 2] += total(in_z) * z_slope
 
 
 @kernel

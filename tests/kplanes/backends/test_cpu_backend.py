@@ -16,10 +16,9 @@ from dac_nerfstudio.kplanes.regularizers import squared_differences
 
 
 @pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Even small tensors are shared among threads, in many blocks; torch's threads are put back."""
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Even small tensors are shared among threads; torch's threads are put back."""
     monkeypatch.setattr(cpu, "MIN_WORK", 0)
-    monkeypatch.setattr(cpu, "BLOCK_BYTES", 10_000)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -47,15 +46,16 @@ def values_and_gradients(scales: list[Tensor], points: Tensor, backend: str | No
 
 
 @pytest.mark.parametrize("channels", [1, 5, 6, 12, 16])
-def test_cpu_equals_the_reference_in_values_and_gradients(channels: int, small_blocks: None) -> None:
+def test_cpu_equals_the_reference_in_values_and_gradients(channels: int, shared: None) -> None:
     scales, points = make_scales(channels), make_points()
     ours = values_and_gradients(scales, points, "cpu")
     theirs = values_and_gradients(scales, points, "reference")
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_results_do_not_depend_on_threads(small_blocks: None) -> None:
-    scales, points = make_scales(8), make_points()
+@pytest.mark.parametrize("channels", [8, 20])
+def test_results_do_not_depend_on_threads(channels: int, shared: None) -> None:
+    scales, points = make_scales(channels), make_points()
     results = []
     for threads in (1, 2, 7, 20):  # with 20 there are more than planes
         torch.set_num_threads(threads)
