@@ -129,6 +129,7 @@ def run(
     video: bool = True,
     only: Optional[Only] = None,
     experts: Tuple[Path, ...] = (),
+    teachers: Tuple[Path, ...] = (),
     config: Optional[Path] = None,
     executor: Literal["local", "slurm"] = "local",
     wait: bool = False,
@@ -166,6 +167,8 @@ def run(
         video: In the end, render a short flight with the student.
         only: Do this alone, from what is already there.
         experts: Run folders of ready experts, one per group, instead of training them.
+        teachers: Run folders of finished runs of any nerfstudio method on this scene. Their pictures, averaged, teach a
+            student that starts from scratch, in place of experts and distillation.
         config: TOML file with flags of ns-train, one table per method (dac-trunk, dac-expert, dac-distill,
             dac-finetune, dac-baseline) and one for all of them (all).
         executor: Where stages run: on this machine, or as jobs of a Slurm cluster, which come back by themselves after
@@ -209,7 +212,7 @@ def run(
     recipe = PRESETS[name]
     one = Request(
         data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
-        experts, flags, config,
+        experts, flags, config, teachers,
     )  # fmt: skip
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
@@ -244,8 +247,11 @@ def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str])
     names = [scene or scene_name(path) for path in data]
     if len(set(names)) < len(names):
         raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
-    if request.experts and len(data) > 1:
-        raise StageError(f"--experts are of one scene, and --data names {len(data)}. Run them one by one.")
+    if request.experts and request.teachers:
+        raise StageError("Leave out --teachers or --experts. Experts can be named as --teachers, too.")
+    if (request.experts or request.teachers) and len(data) > 1:
+        named = "--experts" if request.experts else "--teachers"
+        raise StageError(f"{named} are of one scene, and --data names {len(data)}. Run them one by one.")
     return [replace(request, data=path, scene=name) for path, name in zip(data, names)]
 
 

@@ -26,6 +26,7 @@ OWNED = {
     "partition": "dac run takes the partition.json in the scene's folder of results: copy the file there",
     "group": "There is an expert of every group",
     "experts": "Say it with --experts",
+    "teachers": "Say it with --teachers",
     "trunk": "Experts start from the trunk of the same run, where the preset has one",
     "student": "Fine-tuning starts from the student of the same run",
     **dict.fromkeys(

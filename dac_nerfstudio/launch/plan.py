@@ -19,6 +19,9 @@ StageName = Literal[
     "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video", "report"
 ]
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
+BASELINE_RATE = 1e-2
+"""The learning rate at which models that start from scratch begin, as the methods have it."""
+RATES = ("optimizers.fields.optimizer.lr", "optimizers.proposal-networks.optimizer.lr")
 NOT_SCORED = ("trunk", "ensemble")
 """Stages whose runs no table compares."""
 
@@ -47,6 +50,8 @@ class Request:
     """Flags of ``ns-train`` by table, see `dac_nerfstudio.launch.flags`."""
     config: Optional[Path] = None
     """The file that they come from."""
+    teachers: Tuple[Path, ...] = ()
+    """Run folders of finished runs of any method, which teach the student instead of experts."""
 
     @property
     def scene_dir(self) -> Path:
@@ -176,7 +181,21 @@ class _Draft:
     def jobs(self) -> List[Job]:
         """All stages that the request and the recipe have."""
         request, scene_dir = self.request, self.request.scene_dir
-        jobs = [Job("split", "split", scene_dir, None, self._method("baseline"), self._common(), self.parser)]
+        split = Job("split", "split", scene_dir, None, self._method("baseline"), self._common(), self.parser)
+        jobs = [split, *([self._taught([split])] if request.teachers else self._divided([split]))]
+        finetune = jobs[-1]
+        if request.baseline != "no" or request.only in ("baseline", "evaluate"):
+            jobs.append(self._training("baseline", needs=jobs[:1]))
+        # A student of finished runs has the baseline's steps, and other stages there are none.
+        if (request.baseline == "total" and not request.teachers) or request.only == "evaluate":
+            jobs.append(self._baseline_of(self._steps(jobs), needs=jobs[:1]))
+        if request.video or request.only == "video":
+            jobs.append(Job("video", "video", finetune.run_dir, method=finetune.method, needs=(finetune.name,)))
+        return jobs
+
+    def _divided(self, before: List[Job]) -> List[Job]:
+        """The stages from trunk to student, which comes last."""
+        request, scene_dir, jobs = self.request, self.request.scene_dir, list(before)
         if not request.experts:
             start: Dict[str, Any] = {}
             if "trunk" in self.recipe.steps:
@@ -191,14 +210,21 @@ class _Draft:
         taught = {"pipeline.novel-share": self.recipe.novel_share, **teachers}
         taught = taught if self.recipe.novel_share else {}
         finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
-        jobs += [ensemble, distill, finetune]
-        if request.baseline != "no" or request.only in ("baseline", "evaluate"):
-            jobs.append(self._training("baseline", needs=jobs[:1]))
-        if request.baseline == "total" or request.only == "evaluate":
-            jobs.append(self._baseline_of(self._steps(jobs), needs=jobs[:1]))
-        if request.video or request.only == "video":
-            jobs.append(Job("video", "video", finetune.run_dir, method=finetune.method, needs=(finetune.name,)))
-        return jobs
+        return [*jobs[len(before) :], ensemble, distill, finetune]
+
+    def _taught(self, needs: Sequence[Job]) -> Job:
+        """A student of finished runs. It starts from scratch: along the whole cosine, with the baseline's rate and
+        steps, unless the request's file says otherwise."""
+        request = self.request
+        own: Dict[str, Any] = {"teachers": request.teachers, **dict.fromkeys(RATES, BASELINE_RATE)}
+        if self.recipe.novel_share:
+            own["pipeline.novel-share"] = self.recipe.novel_share
+        job = self._training("finetune", own, needs)
+        baseline = self.recipe.flags_of("baseline", real=bool(self.suffix))
+        said = {**request.flags.get("all", {}), **request.flags.get("dac-finetune", {})}
+        steps = baseline.get("max-num-iterations", METHOD_STEPS[self.suffix]["baseline"])
+        flags = {name: value for name, value in job.flags.items() if not name.endswith("scheduler.begin")}
+        return replace(job, flags={**flags, "max-num-iterations": said.get("max-num-iterations", steps)})
 
     def evaluations(self, jobs: List[Job]) -> List[Job]:
         """Scoring alone: of the experts named in the request, or else of all runs that are there.

@@ -20,8 +20,11 @@ def commands(scene: SceneRuns) -> List[str]:
     lines = []
     recipe = recipe_of(scene.name)
     if recipe is not None and first:
-        experts = next((config["experts"] for config in recorded.values() if config.get("experts")), ())
-        lines.append(_run_command(scene, *recipe, first, runs[0], experts))
+        named = {
+            name: next((config[name] for config in recorded.values() if config.get(name)), ())
+            for name in ("experts", "teachers")
+        }
+        lines.append(_run_command(scene, *recipe, first, runs[0], named))
     student = next((run for run in reversed(runs) if recorded[run.folder] and run.stage.complete), None)
     if student is not None:
         config = _place(scene, recorded[student.folder], student) / CONFIG
@@ -30,7 +33,7 @@ def commands(scene: SceneRuns) -> List[str]:
 
 
 def _run_command(
-    scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any], run: Run, experts: Sequence[str]
+    scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any], run: Run, named: Dict[str, Sequence[str]]
 ) -> str:
     asked = {**scene.partition.settings, **scene.partition.asked}
     words = ["dac", "run", "--data", str(config["data"]), "--preset", preset, "--seed", str(seed)]
@@ -45,8 +48,9 @@ def _run_command(
         words.append("--skip-missing")
     baseline = "total" if scene.runs.get(LONG) else "yes" if scene.runs.get(BASELINE) else "no"
     words += ["--baseline", baseline]
-    if not scene.runs.get(EXPERT):
-        words += ["--experts", *map(str, experts)] if experts else []
+    for name, folders in named.items():
+        if folders and not scene.runs.get(EXPERT):
+            words += [f"--{name}", *map(str, folders)]
     results = Path(str(config.get("output_dir", "outputs")))
     if flags_path(scene.folder, scene.name).exists():
         words += ["--config", str(flags_path(results / run.stage.scene, scene.name))]

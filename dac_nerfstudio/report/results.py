@@ -254,7 +254,11 @@ def _notes(methods: Dict[str, Method], scene: SceneRuns) -> List[str]:
     if len({frozenset(entry.per_view) for entry in methods.values()}) > 1:
         counts = ", ".join(f"{TITLES[method]}: {len(entry.per_view)}" for method, entry in methods.items())
         notes.append(f"The methods were not scored on the same views ({counts}); gains are over those they share.")
-    if STUDENT in methods and scene.distillation is None:
+    made_from = [name for run in scene.scored(STUDENT) for name in run.stage.inputs]
+    teachers = sum(name.startswith("teacher-") for name in made_from)
+    if teachers:
+        notes.append(f"The student was taught by finished runs ({teachers}), whose steps and time are not counted.")
+    if STUDENT in methods and "student" in made_from and scene.distillation is None:
         notes.append(
             "The distilled student that the fine-tuned one started from is not here: steps and time of the fine-tuned "
             "student are without its distillation."

@@ -62,13 +62,15 @@ def find(scene_dir: Path, method: MethodName, group: int | None = None) -> List[
 
 def made_from(run: Run) -> Dict[str, Run | None]:
     """The runs that a run was made from, by their names in its record, for example ``expert-3``. They are looked for
-    where its configuration has them and in the scene's folder; None for one that is gone or was trained again."""
+    where its configuration has them and in the scene's folder; None for one that is gone, was trained again, or is of
+    another project's method."""
     config, scene_dir = read_config(run.folder / CONFIG), scene_of(run)
     method, found = MethodName.parse(run.record.method), {}
     for name, fingerprint in run.record.inputs.items():
         if name == "partition":
             continue
-        named = config.get("experts" if name.startswith("expert-") else name) or ()
+        several = {"expert": "experts", "teacher": "teachers"}.get(name.partition("-")[0], name)
+        named = config.get(several) or ()
         stages = {"trunk": ("trunk", "baseline"), "student": ("distill", "finetune")}.get(name, ("expert",))
         folders = [Path(path) for path in ([named] if isinstance(named, str) else named)]
         folders += [folder for stage in stages for folder in run_dirs(scene_dir, str(method.beside(stage)))]

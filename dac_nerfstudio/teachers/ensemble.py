@@ -88,7 +88,7 @@ class Ensemble:
         """
         return torch.stack(
             [
-                weight * _premultiplied(model, camera)
+                weight * premultiplied(model, camera)
                 for model, weight in zip(self.models, weights.tolist())
                 if weight > 0
             ]
@@ -135,14 +135,26 @@ def without_the_least(weights: Float[Tensor, "cameras models"]) -> Float[Tensor,
 
 
 @torch.no_grad()
-def _premultiplied(model: Any, camera: Cameras) -> Float[Tensor, "height width 5"]:
-    """As `Ensemble.premultiplied`, of one model; of one that only renders cameras all rays are unoccluded."""
+def premultiplied(model: Any, camera: Cameras) -> Float[Tensor, "height width 5"]:
+    """As `Ensemble.premultiplied`, of one model; of one that only renders cameras all rays are unoccluded. A model that
+    paints its own background, which nerfstudio calls ``last_sample``, is opaque."""
     if hasattr(model, "premultiplied"):
         return model.premultiplied(camera)
-    with background_color_override_context(torch.zeros(3, device=model.device)):
-        outputs = model.get_outputs_for_camera(camera)
-    ones = torch.ones_like(outputs["rgb"][..., :1])
-    return torch.cat((outputs["rgb"], outputs.get("accumulation", ones), ones), dim=-1)
+    if paints_background(model):
+        outputs, opaque = model.get_outputs_for_camera(camera), True
+    else:
+        with background_color_override_context(torch.zeros(3, device=model.device)):
+            outputs, opaque = model.get_outputs_for_camera(camera), False
+    # NeRF and Mip-NeRF render twice.
+    level = "" if "rgb" in outputs else "_fine"
+    rgb = outputs[f"rgb{level}"]
+    ones = torch.ones_like(rgb[..., :1])
+    return torch.cat((rgb, ones if opaque else outputs.get(f"accumulation{level}", ones), ones), dim=-1)
+
+
+def paints_background(model: Any) -> bool:
+    """Whether a nerfstudio model renders the colour of each ray's last sample behind everything."""
+    return getattr(model.config, "background_color", None) == "last_sample"
 
 
 def poses_of(rays: RayBundle) -> Float[Tensor, "rays 3 4"]:

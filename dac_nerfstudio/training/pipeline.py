@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from rich.progress import track
 from torch import Tensor
 from typing_extensions import Annotated
 
+from dac_nerfstudio.errors import SplitError, StageError
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
 from dac_nerfstudio.sampling.hashing import key_of, seed_generators
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.teachers.ensemble import UNCHOSEN, Ensemble, choose_inverse_temperature
+from dac_nerfstudio.teachers.ensemble import UNCHOSEN, Ensemble, choose_inverse_temperature, paints_background
+from dac_nerfstudio.teachers.finished_runs import Views, ensemble_of
 from dac_nerfstudio.teachers.rendered_views import enough, render_views
 from dac_nerfstudio.training.datamanager import DaCDataManager, DaCDataManagerConfig
 from dac_nerfstudio.training.ensemble import EnsembleModel
@@ -172,6 +174,8 @@ class DaCPipeline(VanillaPipeline):
         asked = getattr(self.config, "inverse_temperature", None)
         if asked is not None:
             return ensemble.at(asked)
+        if len(set(ensemble.groups)) == 1:
+            return ensemble
         numbers = self.datamanager.views_to_choose_on(MOST_VIEWS)
         if not numbers:
             CONSOLE.print(
@@ -191,6 +195,28 @@ class DaCPipeline(VanillaPipeline):
         camera, batch = self.datamanager.fixed_indices_eval_dataloader.get_camera(number)
         return camera, self.model.true_colour({}, batch)
 
+    def finished_runs(self, folders: Sequence[Path]) -> Ensemble:
+        """Runs of any method as teachers of this one.
+
+        Raises:
+            StageError: see `ensemble_of`; or a teacher paints the background that photos here are without.
+        """
+        manager = self.datamanager
+        learner = Views(manager.train_names, manager.train_dataset.cameras.camera_to_worlds)
+        try:
+            test_names = manager.scene.names("test")
+        except SplitError:
+            test_names = ()
+        teachers = ensemble_of(folders, learner, test_names, self.model.device)
+        photo = manager.train_dataset[0]["image"]
+        painting = [folder for folder, one in zip(folders, teachers.models) if paints_background(one.model)]
+        if painting and photo.shape[-1] == 4 and photo[..., 3].min() < 1:
+            raise StageError(
+                f"The teacher in {painting[0]} paints its own background, and the photos of this scene have none. "
+                "Train the teacher with --pipeline.model.background-color random"
+            )
+        return teachers
+
     def render_views(self, teachers: Ensemble, steps: int) -> None:
         """Have teachers render new views, of which training draws its share of rays."""
         assert isinstance(self.config, FinetunePipelineConfig)
@@ -199,7 +225,7 @@ class DaCPipeline(VanillaPipeline):
         count = enough(int(share * steps * manager.config.train_num_rays_per_batch), cameras)
         manager.rendered = render_views(teachers, cameras, count, np.random.default_rng(self.config.seed))
         manager.rendered_share = share
-        CONSOLE.print(f"The experts have rendered {count} new views; {share:.0%} of the rays are theirs.")
+        CONSOLE.print(f"The teachers have rendered {count} new views; {share:.0%} of the rays are theirs.")
 
 
 @dataclass

@@ -28,9 +28,13 @@ from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage, flattened, versions
 from dac_nerfstudio.runs.store import Run, find, why_not
 from dac_nerfstudio.sampling.hashing import key_of
+from dac_nerfstudio.teachers.finished_runs import fingerprint_of, folder_of
 from dac_nerfstudio.training.inputs import Inputs
 from dac_nerfstudio.training.scene_radius import scene_radius
 from dac_nerfstudio.training.validation import validate
+
+TAUGHT_SHARE = 0.5
+"""Share of the rays that start from new cameras where finished runs teach and nothing else was asked for."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,15 @@ def resolve(given: Any) -> Sources:
 def carry_over(config: Any) -> None:
     """Copy settings to where they are read: nerfstudio builds schedules, data manager and pipeline from settings of
     their own, and ns-eval has no others."""
+    from_scratch = bool(getattr(config, "teachers", ())) and config.student is None
     for group in config.optimizers.values():
         group["scheduler"].max_steps = config.max_num_iterations
         if getattr(config, "trunk", None) is not None:
             group["scheduler"].begin = 0.5
+        if from_scratch:
+            group["scheduler"].begin = 0.0
+    if getattr(config, "teachers", ()) and not config.pipeline.novel_share:
+        config.pipeline.novel_share = TAUGHT_SHARE
     # A stage that follows another must not replay its pixels and jitter.
     manager = config.pipeline.datamanager
     config.pipeline.seed = manager.seed = key_of(config.machine.seed, zlib.crc32(str(config.method_name).encode()))
@@ -241,9 +250,15 @@ def _expert(config: Any, record: Stage, partition: Partition) -> Optional[Run]:
     return trunk
 
 
-def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Run, Tuple[Run, ...]]:
-    """A fine-tuned student is made from the photos, a student, and the experts where they render new views."""
-    if config.student is not None:
+def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Optional[Run], Tuple[Run, ...]]:
+    """A fine-tuned student is made from the photos, a student, and the experts where they render new views. One that
+    other finished runs teach may start from scratch."""
+    if config.teachers and config.experts:
+        raise StageError("Leave out --teachers or --experts. Experts can be named as --teachers, too.")
+    config.teachers = tuple(map(folder_of, config.teachers))
+    if config.teachers and config.student is None:
+        student = None
+    elif config.student is not None:
         student = Run.at(config.student)
     else:
         method = MethodName.parse(record.method).beside("distill")
@@ -255,11 +270,15 @@ def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Run, Tu
             )
         # The latest of this partition; failing that the latest, which is refused with its partition's name.
         student = next((run for run in runs if run.record.partition == partition.fingerprint), runs[0])
-    _checked_start(student, record, ("distill", "finetune"), partition=True)
-    config.student, record.inputs = student.folder, {"student": student.record.fingerprint}
+    if student is not None:
+        _checked_start(student, record, ("distill", "finetune"), partition=True)
+        config.student, record.inputs = student.folder, {"student": student.record.fingerprint}
     share = config.pipeline.novel_share
     if not 0 <= share <= 1:
         raise StageError(f"--pipeline.novel-share is {share}; expected a number from 0 to 1.")
+    if config.teachers:
+        record.inputs.update({f"teacher-{n}": fingerprint_of(run) for n, run in enumerate(config.teachers, start=1)})
+        return student, ()
     if share:
         return student, _teachers(config, record, partition)
     if config.experts:

@@ -191,6 +191,11 @@ class FinetuneTrainerConfig(DistillTrainerConfig):
     """Settings of data, model and losses."""
     student: Optional[Path] = None
     """Run folder of the distilled student to start from; by default the scene's latest."""
+    teachers: Tuple[Path, ...] = ()
+    """Run folders of finished runs of any nerfstudio method on this scene, instead of experts: the mean of their
+    pictures is learned at new cameras. Without --student the student then starts from scratch, for which a rate of 1e-2
+    (--optimizers.fields.optimizer.lr, --optimizers.proposal-networks.optimizer.lr) and the baseline's steps are right.
+    Runs of other methods are opened as nerfstudio does it, which runs what their config.yml names."""
 
 
 @dataclass
@@ -268,6 +273,8 @@ class DaCTrainer(Trainer):
             for slot, run in zip(model.experts, runs):
                 slot.load_state_dict(open_model(run, "cpu").state_dict())
             model.inverse_temperature.fill_(pipeline.choose_inverse_temperature(model.ensemble).inverse_temperature)
+        elif isinstance(self.config, FinetuneTrainerConfig) and self.config.teachers:
+            pipeline.render_views(pipeline.finished_runs(self.config.teachers), self.config.max_num_iterations)
         elif runs:
             assert isinstance(model, StudentModel)
             experts, groups = [open_model(run, model.device) for run in runs], [run.record.group or 1 for run in runs]

@@ -176,6 +176,25 @@ def test_experts_go_on_teaching_at_new_cameras_where_the_recipe_says_so(shell: S
     assert "experts" not in plain and "pipeline.novel-share" not in plain
 
 
+def test_finished_runs_teach_a_student_from_scratch_in_place_of_experts(shell: Shell) -> None:
+    teachers = (Path("one"), Path("other"))
+    for preset, steps in (("quick", 1500), ("few", None), ("reference", 60000)):
+        plan = planned(shell, preset=preset, teachers=teachers, baseline="total")
+        assert [job.name for job in plan.jobs] == ["split", "finetune", "baseline", "video"]
+        jobs = {job.name: job for job in plan.jobs}
+        flags = jobs["finetune"].flags
+        assert jobs["finetune"].needs == ("split",) and flags["teachers"] == teachers and "student" not in flags
+        expected = jobs["baseline"].flags.get("max-num-iterations", 60000)
+        assert flags["max-num-iterations"] == expected and steps in (None, expected)
+        assert not any(name.endswith("scheduler.begin") for name in flags)
+        assert flags["optimizers.fields.optimizer.lr"] == jobs["baseline"].flags.get(
+            "optimizers.fields.optimizer.lr", methods.baseline_360.config.optimizers["fields"]["optimizer"].lr
+        )
+    file = {"dac-finetune": {"max-num-iterations": 7}}
+    jobs = {job.name: job for job in planned(shell, teachers=teachers, flags=file).jobs}
+    assert jobs["finetune"].flags["max-num-iterations"] == 7
+
+
 def test_every_preset_can_be_asked_for() -> None:
     asked = get_args(get_type_hints(cli.run)["preset"])[0]
     assert set(get_args(asked)) == set(PRESETS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ class Nerfacto:
     """Stands for a model of another method: it renders cameras, on the background of the moment."""
 
     device = torch.device("cpu")
+    config = SimpleNamespace(background_color="random")
 
     def get_outputs_for_camera(self, camera: Cameras) -> dict[str, torch.Tensor]:
         from nerfstudio.model_components import renderers
