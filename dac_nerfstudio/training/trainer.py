@@ -49,6 +49,7 @@ from dac_nerfstudio.training.pipeline import (
     FinetunePipelineConfig,
 )
 from dac_nerfstudio.training.sources import Sources, check_resumable, resolve
+from dac_nerfstudio.training.stepper import CudaGraphs, Stepper, can_capture
 
 
 @dataclass
@@ -63,6 +64,9 @@ class DaCTrainerConfig(TrainerConfig):
     """Number of groups to divide the training views into: 4, if they have not been divided yet."""
     partition: Optional[Path] = None
     """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
+    cuda_graphs: bool = True
+    """On a GPU, record the training step once and repeat it without Python. Not with several GPUs, teachers in every
+    step, tiny-cuda-nn, gradient accumulation, clipping or logging; what cannot be recorded is trained step by step."""
     typed_in: tyro.conf.Suppress[Optional[Path]] = None
     """Absolute path of the folder in which the command was typed; filled in when the run begins."""
 
@@ -223,6 +227,8 @@ class DaCTrainer(Trainer):
     latest: Tuple[Tensor, Dict[str, Tensor]]
     """Loss and metrics of the latest step, on the device."""
     pipeline: DaCPipeline
+    stepper: Optional[Stepper] = None
+    """Takes the steps instead of nerfstudio's trainer where these can be captured."""
     in_loop = False
     """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
 
@@ -243,6 +249,10 @@ class DaCTrainer(Trainer):
                 write(self.sources)
             super().setup(test_mode)
             self.call_teachers()
+        # The explicit decoder's colours and densities have no digits to spare.
+        torch.backends.cuda.matmul.allow_tf32 = not getattr(self.config.pipeline.model, "linear_decoder", True)
+        if can_capture(self):
+            self.stepper = Stepper(self, CudaGraphs(self.device))
         self._start_clocks()
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
@@ -317,7 +327,7 @@ class DaCTrainer(Trainer):
             self.pipeline.train()
             for callback in self.callbacks:
                 callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
-        output = super().train_iteration(step)
+        output = super().train_iteration(step) if self.stepper is None else self.stepper.step(step)
         self.latest = output[0], output[2]
         self.stop_if(self.watch.note(step, output[1]))
         return output

@@ -1,0 +1,246 @@
+"""The step that can be captured is nerfstudio's step, and nothing in it is baked, waits or comes from the host."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tape import Legal, Tapes
+from torch import Tensor
+
+from dac_nerfstudio import methods
+from dac_nerfstudio.kplanes import lookup, regularizers
+from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.teachers.rendered_views import RenderedViews
+from dac_nerfstudio.training.stepper import WARM_UP, Stepper, can_capture
+from dac_nerfstudio.training.trainer import DaCTrainer
+
+Make = Callable[..., DaCTrainer]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain PyTorch alone: what numba computes no dispatch mode sees."""
+    monkeypatch.setattr(lookup, "choose", lambda *_: "reference")
+    monkeypatch.setattr(regularizers, "smoothness_case_of", lambda _: None)
+
+
+@pytest.fixture
+def make(demo: Path, tmp_path: Path) -> Make:
+    """Trainers of small models, set up; the same settings give the same trainer."""
+
+    def made(method: Any = methods.baseline, run: str = "run", **settings: Any) -> DaCTrainer:
+        config = copy.deepcopy(method.config)
+        config.output_dir, config.vis, config.timestamp = tmp_path / "outputs", "tensorboard", run
+        config.machine.device_type, config.max_num_iterations = "cpu", 60
+        config.pipeline.datamanager.data = demo
+        config.pipeline.datamanager.train_num_rays_per_batch = 32
+        model = config.pipeline.model
+        model.grid_base_resolution = model.grid_feature_dim = 4
+        model.multiscale_res, model.proposal_resolutions = (1,), (8,)
+        model.num_proposal_samples, model.num_samples, model.proposal_weights_anneal_max_num_iters = (8,), 6, 40
+        for group in config.optimizers.values():
+            group["scheduler"] = replace(group["scheduler"], warmup_steps=10)
+        for name, value in settings.items():
+            setattr(config, name, value)
+        torch.manual_seed(0)
+        trainer: DaCTrainer = config.setup(local_rank=0, world_size=1)
+        trainer.setup()
+        return trainer
+
+    return made
+
+
+def state_of(trainer: DaCTrainer) -> list[Tensor]:
+    """All that a step changes."""
+    state = list(trainer.pipeline.model.parameters())
+    for optimizer in trainer.optimizers.optimizers.values():
+        for moments in optimizer.state.values():
+            state += [value for value in moments.values() if isinstance(value, Tensor)]
+    return state
+
+
+def farthest(one: DaCTrainer, other: DaCTrainer) -> float:
+    """Largest difference of any weight."""
+    pairs = zip(one.pipeline.model.parameters(), other.pipeline.model.parameters())
+    return max(float((a - b).abs().max()) for a, b in pairs if a.numel())
+
+
+class Baked(Stepper):
+    """Has a number in its steps that stays what it was at the capture."""
+
+    baked = ""
+
+    def body(self, learn: bool) -> Tensor:
+        rates, anneal = self.rates, self.anneal
+        if self.baked == "rate":
+            self.rates = {name: torch.tensor(float(rate)) for name, rate in rates.items()}
+        if self.baked == "anneal":
+            self.anneal = float(anneal)  # type: ignore[assignment]
+        try:
+            return super().body(learn)
+        finally:
+            self.rates, self.anneal = rates, anneal
+
+
+def replayed(make: Make, steps: int, baked: str = "") -> tuple[float, float, Stepper]:
+    """Largest difference of a weight and of a loss between nerfstudio's trainer and replayed steps."""
+    eager, trainer = make(run="eager"), make(run="replayed")
+    Baked.baked = baked
+    trainer.stepper = Baked(trainer, Tapes(lambda: state_of(trainer)))  # type: ignore[arg-type]
+    worst = 0.0
+    for step in range(steps):
+        expected, found = eager.train_iteration(step), trainer.train_iteration(step)
+        assert list(expected[1]) == list(found[1]) and list(expected[2]) == list(found[2])
+        both = [torch.stack([one[0], *one[1].values(), *one[2].values()]).detach() for one in (expected, found)]
+        worst = max(worst, float((both[0] - both[1]).abs().max()))
+    for group, other in zip(trainer.optimizers.optimizers.values(), eager.optimizers.optimizers.values()):
+        assert group.param_groups[0]["lr"] == other.param_groups[0]["lr"], "a number, as nerfstudio's"
+    return farthest(eager, trainer), worst, trainer.stepper
+
+
+def test_replayed_steps_are_those_of_nerfstudios_trainer(make: Make) -> None:
+    weights, losses, stepper = replayed(make, 40)
+    tapes: Any = stepper.graphs
+    assert len(tapes.tapes) == 2, "with updates of the proposals, and without"
+    assert tapes.replayed == 40 - 2 * WARM_UP
+    assert weights < 1e-6 and losses < 1e-5
+
+
+@pytest.mark.parametrize("baked", ["rate", "anneal"])
+def test_a_number_that_is_baked_is_found_out(make: Make, baked: str) -> None:
+    weights, _, _ = replayed(make, 40, baked)
+    assert weights > 1e-4
+
+
+def held_by(trainer: DaCTrainer, stepper: Stepper) -> list[Tensor]:
+    """Memory that a captured step may read from outside."""
+    model, rays = trainer.pipeline.model, stepper.rays
+    held = [*state_of(trainer), *model.buffers(), stepper.anneal, *stepper.rates.values(), *stepper.batch.values()]
+    return held + [value for value in (*vars(rays).values(), *rays.metadata.values()) if isinstance(value, Tensor)]
+
+
+def broken_by(trainer: DaCTrainer) -> set[str]:
+    """What in a step of each kind cannot be captured."""
+    stepper, found = Stepper(trainer, None), set()
+    trainer.stepper = stepper
+    for step in range(14):
+        trainer.train_iteration(step)
+    kinds = set()
+    for step in (14, 15, 16):
+        trainer.pipeline.model.begin_step(step)
+        learn = stepper.load(step)
+        kinds.add(learn)
+        with Legal(held_by(trainer, stepper)) as legal:
+            stepper.body(learn)
+        found.update(legal.broken)
+    assert kinds == {True, False}
+    return found
+
+
+def baseline(make: Make) -> DaCTrainer:
+    return make()
+
+
+def expert(make: Make) -> DaCTrainer:
+    return make(methods.expert, group=1)
+
+
+def white(make: Make) -> DaCTrainer:
+    """A real scene's settings, whose background is no random one."""
+    method = copy.deepcopy(methods.baseline)
+    model = method.config.pipeline.model
+    model.is_contracted, model.near_plane, model.background_color, model.linear_decoder = True, 0.0, "white", False
+    return make(method)
+
+
+def finetuned(make: Make) -> DaCTrainer:
+    """A student that learns from photos and from what experts rendered."""
+    trainer = make()
+    manager = trainer.pipeline.datamanager
+    poses, picture = manager.train_dataset.cameras.camera_to_worlds[:2], torch.full((16, 16, 4), 128, dtype=torch.uint8)
+    clear = torch.ones(16, 16, dtype=torch.bool)
+    manager.rendered = RenderedViews(poses, torch.tensor([0, 1]), [picture, picture], [clear, clear])
+    manager.rendered_share = 0.5
+    return trainer
+
+
+@pytest.mark.parametrize("method", [baseline, expert, white, finetuned])
+def test_a_step_waits_for_nothing_and_reads_nothing_of_the_host(
+    make: Make, method: Callable[[Make], DaCTrainer]
+) -> None:
+    assert broken_by(method(make)) == set()
+
+
+class Refusing(Tapes):
+    """Captures nothing: as on CUDA, the operation fails, and then the end of the capture."""
+
+    def capture(self, body: Callable[[], Tensor]) -> Any:
+        try:
+            torch.zeros(2).view(3)
+        finally:
+            raise RuntimeError("the capture was invalidated")
+
+
+def test_what_cannot_be_captured_is_trained_all_the_same(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    eager, trainer = make(run="eager"), make(run="refused")
+    trainer.stepper = Stepper(trainer, Refusing(lambda: state_of(trainer)))  # type: ignore[arg-type]
+    capsys.readouterr()
+    for step in range(20):
+        eager.train_iteration(step), trainer.train_iteration(step)
+    assert farthest(eager, trainer) < 1e-6
+    assert trainer.stepper.graphs is None
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("cannot be captured") == 1, "said once"
+    assert "torch.zeros(2).view(3) (test_stepper.py:" in printed and "invalid for input of size 2" in printed
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_run_resumed_in_the_middle_is_the_undisturbed_one(make: Make, captured: bool) -> None:
+    def stepped(**settings: Any) -> DaCTrainer:
+        trainer = make(**settings)
+        graphs: Any = Tapes(lambda: state_of(trainer)) if captured else None
+        trainer.stepper = Stepper(trainer, graphs)
+        return trainer
+
+    undisturbed = stepped()
+    for step in range(24):
+        undisturbed.train_iteration(step)
+        if step == 12:
+            undisturbed.save_checkpoint(step)
+    resumed = stepped(load_dir=undisturbed.checkpoint_dir)
+    assert resumed._start_step == 13
+    for step in range(13, 24):
+        resumed.train_iteration(step)
+    assert farthest(undisturbed, resumed) == 0
+
+
+def test_who_cannot_be_captured_is_left_to_nerfstudio(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make()
+    assert not can_capture(trainer), "on the CPU"
+    monkeypatch.setattr(KPlanesModel, "device", torch.device("cuda"))
+    assert not trainer.mixed_precision and not trainer.config.mixed_precision, "these decoders are PyTorch's"
+    assert can_capture(trainer)
+    config = trainer.config
+    adam = config.optimizers["fields"]["optimizer"]
+    scaler = type("Scaler", (), {"is_enabled": lambda self: True})()
+    for owner, name, value in (
+        (config, "cuda_graphs", False),
+        (config, "log_gradients", True),
+        (config, "gradient_accumulation_steps", {"fields": 2}),
+        (adam, "max_norm", 1.0),
+        (trainer, "world_size", 2),
+        (trainer, "grad_scaler", scaler),
+        (trainer.pipeline.model.config, "implementation", "tcnn"),
+        (trainer.optimizers.optimizers["fields"].param_groups[0], "fused", None),
+    ):
+        with monkeypatch.context() as patch:
+            (patch.setitem if isinstance(owner, dict) else patch.setattr)(owner, name, value)  # type: ignore[operator]
+            assert not can_capture(trainer), name
+    trainer.pipeline.model.teach = lambda *_: None
+    assert not can_capture(trainer), "a teacher in every step"
