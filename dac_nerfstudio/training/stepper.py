@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from nerfstudio.engine.trainer import Trainer
@@ -24,6 +24,7 @@ from torch.optim import Adam, Optimizer
 
 from dac_nerfstudio.kplanes.proposals import Schedule
 from dac_nerfstudio.messages import say
+from dac_nerfstudio.teachers.slots import Slots
 
 Body = Callable[[], Tensor]
 Replay = Callable[[], None]
@@ -79,13 +80,16 @@ class Stepper:
     Args:
         trainer: set up, and such that `can_capture`.
         graphs: who captures; without it every step is taken by Python.
+        slots: of the teachers who answer in every step.
     """
 
-    def __init__(self, trainer: Trainer, graphs: Optional[CudaGraphs]) -> None:
+    def __init__(self, trainer: Trainer, graphs: Optional[CudaGraphs], slots: Optional[Slots] = None) -> None:
         self.pipeline: Any = trainer.pipeline
         self.model: Any = trainer.pipeline.model
         self.optimizers = trainer.optimizers
-        self.graphs = graphs
+        self.graphs, self.slots = graphs, slots
+        if slots is not None:
+            self.model.teach = slots.teach
         device = self.model.device
         self.anneal = torch.ones((), device=device)
         self.rates = {name: torch.zeros((), device=device) for name in self.optimizers.optimizers}
@@ -107,6 +111,8 @@ class Stepper:
         """Put in all that a step reads from outside; whether the proposals learn in it."""
         self.pipeline.seed_step(step)
         rays, batch = self.pipeline.datamanager.next_train(step)
+        if self.slots is not None:
+            self.slots.place(rays.metadata.pop("group")[:, 0])
         if self.rays is None:
             self.rays, self.batch = rays._apply_fn_to_fields(torch.clone), {k: v.clone() for k, v in batch.items()}
         for name, value in vars(rays).items():
@@ -124,7 +130,7 @@ class Stepper:
     def advance(self, step: int, learn: bool) -> Tensor:
         """Take the step that is loaded; what its body returns."""
         kind, body = self.kinds[learn], partial(self.body, learn)
-        if self.graphs is None:
+        if self.graphs is None or not (self.slots is None or self.slots.fits):
             return body()
         if kind.taken < WARM_UP:
             kind.taken += 1
@@ -198,9 +204,9 @@ def operation(error: BaseException) -> str:
     return f"{place}: {(str(error) or type(error).__name__).splitlines()[0]}"
 
 
-def can_capture(trainer: Trainer) -> bool:
+def can_capture(trainer: Trainer, teachers: Sequence[Any] = ()) -> bool:
     """Whether a trainer that is set up takes steps that a CUDA graph can repeat: on one GPU, in one precision, without
-    teachers, whose share of a batch varies, and by fused Adam alone."""
+    tiny-cuda-nn, and by fused Adam alone."""
     config, model = trainer.config, trainer.pipeline.model
     return (
         getattr(config, "cuda_graphs", False)
@@ -208,8 +214,7 @@ def can_capture(trainer: Trainer) -> bool:
         and trainer.world_size == 1
         and not (trainer.mixed_precision or trainer.grad_scaler.is_enabled() or config.log_gradients)
         and set(config.gradient_accumulation_steps.values()) <= {1}
-        and getattr(model.config, "implementation", None) == "torch"
-        and getattr(model, "teach", None) is None
+        and all(getattr(one.config, "implementation", None) == "torch" for one in (model, *teachers))
         and all(settings["optimizer"].max_norm is None for settings in config.optimizers.values())
         and all(
             isinstance(optimizer, Adam) and all(group["fused"] for group in optimizer.param_groups)
