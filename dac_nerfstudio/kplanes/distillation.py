@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Dict, Optional, Sequence, Tuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.proposals import Bins, histogram_loss
@@ -59,6 +59,10 @@ class TeacherOutput:
             alphas=torch.cat([part.alphas for part in parts]),
             colours=torch.cat([part.colours for part in parts]),
         )
+
+    def __getitem__(self, rays: Int[Tensor, "some"]) -> TeacherOutput:
+        bins = Bins(self.bins.edges[rays], self.bins.distances[rays])
+        return TeacherOutput(self.rgb[rays], bins, self.alphas[rays], self.colours[rays])
 
 
 NEAR = 0.05

@@ -23,7 +23,14 @@ from torch.nn import Parameter
 from dac_nerfstudio.image_scores import image_scores
 from dac_nerfstudio.kplanes.decoders import Implementation, resolve_implementation
 from dac_nerfstudio.kplanes.field import KPlanesField, ProposalField, SceneCoordinates
-from dac_nerfstudio.kplanes.proposals import Level, ProposalSampler, UpdateSchedule, anneal_exponent, histogram_loss
+from dac_nerfstudio.kplanes.proposals import (
+    Level,
+    ProposalSampler,
+    Schedule,
+    UpdateSchedule,
+    anneal_exponent,
+    histogram_loss,
+)
 from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv
 
 
@@ -174,6 +181,8 @@ class KPlanesModel(Model):
         """Training steps that the model had behind it before this run; its schedules go on from there."""
         self.step = 0
         """Training steps that the model has behind it: annealing and updates of the proposals are functions of it."""
+        self.fixed_schedule: Optional[Schedule] = None
+        """What to do with the proposals in training, whatever the step."""
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.begin_step)]
@@ -182,15 +191,13 @@ class KPlanesModel(Model):
         """Set the schedules of the proposals to a training step, counted from 0 in this run."""
         self.step = self.first_step + step
 
-    def schedule(self) -> Tuple[float | Tensor, bool]:
-        """Exponent on the proposals' weights in this training step, and whether proposal fields learn."""
-        if self.fixed_schedule is not None:
-            return self.fixed_schedule
+    def schedule(self) -> Schedule:
+        """What the current training step does with the proposals."""
         config = self.config
         anneal = anneal_exponent(
             self.step, config.proposal_weights_anneal_slope, config.proposal_weights_anneal_max_num_iters
         )
-        return anneal, self.update_schedule.due(self.step)
+        return Schedule(anneal, self.update_schedule.due(self.step))
 
     def get_param_groups(self) -> Dict[str, List[Parameter]]:
         return {"fields": list(self.field.parameters()), "proposal_networks": list(self.proposal_networks.parameters())}
@@ -198,15 +205,16 @@ class KPlanesModel(Model):
     def background(self) -> Float[Tensor, "3"]:
         """Colour behind the scene for this batch."""
         if self.training:
-            random = self.config.background_color == "random"
-            return torch.rand(3, device=self.device) if random else self.plain_background
+            # Made on the device: a copy from the host would have to wait for it, and cannot be captured.
+            make = {"random": torch.rand, "white": torch.ones, "black": torch.zeros}[self.config.background_color]
+            return make(3, device=self.device)
         return self.renderer_rgb.get_background_color(
             self.renderer_rgb.background_color, shape=(3,), device=self.device
         )
 
     def render(self, rays: RayBundle, background: Float[Tensor, "3"]) -> Rendering:
         """Sample, evaluate and composite a flat bundle of rays whose nears and fars are set."""
-        anneal, learn = self.schedule() if self.training else (1.0, False)
+        anneal, learn = (self.fixed_schedule or self.schedule()) if self.training else Schedule(1.0, False)
         proposals, bins = self.sampler(rays, list(self.proposal_networks), anneal, learn)
         density, colours = self.field(bins.positions(rays), rays.directions)
         final = Level(bins, density)

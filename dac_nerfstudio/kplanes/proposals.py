@@ -9,7 +9,7 @@ of the step, so that a resumed run does what the undisturbed one would have done
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import torch
 from jaxtyping import Float
@@ -89,6 +89,15 @@ def anneal_exponent(step: int, slope: float, steps: int) -> float:
     """Exponent on proposal weights: 0 at first (look everywhere), 1 from ``steps`` on; a bias curve of ``slope``."""
     share = min(step / steps, 1.0) if steps > 0 else 1.0
     return slope * share / ((slope - 1) * share + 1)
+
+
+class Schedule(NamedTuple):
+    """What a training step does with the proposals."""
+
+    anneal: float | Tensor
+    """Exponent on the weights that the next level is drawn from; a tensor where a captured step reads it anew."""
+    learn: bool
+    """Whether proposal fields learn."""
 
 
 class UpdateSchedule:

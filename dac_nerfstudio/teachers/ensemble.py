@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -116,16 +116,22 @@ class Ensemble:
                 runs, the faster.
             background: colour that the student composites on.
         """
-        groups, counts = torch.unique_consecutive(rays.metadata["group"][:, 0], return_counts=True)
-        parts, start = [], 0
-        for group, count in zip(groups.tolist(), counts.tolist()):
-            models = [model for model, of in zip(self.models, self.groups) if of == group]
-            ends = [start + count * (number + 1) // len(models) for number in range(len(models))]
-            for model, end in zip(models, ends):
+        shares = self.shares(rays.metadata["group"][:, 0])
+        return TeacherOutput.joined(
+            [self.models[number].teach(rays[start:end], background) for number, start, end in shares]
+        )
+
+    def shares(self, groups: Int[Tensor, "rays"]) -> Iterator[Tuple[int, int, int]]:
+        """Which model answers which rays: its number, and the first of its rays and the one after the last."""
+        runs, counts = torch.unique_consecutive(groups, return_counts=True)
+        start = 0
+        for group, count in zip(runs.tolist(), counts.tolist()):
+            models = [number for number, of in enumerate(self.groups) if of == group]
+            ends = [start + count * (nth + 1) // len(models) for nth in range(len(models))]
+            for number, end in zip(models, ends):
                 if end > start:
-                    parts.append(model.teach(rays[start:end], background))
+                    yield number, start, end
                 start = end
-        return TeacherOutput.joined(parts)
 
 
 def without_the_least(weights: Float[Tensor, "cameras models"]) -> Float[Tensor, "cameras models"]:

@@ -77,12 +77,12 @@ class DaCPipeline(VanillaPipeline):
         self.model.first_step = self.config.first_step
         return super().get_training_callbacks(attributes)
 
-    def seed(self, step: int) -> None:
-        """Seed the generators for a training step."""
+    def seed_step(self, step: int) -> None:
+        """Seed PyTorch's generators for a training step."""
         seed_generators(key_of(self.config.seed, self.datamanager.rank, step), self.device)
 
     def get_train_loss_dict(self, step: int) -> Any:
-        self.seed(step)
+        self.seed_step(step)
         return super().get_train_loss_dict(step)
 
     def load_pipeline(self, loaded_state: Dict[str, Any], step: int) -> None:

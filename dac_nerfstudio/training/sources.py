@@ -71,6 +71,8 @@ def resolve(given: Any) -> Sources:
     validate(config)
     _check_background(config)
     model.implementation = resolve_implementation(model.implementation, config.machine.device_type == "cuda")
+    # Half precision gains speed in tiny-cuda-nn's decoders alone, and costs a scaler in every step.
+    config.mixed_precision = config.mixed_precision and model.implementation == "tcnn"
     inputs = Inputs(config)
     views = inputs.read_views()
     partition = find_partition(config, views)

@@ -40,6 +40,7 @@ from dac_nerfstudio.runs.reopen import found_again
 from dac_nerfstudio.runs.store import open_model, read_checkpoint, read_weights
 from dac_nerfstudio.signals import Interrupted, Request, handling, stop_requests
 from dac_nerfstudio.teachers.ensemble import Ensemble
+from dac_nerfstudio.teachers.slots import Slots
 from dac_nerfstudio.training.ensemble import EnsembleModel
 from dac_nerfstudio.training.inputs import Inputs
 from dac_nerfstudio.training.pipeline import (
@@ -49,7 +50,7 @@ from dac_nerfstudio.training.pipeline import (
     FinetunePipelineConfig,
 )
 from dac_nerfstudio.training.sources import Sources, check_resumable, resolve
-from dac_nerfstudio.training.stepper import Stepper, obstacle, on_cuda
+from dac_nerfstudio.training.stepper import CudaGraphs, Stepper, can_capture
 
 
 @dataclass
@@ -65,8 +66,8 @@ class DaCTrainerConfig(TrainerConfig):
     partition: Optional[Path] = None
     """Partition to use (a file made by `dac split`); by default the scene's own, which is made if there is none."""
     cuda_graphs: bool = True
-    """On a GPU, repeat the training step as a CUDA graph where its settings allow that: the same step, without waiting
-    for Python."""
+    """On a GPU, record the training step once and repeat it without Python. Not with several GPUs, tiny-cuda-nn,
+    gradient accumulation, clipping or logging; what cannot be recorded is trained step by step."""
     typed_in: tyro.conf.Suppress[Optional[Path]] = None
     """Absolute path of the folder in which the command was typed; filled in when the run begins."""
 
@@ -233,7 +234,7 @@ class DaCTrainer(Trainer):
     """Loss and metrics of the latest step, on the device."""
     pipeline: DaCPipeline
     stepper: Optional[Stepper] = None
-    """Takes the steps as CUDA graphs, where it can."""
+    """Takes the steps instead of nerfstudio's trainer where these can be captured."""
     in_loop = False
     """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
 
@@ -253,17 +254,23 @@ class DaCTrainer(Trainer):
             if self.local_rank == 0:
                 write(self.sources)
             super().setup(test_mode)
-            self.call_teachers()
-        if obstacle(self) is None:
-            self.stepper = Stepper(self.pipeline, self.optimizers, on_cuda())
+            slots = self.call_teachers()
+        # The explicit decoder's colours and densities have no digits to spare.
+        torch.backends.cuda.matmul.allow_tf32 = not getattr(self.config.pipeline.model, "linear_decoder", True)
+        if can_capture(self, slots.ensemble.models if slots else ()):
+            self.stepper = Stepper(self, CudaGraphs(self.device), slots)
+            self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_stepper))
         self._start_clocks()
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
         self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
 
-    def call_teachers(self) -> None:
+    def call_teachers(self) -> Optional[Slots]:
         """Load the experts, which then teach in every step, render new views, or are the ensemble. What opens a
         finished run does without their files.
+
+        Returns:
+            Where those who teach in every step can be asked in fixed shapes.
 
         Raises:
             StageError: an expert has no checkpoint that fits it.
@@ -282,12 +289,17 @@ class DaCTrainer(Trainer):
             if self.config.pipeline.datamanager.sort_by_group:
                 model.teach = teachers.teach
                 self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers))
-            else:
-                pipeline.render_views(teachers, self.config.max_num_iterations)
+                return Slots(teachers, model.device)
+            pipeline.render_views(teachers, self.config.max_num_iterations)
+        return None
 
     def free_teachers(self, step: int) -> None:
         """Let go of the experts, whose memory is then free for the viewer and for evaluation."""
         self.pipeline.model.teach = None
+
+    def free_stepper(self, step: int) -> None:
+        """Let go of the graphs, and of the memory that they hold."""
+        self.stepper = None
 
     def _start_clocks(self) -> None:
         """When the run would have begun had it never been interrupted."""
@@ -332,9 +344,7 @@ class DaCTrainer(Trainer):
             self.pipeline.train()
             for callback in self.callbacks:
                 callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
-        output = None if self.stepper is None else self.stepper(step)
-        if output is None:
-            output = super().train_iteration(step)
+        output = super().train_iteration(step) if self.stepper is None else self.stepper.step(step)
         self.latest = output[0], output[2]
         self.stop_if(self.watch.note(step, output[1]))
         return output
