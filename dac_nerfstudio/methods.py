@@ -13,7 +13,6 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
-from nerfstudio.utils.external import TCNN_EXISTS
 
 from dac_nerfstudio import naming
 from dac_nerfstudio.device import default_device
@@ -95,8 +94,7 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             "steps_per_eval_image": 5000,
             "steps_per_eval_all_images": 1000000,
             "steps_per_save": 2000,
-            # tiny-cuda-nn computes in half precision anyhow. Elsewhere it gains little, and forbids CUDA graphs.
-            "mixed_precision": TCNN_EXISTS and default_device() == "cuda",
+            "mixed_precision": True,  # with tiny-cuda-nn alone, see `resolve`
             "machine": MachineConfig(device_type=default_device()),
             # Stages follow one another in shell loops and job arrays: a run that waits for Ctrl-C would stop them all.
             "viewer": ViewerConfig(num_rays_per_chunk=1 << 14, quit_on_train_completion=True),

@@ -29,9 +29,7 @@ def interpolate_planes(
     K-Planes, arXiv 2301.10241, eq. 1 and 2. The plain implementation that all others are held against.
     """
     points = points.nan_to_num(nan=-1.0)  # grid_sample does the same on CUDA, but reads beyond the planes on the CPU
-    # Column by column: a list as index would be copied from the host.
-    axes = [points[:, axis] for plane in PLANE_AXES for axis in plane]
-    coordinates = torch.stack(axes, dim=-1).view(-1, 3, 2)
+    coordinates = torch.stack([torch.stack((points[:, c], points[:, r]), dim=-1) for c, r in PLANE_AXES])
     features = F.grid_sample(
         planes.permute(0, 3, 1, 2),
         coordinates[:, None],  # [3, 1, points, 2]

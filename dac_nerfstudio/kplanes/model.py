@@ -140,8 +140,6 @@ class KPlanesModel(Model):
     """Radiance field on three feature planes per scale (K-Planes, arXiv 2301.10241), with proposal sampling."""
 
     config: KPlanesModelConfig
-    fixed_schedule: Optional[Tuple[Tensor, bool]] = None
-    """What ``schedule`` gives while a CUDA graph is made, which reads the exponent from memory."""
 
     def populate_modules(self) -> None:
         config = self.config
@@ -205,9 +203,8 @@ class KPlanesModel(Model):
     def background(self) -> Float[Tensor, "3"]:
         """Colour behind the scene for this batch."""
         if self.training:
-            # Made on the device: a copy from the host would have to wait for it, and cannot be captured.
-            make = {"random": torch.rand, "white": torch.ones, "black": torch.zeros}[self.config.background_color]
-            return make(3, device=self.device)
+            random = self.config.background_color == "random"
+            return torch.rand(3, device=self.device) if random else self.plain_background
         return self.renderer_rgb.get_background_color(
             self.renderer_rgb.background_color, shape=(3,), device=self.device
         )
