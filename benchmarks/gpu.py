@@ -300,7 +300,7 @@ class Stop(Exception):
     """The time is up."""
 
 
-def train(task: Task, steps: int, marks: Collection[int], tell: Tell, mixed: bool = True, test: int = 0) -> None:
+def train(task: Task, steps: int, marks: Collection[int], tell: Tell, graphs: bool = True, test: int = 0) -> None:
     """Train a baseline with the reference's constants; print PSNR on validation views and seconds of training at marks.
 
     Args:
@@ -310,7 +310,7 @@ def train(task: Task, steps: int, marks: Collection[int], tell: Tell, mixed: boo
     """
     method = methods(BOUNDED)["baseline"]
     config = replace(
-        method.config, vis="tensorboard", max_num_iterations=steps, mixed_precision=mixed, data=task.scene,
+        method.config, vis="tensorboard", max_num_iterations=steps, cuda_graphs=graphs, data=task.scene,
         output_dir=Path(tempfile.mkdtemp(dir=task.folder)), timestamp="run", experiment_name="scene",
         steps_per_save=10**9, steps_per_eval_batch=10**9, steps_per_eval_image=10**9,
     )  # fmt: skip
@@ -370,12 +370,12 @@ def psnr(pipeline: Any, most: int = 4) -> float:
     return sum(scores) / len(scores)
 
 
-def halves(task: Task, tell: Tell) -> None:
-    """Training in half precision beside training in single precision."""
+def captured(task: Task, tell: Tell) -> None:
+    """Training with steps that a CUDA graph repeats beside training with steps that Python takes."""
     steps = 4 if task.small else 2000
-    for mixed in (True, False):
-        about = {"precision": "half" if mixed and task.device == "cuda" else "single"}
-        train(task, steps, {steps // 2, steps}, lambda row, about=about: tell({**about, **row}), mixed)
+    for graphs in (True, False):
+        about = {"steps by": "graph" if graphs and task.device == "cuda" else "Python"}
+        train(task, steps, {steps // 2, steps}, lambda row, about=about: tell({**about, **row}), graphs)
 
 
 def real(task: Task, tell: Tell) -> None:
@@ -422,7 +422,7 @@ PARTS = (
     Part("lookup", lookups, most=120),
     *(Part(f"dac run, {count} at a time", partial(demo_run, both=count == "two"), 60, 300) for count in ("one", "two")),
     Part("tiny-cuda-nn", partial(steps, decoder="hybrid", implementation="tcnn"), most=120),
-    Part("half precision", halves, 60, 240),
+    Part("captured", captured, 60, 240),
     Part("real", real, 120),
     Part("experts and student", divided, 180),
 )

@@ -77,7 +77,7 @@ class Training:
     """One model's training, step by step, without nerfstudio's trainer around it."""
 
     def __init__(self, config: Any, groups: int, device: torch.device) -> None:
-        self.device, self.mixed = device, config.mixed_precision and device.type == "cuda"
+        self.device, self.mixed = device, config.mixed_precision and config.pipeline.model.implementation == "tcnn"
         manager = config.pipeline.datamanager
         self.manager = manager.setup(device=device, test_mode="val", world_size=1, local_rank=0)
         self.manager.to(device)
