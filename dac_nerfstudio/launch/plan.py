@@ -246,8 +246,10 @@ class _Draft:
         """One stage alone, from what is already there; experts come with their trunk.
 
         Raises:
-            StageError: it is the trunk, and there is none to train.
+            StageError: it is the trunk, and there is none to train, or finished runs take its place.
         """
+        if self.request.teachers and only in ("trunk", "experts", "ensemble", "distill"):
+            raise StageError(f"--teachers take the place of --only {only}: name the one or the other.")
         together = {"experts": ("trunk", "expert"), "baseline": ("baseline", "baseline total")}
         stages = together.get(only, (only,))
         if only == "trunk" and not any(job.stage == "trunk" for job in jobs):

@@ -193,6 +193,8 @@ def test_finished_runs_teach_a_student_from_scratch_in_place_of_experts(shell: S
     file = {"dac-finetune": {"max-num-iterations": 7}}
     jobs = {job.name: job for job in planned(shell, teachers=teachers, flags=file).jobs}
     assert jobs["finetune"].flags["max-num-iterations"] == 7
+    with pytest.raises(StageError, match="--teachers take the place of --only distill"):
+        planned(shell, teachers=teachers, only="distill")
 
 
 def test_every_preset_can_be_asked_for() -> None:
