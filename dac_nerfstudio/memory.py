@@ -1,7 +1,7 @@
 """What training takes of a GPU's memory, by arithmetic: what `dac check` says and the table in docs/install.md has.
 
 Compared with what training allocates on the CPU (tests/training/test_memory.py), where the estimate of a step is never
-less and at most two and a half times as much.
+less and at most three times as much.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_a_step_takes_what_was_reckoned(linear: bool, rays: Callable[..., RayBun
     assert held == pytest.approx(training_need(config, 0).weights, rel=1e-3)
 
     bytes_of_rays = peak(lambda: step(512)) - peak(lambda: step(256))
-    assert 0.4 < bytes_of_rays / training_need(config, 256).rays <= 1.0
+    assert 0.33 < bytes_of_rays / training_need(config, 256).rays <= 1.0
 
 
 def test_experts_are_reckoned_in_half_precision() -> None:
