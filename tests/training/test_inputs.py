@@ -70,7 +70,8 @@ def test_a_student_of_other_photos_is_not_fine_tuned(
     folder, _ = save_run(tiny_model(), None, method="dac-distill", **changes)
     message = f"^The student in {folder} has seen other photos than those of this dac-finetune.$"
     with pytest.raises(StageError, match=message):
-        sources._finetune(SimpleNamespace(student=folder, teachers=()), record_of("dac-finetune", tiny_model()), partition)
+        found = SimpleNamespace(student=folder, teachers=())
+        sources._finetune(found, record_of("dac-finetune", tiny_model()), partition)
 
 
 def test_an_ensemble_sees_the_rays_of_an_expert_that_it_can_take(
