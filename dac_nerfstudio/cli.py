@@ -450,7 +450,7 @@ def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"),
         progress.update(task, completed=1, total=1)
     run((data,), preset="demo", output_dir=output_dir, scene="demo", seed=seed, devices="cpu,cpu", video=False)
     # In the place of a video as small as the photos: the models are continuous.
-    render(output_dir / "demo", frames=40, scale=4.0)
+    render(output_dir / "demo", frames=30, scale=3.0)
 
 
 COMMANDS: Dict[str, Callable[..., None]] = {
