@@ -83,7 +83,7 @@ def run_plans(
         tell = stack.enter_context(showing(rows, console))
         try:
             while True:
-                for task in [task for task in tasks if _ready(task, tasks)][: len(free)]:
+                for task in startable(tasks, len(devices))[: len(free)]:
                     _start(task, free.pop(0), context, locks[task.plan.scene_dir])
                     running.append(task)
                 tell()
@@ -118,6 +118,13 @@ def _context() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     return context
+
+
+def startable(tasks: Sequence[Task], places: int) -> List[Task]:
+    """Jobs that can be started, the first first: in the order of their plans, but where several run at a time the
+    baseline of all steps, the longest of all, is begun before others and not left to the end alone."""
+    ready = [task for task in tasks if _ready(task, tasks)]
+    return sorted(ready, key=lambda task: places > 1 and task.job.stage != "baseline total")
 
 
 def _ready(task: Task, tasks: Sequence[Task]) -> bool:

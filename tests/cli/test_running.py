@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from dac_nerfstudio.launch import local
 from dac_nerfstudio.launch.devices import find_devices
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.flags import read_flags, words
-from dac_nerfstudio.launch.local import Task, _signals_interrupt, _stop
+from dac_nerfstudio.launch.local import Task, _signals_interrupt, _stop, startable
 from dac_nerfstudio.launch.lock import FILE_NAME, scene_lock
 from dac_nerfstudio.launch.plan import Job, Plan, Report, Request
 from dac_nerfstudio.launch.process import Place, visible_device
@@ -288,6 +289,17 @@ def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: 
         pool.apply_async(interrupt)
         _stop([task], Console(quiet=True))
     assert process.exitcode == -signal.SIGKILL
+
+
+def test_the_longest_stage_is_not_left_to_the_end_alone() -> None:
+    split, expert, total = (Job(stage, "train", Path(stage)) for stage in ("split", "expert", "baseline total"))
+    jobs = (split, replace(expert, needs=("split",)), replace(total, needs=("split",)))
+    plan = Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["few"], jobs)
+    tasks = [Task(plan, job, Row(job.name)) for job in jobs]
+    assert [task.job.stage for task in startable(tasks, 2)] == ["split"]
+    tasks[0].state = "succeeded"
+    assert [task.job.stage for task in startable(tasks, 1)] == ["expert", "baseline total"]
+    assert [task.job.stage for task in startable(tasks, 2)] == ["baseline total", "expert"]
 
 
 def lost(messages: Connection) -> None:
