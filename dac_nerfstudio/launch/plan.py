@@ -220,6 +220,13 @@ class _Draft:
         if self.recipe.novel_share:
             own["pipeline.novel-share"] = self.recipe.novel_share
         job = self._training("finetune", own, needs)
+        place = job.run_dir.resolve()
+        for teacher in request.teachers:
+            # It would be moved aside, as a student that was made otherwise, before it is asked.
+            if place in (teacher.resolve(), *teacher.resolve().parents):
+                raise StageError(
+                    f"The teacher {teacher} lies where its student would go. Take another --seed or --scene."
+                )
         baseline = self.recipe.flags_of("baseline", real=bool(self.suffix))
         said = {**request.flags.get("all", {}), **request.flags.get("dac-finetune", {})}
         steps = baseline.get("max-num-iterations", METHOD_STEPS[self.suffix]["baseline"])

@@ -117,6 +117,8 @@ def folder_of(path: Path) -> Path:
     Raises:
         StageError: it is none of them, or holds no checkpoint.
     """
+    if not path.exists():
+        raise StageError(f"There is no teacher at {path}. Name the folder of a finished run.")
     for candidate in (path, *path.parents[:2]):
         if (candidate / RECORD).exists() or ((candidate / CONFIG).exists() and (candidate / CHECKPOINTS).is_dir()):
             latest_checkpoint(candidate)

@@ -193,6 +193,11 @@ def test_finished_runs_teach_a_student_from_scratch_in_place_of_experts(shell: S
     file = {"dac-finetune": {"max-num-iterations": 7}}
     jobs = {job.name: job for job in planned(shell, teachers=teachers, flags=file).jobs}
     assert jobs["finetune"].flags["max-num-iterations"] == 7
+    student = jobs["finetune"].run_dir
+    for teacher in (student, student / "config.yml"):
+        with pytest.raises(StageError, match="lies where its student would go"):
+            planned(shell, teachers=(teacher,))
+    assert planned(shell, teachers=(jobs["baseline"].run_dir,)).jobs, "which is kept as it is"
     with pytest.raises(StageError, match="--teachers take the place of --only distill"):
         planned(shell, teachers=teachers, only="distill")
 

@@ -252,6 +252,8 @@ def test_a_run_is_named_by_its_folder_or_what_lies_in_it(
     assert folder_of(folder / "config.yml") == folder_of(folder / "nerfstudio_models") == folder
     with pytest.raises(StageError, match="is not a finished run"):
         folder_of(tmp_path)
+    with pytest.raises(StageError, match="There is no teacher at"):
+        folder_of(folder / "misspelt")
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     assert fingerprint_of(moved) == fingerprint_of(folder)
