@@ -323,8 +323,8 @@ def study(options: Options, name: str) -> None:
     best: tuple[Settings, Teaching] | None = None
 
     def add(kind: str, figures: dict[str, Any]) -> None:
-        found = trained.setdefault(kind, [])
-        found.extend([public(figures)] if public(figures) not in found else [])
+        found, entry = trained.setdefault(kind, []), public(figures)
+        found.extend([entry] if entry not in found else [])
         record(options, name, trained=trained)
 
     def chosen(experts: list[Run], seed: int) -> tuple[Settings, Teaching]:

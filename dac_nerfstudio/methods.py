@@ -18,7 +18,7 @@ from dac_nerfstudio import naming
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
 from dac_nerfstudio.kplanes.teaching import StudentModelConfig
-from dac_nerfstudio.presets import METHOD_STEPS, METHOD_TV, PLANE_TV, PROPOSAL_TV
+from dac_nerfstudio.presets import BASELINE_RATE, METHOD_STEPS, METHOD_TV, PLANE_TV, PROPOSAL_TV
 from dac_nerfstudio.training.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.optimizers import FusedAdamConfig
@@ -112,20 +112,21 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
     configs = {
         "baseline": (
             DaCTrainerConfig(
-                **common("baseline", 1e-2), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
+                **common("baseline", BASELINE_RATE), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
             ),
             "K-Planes on all views: what DaC is measured against",
         ),
         "trunk": (
             # The first half of a cosine: experts that start from it go through the second.
             DaCTrainerConfig(
-                **common("trunk", 1e-2, end=0.5), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
+                **common("trunk", BASELINE_RATE, end=0.5),
+                pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig))),
             ),
             "before step 1, if you like: a model of all views that experts can start from (--trunk)",
         ),
         "expert": (
             ExpertTrainerConfig(
-                **common("expert", 1e-2), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
+                **common("expert", BASELINE_RATE), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
             ),
             "DaC step 1: an expert for one group of views (--group K)",
         ),
@@ -147,7 +148,8 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
         ),
         "ensemble": (
             EnsembleTrainerConfig(
-                **common("ensemble", 1e-2), pipeline=EnsemblePipelineConfig(**pipeline(model(EnsembleModelConfig)))
+                **common("ensemble", BASELINE_RATE),
+                pipeline=EnsemblePipelineConfig(**pipeline(model(EnsembleModelConfig))),
             ),
             "all experts in one checkpoint, blended at each camera: the teachers' quality",
         ),

@@ -28,6 +28,8 @@ METHOD_TV: Mapping[str, Flags] = {
 }
 """The reference's weights of total variation, by the same."""
 
+BASELINE_RATE = 1e-2
+"""The learning rate at which models that start from scratch begin, as the methods have it."""
 SEEDS = 2**32
 """Seeds run from 0 to one less: numpy takes no others."""
 TOTAL = "-total"
@@ -100,9 +102,9 @@ class Recipe:
         flags: Dict[str, Any] = {"max-num-iterations": self.steps.get(stage, distill + finetune)}
         share = float(f"{distill / (distill + finetune):.6g}")
         if stage == "finetune":
-            flags.update(_of_optimizers("scheduler.begin", share))
+            flags.update(of_optimizers("scheduler.begin", share))
         if stage == "distill" and self.one_cosine:
-            flags.update(_of_optimizers("scheduler.end", share))
+            flags.update(of_optimizers("scheduler.end", share))
         return flags
 
 
@@ -112,7 +114,7 @@ def recipe_of(run: str) -> Optional[Tuple[str, int]]:
     return (named[1], int(named[2])) if named and named[1] in PRESETS else None
 
 
-def _of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flags:
+def of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flags:
     """A setting of the optimisers of both groups of parameters; one value is for both."""
     proposal_networks = fields if proposal_networks is None else proposal_networks
     return {f"optimizers.fields.{name}": fields, f"optimizers.proposal-networks.{name}": proposal_networks}
@@ -128,8 +130,8 @@ SMALL_MODEL: Flags = {
     "pipeline.model.proposal-warmup": 500,
     "pipeline.model.proposal-weights-anneal-max-num-iters": 100,
     "pipeline.datamanager.train-num-rays-per-batch": 512,
-    **_of_optimizers("optimizer.lr", 2e-2),
-    **_of_optimizers("scheduler.warmup-steps", 50),
+    **of_optimizers("optimizer.lr", 2e-2),
+    **of_optimizers("scheduler.warmup-steps", 50),
     "steps-per-save": 250,
     "steps-per-eval-batch": 100,
     "steps-per-eval-image": 100000,
@@ -139,7 +141,7 @@ FAST_ON_REAL: Flags = {
     # Far fewer steps than the reference's: less resolution, and a rate that gets somewhere in them.
     "pipeline.model.multiscale-res": (1, 2, 4),
     "pipeline.datamanager.train-num-rays-per-batch": 1024,
-    **_of_optimizers("optimizer.lr", fields=3e-2, proposal_networks=1e-2),
+    **of_optimizers("optimizer.lr", fields=3e-2, proposal_networks=1e-2),
 }
 
 FEW_PHOTOS = 30
@@ -150,8 +152,8 @@ FEW = Recipe(
     "and a student that also learns from new views that they render; needs a GPU",
     steps={"expert": 30000, "distill": 12000, "finetune": 108000},
     real_flags={
-        # One cosine wants one rate: on real photos the paper's student has a tenth of the baseline's.
-        **_of_optimizers("optimizer.lr", 1e-2),
+        # Both stages share one cosine, so one rate: on real photos the paper's student has a tenth of the baseline's.
+        **of_optimizers("optimizer.lr", BASELINE_RATE),
         # On white, what is white in few photos may as well be nothing at all, which other views see through.
         "pipeline.model.background-color": "random",
     },

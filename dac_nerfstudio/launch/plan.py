@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequen
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.division import count_groups, partition_of
 from dac_nerfstudio.launch.flags import OWNED, words
-from dac_nerfstudio.presets import METHOD_STEPS, TOTAL, Baseline, Flags, Recipe
+from dac_nerfstudio.presets import BASELINE_RATE, METHOD_STEPS, TOTAL, Baseline, Flags, Recipe, of_optimizers
 from dac_nerfstudio.runs.layout import RECORD, run_dir, run_folder
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scene.layout import Layout, find_layout
@@ -19,9 +19,6 @@ StageName = Literal[
     "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video", "report"
 ]
 Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
-BASELINE_RATE = 1e-2
-"""The learning rate at which models that start from scratch begin, as the methods have it."""
-RATES = ("optimizers.fields.optimizer.lr", "optimizers.proposal-networks.optimizer.lr")
 NOT_SCORED = ("trunk", "ensemble")
 """Stages whose runs no table compares."""
 
@@ -216,7 +213,7 @@ class _Draft:
         """A student of finished runs. It starts from scratch: along the whole cosine, with the baseline's rate and
         steps, unless the request's file says otherwise."""
         request = self.request
-        own: Dict[str, Any] = {"teachers": request.teachers, **dict.fromkeys(RATES, BASELINE_RATE)}
+        own: Dict[str, Any] = {"teachers": request.teachers, **of_optimizers("optimizer.lr", BASELINE_RATE)}
         if self.recipe.novel_share:
             own["pipeline.novel-share"] = self.recipe.novel_share
         job = self._training("finetune", own, needs)

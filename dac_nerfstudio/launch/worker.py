@@ -92,10 +92,11 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
     kept = before is not None and before.satisfies(plan.request.divide)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if kept or (before is None and plan.partition is not None):
-            if before is None and plan.partition is not None:
-                partition = Partition.load(plan.partition)
-                check_views(partition, config.inputs.read_views(), plan.partition)
+        ready = plan.partition if before is None else None
+        if kept or ready is not None:
+            if ready is not None:
+                partition = Partition.load(ready)
+                check_views(partition, config.inputs.read_views(), ready)
                 publish(partition, plan.scene_dir)
             else:
                 partition = find_partition(config, config.inputs.read_views())

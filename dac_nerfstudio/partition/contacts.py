@@ -121,7 +121,7 @@ def space_of(partition: Partition, similarity: Similarity | None, test: Views | 
     """The cameras of a partition as they are drawn in space."""
     shown = shown_views(partition, similarity)
     views = partition.views.select(shown)
-    # So long that the pyramids of so many cameras are seen well and hide little of each other.
+    # Long enough for the cameras' pyramids to be seen, short enough not to hide each other.
     cameras = upright_cameras(views, partition.axis, reach(views.centres) * min(0.25, len(views) ** -0.5))
     centres, answering = np.zeros((0, 3)), np.zeros(0, dtype=int)
     if test is not None:

@@ -132,7 +132,7 @@ def _fewer_groups(
     """How many groups there can be where some came out empty, and a note that says so.
 
     Raises:
-        PartitionError: so many were asked for, and the strategy is one that could have left none empty.
+        PartitionError: the number was asked for, and the strategy could have left no group empty with another.
     """
     if strategy == "louvain":
         found = int(homes.max())

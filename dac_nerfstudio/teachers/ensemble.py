@@ -7,6 +7,7 @@ distillation needs K-Planes models. A single expert is the ensemble of one.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -146,11 +147,9 @@ def premultiplied(model: Any, camera: Cameras) -> Float[Tensor, "height width 5"
     paints its own background, which nerfstudio calls ``last_sample``, is opaque."""
     if hasattr(model, "premultiplied"):
         return model.premultiplied(camera)
-    if paints_background(model):
-        outputs, opaque = model.get_outputs_for_camera(camera), True
-    else:
-        with background_color_override_context(torch.zeros(3, device=model.device)):
-            outputs, opaque = model.get_outputs_for_camera(camera), False
+    opaque = paints_background(model)
+    with nullcontext() if opaque else background_color_override_context(torch.zeros(3, device=model.device)):
+        outputs = model.get_outputs_for_camera(camera)
     # NeRF and Mip-NeRF render twice.
     level = "" if "rgb" in outputs else "_fine"
     rgb = outputs[f"rgb{level}"]

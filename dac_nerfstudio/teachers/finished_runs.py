@@ -115,7 +115,7 @@ def folder_of(path: Path) -> Path:
     """The folder of a run of any method that a user meant by naming it, its config.yml or its models' folder.
 
     Raises:
-        StageError: it is none of them, or holds no checkpoint.
+        StageError: it is not a run's, or holds no checkpoint.
     """
     if not path.exists():
         raise StageError(f"There is no teacher at {path}. Name the folder of a finished run.")

@@ -1,6 +1,6 @@
 """Teachers asked in fixed shapes, whatever the shares of a batch: what a captured step needs.
 
-Each model has a slot of so many rays, filled up with the first one; an index puts its answers back in order.
+Each model has a slot of fixed size, padded with the batch's first ray; an index puts the answers back in order.
 """
 
 from __future__ import annotations

@@ -155,27 +155,42 @@ def blend(corner, column, row, weights, width):
     return load(corner + row + column, width) * weights[3] + result
 
 
+@njit(inline="always")
+def cells(x, y, z, column, row, plane, width):
+    """Where a point lies in the planes xy, xz and yz: offset of its cell's first corner, and the corners' weights.
+
+    Args:
+        x, y, z: its coordinates, as `locate` gives them.
+        column, row, plane: bytes from one to the next.
+    """
+    xy = y[0] * row + x[0] * column, broadcast_weights(x[1], y[1], width)
+    xz = plane + z[0] * row + x[0] * column, broadcast_weights(x[1], z[1], width)
+    yz = 2 * plane + z[0] * row + y[0] * column, broadcast_weights(y[1], z[1], width)
+    return xy, xz, yz
+
+
+@njit(inline="always")
+def interpolants(base, xy, xz, yz, column, row, width):
+    """Lanes of the three planes in these cells."""
+    a = blend(base + xy[0], column, row, xy[1], width)
+    b = blend(base + xz[0], column, row, xz[1], width)
+    c = blend(base + yz[0], column, row, yz[1], width)
+    return a, b, c
+
+
 @kernel
 def interpolate(planes, points, out, offset, start, stop, width):
     """Write the features of points ``start`` to ``stop`` to ``out[:, offset : offset + C]``."""
     last, channels = planes.shape[1] - 1, planes.shape[3]
     column = channels * FLOAT_BYTES
     row = (last + 1) * column
-    xy_plane = planes.ctypes.data
-    xz_plane = xy_plane + (last + 1) * row
-    yz_plane = xz_plane + (last + 1) * row
+    plane, base = (last + 1) * row, planes.ctypes.data
     for i in range(start, stop):
-        x, x_share, _ = locate(points[i, 0], last)
-        y, y_share, _ = locate(points[i, 1], last)
-        z, z_share, _ = locate(points[i, 2], last)
-        xy, xy_weights = xy_plane + y * row + x * column, broadcast_weights(x_share, y_share, width)
-        xz, xz_weights = xz_plane + z * row + x * column, broadcast_weights(x_share, z_share, width)
-        yz, yz_weights = yz_plane + z * row + y * column, broadcast_weights(y_share, z_share, width)
+        x, y, z = locate(points[i, 0], last), locate(points[i, 1], last), locate(points[i, 2], last)
+        xy, xz, yz = cells(x, y, z, column, row, plane, width)
         target = out.ctypes.data + (i * out.shape[1] + offset) * FLOAT_BYTES
         for k in range(0, column, len(width) * FLOAT_BYTES):
-            a = blend(xy + k, column, row, xy_weights, width)
-            b = blend(xz + k, column, row, xz_weights, width)
-            c = blend(yz + k, column, row, yz_weights, width)
+            a, b, c = interpolants(base + k, xy, xz, yz, column, row, width)
             store(target + k, a * b * c)
 
 
@@ -204,34 +219,18 @@ def differentiate_planes(planes, points, upstream, offset, gradient, begin, end,
     plane = (last + 1) * row
     base, out = planes.ctypes.data, gradient.ctypes.data
     for i in range(len(points)):
-        x, x_share, _ = locate(points[i, 0], last)
-        y, y_share, _ = locate(points[i, 1], last)
-        z, z_share, _ = locate(points[i, 2], last)
-        xy, xy_weights = y * row + x * column, broadcast_weights(x_share, y_share, width)
-        xz, xz_weights = plane + z * row + x * column, broadcast_weights(x_share, z_share, width)
-        yz, yz_weights = 2 * plane + z * row + y * column, broadcast_weights(y_share, z_share, width)
+        x, y, z = locate(points[i, 0], last), locate(points[i, 1], last), locate(points[i, 2], last)
+        xy, xz, yz = cells(x, y, z, column, row, plane, width)
         source = upstream.ctypes.data + (i * upstream.shape[1] + offset) * FLOAT_BYTES
         for k in range(begin * FLOAT_BYTES, end * FLOAT_BYTES, len(width) * FLOAT_BYTES):
             g = load(source + k, width)
-            if one < 0:
-                a = blend(base + xy + k, column, row, xy_weights, width)
-                b = blend(base + xz + k, column, row, xz_weights, width)
-                c = blend(base + yz + k, column, row, yz_weights, width)
-                add_to_corners(out + xy + k, column, row, xy_weights, g * b * c, width)
-                add_to_corners(out + xz + k, column, row, xz_weights, g * a * c, width)
-                add_to_corners(out + yz + k, column, row, yz_weights, g * a * b, width)
-            elif one == 0:
-                b = blend(base + xz + k, column, row, xz_weights, width)
-                c = blend(base + yz + k, column, row, yz_weights, width)
-                add_to_corners(out + xy + k, column, row, xy_weights, g * b * c, width)
-            elif one == 1:
-                a = blend(base + xy + k, column, row, xy_weights, width)
-                c = blend(base + yz + k, column, row, yz_weights, width)
-                add_to_corners(out + xz + k, column, row, xz_weights, g * a * c, width)
-            else:
-                a = blend(base + xy + k, column, row, xy_weights, width)
-                b = blend(base + xz + k, column, row, xz_weights, width)
-                add_to_corners(out + yz + k, column, row, yz_weights, g * a * b, width)
+            a, b, c = interpolants(base + k, xy, xz, yz, column, row, width)
+            if one < 0 or one == 0:
+                add_to_corners(out + xy[0] + k, column, row, xy[1], g * b * c, width)
+            if one < 0 or one == 1:
+                add_to_corners(out + xz[0] + k, column, row, xz[1], g * a * c, width)
+            if one < 0 or one == 2:
+                add_to_corners(out + yz[0] + k, column, row, yz[1], g * a * b, width)
 
 
 @njit(inline="always")
@@ -251,31 +250,23 @@ def differentiate_points(planes, points, upstream, offset, gradient, start, stop
     last, channels = planes.shape[1] - 1, planes.shape[3]
     column = channels * FLOAT_BYTES
     row = (last + 1) * column
-    xy_plane = planes.ctypes.data
-    xz_plane = xy_plane + (last + 1) * row
-    yz_plane = xz_plane + (last + 1) * row
+    plane, base = (last + 1) * row, planes.ctypes.data
     nothing = broadcast(np.float32(0), width)
     for i in range(start, stop):
-        x, x_share, x_slope = locate(points[i, 0], last)
-        y, y_share, y_slope = locate(points[i, 1], last)
-        z, z_share, z_slope = locate(points[i, 2], last)
-        xy, xy_weights = xy_plane + y * row + x * column, broadcast_weights(x_share, y_share, width)
-        xz, xz_weights = xz_plane + z * row + x * column, broadcast_weights(x_share, z_share, width)
-        yz, yz_weights = yz_plane + z * row + y * column, broadcast_weights(y_share, z_share, width)
-        xs, ys, zs = broadcast(x_share, width), broadcast(y_share, width), broadcast(z_share, width)
+        x, y, z = locate(points[i, 0], last), locate(points[i, 1], last), locate(points[i, 2], last)
+        xy, xz, yz = cells(x, y, z, column, row, plane, width)
+        xs, ys, zs = broadcast(x[1], width), broadcast(y[1], width), broadcast(z[1], width)
         source = upstream.ctypes.data + (i * upstream.shape[1] + offset) * FLOAT_BYTES
         in_x, in_y, in_z = nothing, nothing, nothing
         for k in range(0, column, len(width) * FLOAT_BYTES):
-            a = blend(xy + k, column, row, xy_weights, width)
-            b = blend(xz + k, column, row, xz_weights, width)
-            c = blend(yz + k, column, row, yz_weights, width)
+            a, b, c = interpolants(base + k, xy, xz, yz, column, row, width)
             g = load(source + k, width)
-            in_x, in_y = slopes(xy + k, column, row, xs, ys, g * b * c, in_x, in_y, width)
-            in_x, in_z = slopes(xz + k, column, row, xs, zs, g * a * c, in_x, in_z, width)
-            in_y, in_z = slopes(yz + k, column, row, ys, zs, g * a * b, in_y, in_z, width)
-        gradient[i, 0] += total(in_x) * x_slope
-        gradient[i, 1] += total(in_y) * y_slope
-        gradient[i, 2] += total(in_z) * z_slope
+            in_x, in_y = slopes(base + xy[0] + k, column, row, xs, ys, g * b * c, in_x, in_y, width)
+            in_x, in_z = slopes(base + xz[0] + k, column, row, xs, zs, g * a * c, in_x, in_z, width)
+            in_y, in_z = slopes(base + yz[0] + k, column, row, ys, zs, g * a * b, in_y, in_z, width)
+        gradient[i, 0] += total(in_x) * x[2]
+        gradient[i, 1] += total(in_y) * y[2]
+        gradient[i, 2] += total(in_z) * z[2]
 
 
 @kernel
