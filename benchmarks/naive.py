@@ -25,6 +25,7 @@ from dac_nerfstudio.kplanes.decoders import ExplicitDecoder, HybridDecoder
 from dac_nerfstudio.kplanes.mlp import MLP
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
+from dac_nerfstudio.kplanes.teaching import ExpertModel
 
 
 class Planes(nn.Module):
@@ -81,6 +82,7 @@ RAYS_AT_A_TIME = 4096
 def parts() -> Iterator[None]:
     """Models built, trained and rendered meanwhile are the naive path's."""
     with ExitStack() as stack:
+        stack.enter_context(patch.object(ExpertModel, "in_half", False))
         stack.enter_context(patch.object(KPlanesModel, "rays_at_a_time", lambda model: RAYS_AT_A_TIME))
         stack.enter_context(patch("dac_nerfstudio.kplanes.field.MultiScalePlanes", Planes))
         stack.enter_context(patch("dac_nerfstudio.kplanes.model.plane_tv", plane_tv))
