@@ -15,7 +15,7 @@ from tape import Legal, Tapes
 from torch import Tensor
 
 from dac_nerfstudio import methods
-from dac_nerfstudio.kplanes import lookup, rays, regularizers
+from dac_nerfstudio.kplanes import lookup, mlp, rays, regularizers
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.teachers.rendered_views import RenderedViews
 from dac_nerfstudio.teachers.slots import Slots
@@ -28,7 +28,7 @@ Make = Callable[..., DaCTrainer]
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain PyTorch alone: what numba computes no dispatch mode sees."""
-    for module in (lookup, rays):
+    for module in (lookup, mlp, rays):
         monkeypatch.setattr(module, "choose", lambda *_: "reference")
     monkeypatch.setattr(regularizers, "smoothness_case_of", lambda _: None)
 
