@@ -43,7 +43,7 @@ def findings() -> List[Finding]:
         found.append(Finding("good", "ns-export finds libusb-1.0."))
     else:
         found.append(Finding("optional", "ns-export wants libusb-1.0. Debian: apt-get install libusb-1.0-0"))
-    from dac_nerfstudio.kplanes.model import lpips_weights
+    from dac_nerfstudio.image_scores import lpips_weights
 
     if lpips_weights().exists():
         found.append(Finding("good", "LPIPS is reported."))
@@ -65,7 +65,7 @@ def fetch_lpips(file: Optional[Path] = None) -> Path:
     import torch
     from torchvision.models import AlexNet_Weights
 
-    from dac_nerfstudio.kplanes.model import lpips_weights
+    from dac_nerfstudio.image_scores import lpips_weights
 
     place = lpips_weights()
     source = AlexNet_Weights.IMAGENET1K_V1.url if file is None else file.absolute().as_uri()

@@ -11,7 +11,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
-from dac_nerfstudio.kplanes.settings import rebuild_config
+from dac_nerfstudio.runs.settings import rebuild_config
 from dac_nerfstudio.kplanes.teaching import ExpertModel
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import MethodName
@@ -111,8 +111,9 @@ def why_not(
         shared: settings of the model that they have to share.
     """
     record = run.record
-    if MethodName.parse(record.method).stage not in stages:
-        expected = " or ".join(str(MethodName(stage)) for stage in stages)
+    method, model = MethodName.parse(record.method), MethodName.parse(of.method).model
+    if method.stage not in stages or method.model != model:
+        expected = " or ".join(str(MethodName(stage, model=model)) for stage in stages)
         return f"{run.folder} holds a {record.method}; expected a {expected}."
     if not record.complete:
         return f"{run} stopped at step {record.steps} of {record.total_steps}."

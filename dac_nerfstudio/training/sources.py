@@ -20,7 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
+from dac_nerfstudio.runs.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, divide
@@ -262,6 +262,8 @@ def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Optiona
         student = None
     elif config.student is not None:
         student = Run.at(config.student)
+    elif MethodName.parse(record.method).model:
+        raise StageError("A nerfacto student learns from finished runs alone. Name them: --teachers FOLDER …")
     else:
         method = MethodName.parse(record.method).beside("distill")
         runs = [run for run in find(config.scene_dir, method) if run.record.complete]
