@@ -100,6 +100,16 @@ def test_points_may_be_a_view_in_any_batch_or_none_at_all() -> None:
     assert compiled(points[:0]).shape == (0, 5, 6)
 
 
+def test_a_point_that_is_no_number_spoils_only_itself() -> None:
+    compiled, _ = grids()
+    points = make_points()
+    spoilt = torch.cat((points, torch.tensor([[torch.nan, 0.2, 0.3], [torch.inf, -torch.inf, 0.1], [1e30, -1e30, 0]])))
+    with torch.inference_mode():
+        features = compiled(spoilt)
+        assert features[-3:-1].isnan().all()
+        assert torch.equal(features[:-3], compiled(points))
+
+
 def test_only_the_gradients_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def must_not_run(*args: object) -> None:
         raise AssertionError("this gradient was not asked for")
