@@ -202,6 +202,8 @@ class Study:
         begun = time.process_time()
         for config in stages(name):
             config.timestamp = name
+            # As ns-train does before it builds a model.
+            torch.manual_seed(seed)
             trainer = config.setup(local_rank=0, world_size=1)
             trainer.setup()
             for step in range(config.max_num_iterations):

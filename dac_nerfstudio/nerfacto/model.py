@@ -23,6 +23,7 @@ from torch import Tensor
 from dac_nerfstudio.image_scores import scores_and_images
 from dac_nerfstudio.kplanes.decoders import Implementation
 from dac_nerfstudio.kplanes.proposals import UpdateSchedule, anneal_exponent
+from dac_nerfstudio.nerfacto.hash_grid import compile_grids
 
 
 @dataclass
@@ -74,7 +75,11 @@ class Nerfacto(NerfactoModel):
         self.update_schedule = UpdateSchedule(config.proposal_warmup, config.proposal_update_every)
         # nerfacto counts the steps since the last update, which a resumed run does not know.
         self.proposal_sampler.update_sched = lambda step: 0 if self.update_schedule.due(step) else 1
+        compile_grids(self)
         self.grids = [module for module in self.modules() if isinstance(module, HashEncoding)]
+        for grid in self.grids:
+            # nerfacto asks for the gradient of positions, which nobody uses where cameras and normals are not learned.
+            grid.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),))
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.begin_step)]
