@@ -17,6 +17,7 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.encodings import HashEncoding
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from torch import Tensor
 
@@ -71,7 +72,7 @@ class Nerfacto(NerfactoModel):
         with mock.patch("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", lambda **_: None):
             super().populate_modules()
         # As in K-Planes: the same near plane in training and in evaluation.
-        self.collider.reset_near_plane = False  # type: ignore[union-attr]
+        self.collider = NearFarCollider(config.near_plane, config.far_plane, reset_near_plane=False)  # type: ignore
         self.update_schedule = UpdateSchedule(config.proposal_warmup, config.proposal_update_every)
         # nerfacto counts the steps since the last update, which a resumed run does not know.
         self.proposal_sampler.update_sched = lambda step: 0 if self.update_schedule.due(step) else 1
@@ -95,6 +96,9 @@ class Nerfacto(NerfactoModel):
     def train(self, mode: bool = True) -> Nerfacto:
         random = self.config.background_color == "random"
         self.renderer_rgb.background_color = "white" if random and not mode else self.config.background_color
+        if not mode:
+            # Proposals are trusted in evaluation, however far training is: an opened run has no step.
+            self.proposal_sampler.set_anneal(1.0)
         return super().train(mode)
 
     def get_loss_dict(

@@ -16,9 +16,9 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
-from dac_nerfstudio.runs.settings import kind_of, rebuild_config
 from dac_nerfstudio.runs.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import kind_of, rebuild_config
 from dac_nerfstudio.runs.store import Run, read_checkpoint, scene_of
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, Type, TypeVar
+from typing import Any, Dict, Type
 
-from dac_nerfstudio.errors import StageError
 from nerfstudio.models.base_model import ModelConfig
 
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
 from dac_nerfstudio.nerfacto.model import NerfactoConfig
 
@@ -24,8 +24,6 @@ _FIXED = (
     "camera_optimizer",
 )  # fmt: skip
 
-Config = TypeVar("Config", bound=ModelConfig)
-
 
 def kind_of(config: ModelConfig) -> Type[ModelConfig]:
     """The class whose fields a model is rebuilt from: students and ensembles have more."""
@@ -40,11 +38,7 @@ def model_settings(config: ModelConfig) -> Dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
-def rebuild_config(
-    settings: Dict[str, Any],
-    source: Path,
-    kind: Type[Config] = KPlanesModelConfig,  # type: ignore[assignment]
-) -> Config:
+def rebuild_config(settings: Dict[str, Any], source: Path, kind: Type[ModelConfig] = KPlanesModelConfig) -> Any:
     """The inverse of ``model_settings``.
 
     Args:
@@ -62,4 +56,5 @@ def rebuild_config(
         return kind(**values)
     except (TypeError, KeyError) as error:
         model = "K-Planes" if kind is KPlanesModelConfig else "nerfacto"
-        raise StageError(f"The model settings recorded in {source} are not those of a {model} model: {error}.") from None
+        text = f"The model settings recorded in {source} are not those of a {model} model: {error}."
+        raise StageError(text) from None

@@ -11,13 +11,14 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
-from dac_nerfstudio.runs.settings import rebuild_config
+from dac_nerfstudio.kplanes.model import KPlanesModelConfig
 from dac_nerfstudio.kplanes.teaching import ExpertModel
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.runs.divergence import not_finite
 from dac_nerfstudio.runs.layout import CONFIG, RECORD, latest_checkpoint, run_dirs, run_folder
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import rebuild_config
 
 
 class Run(NamedTuple):
@@ -141,7 +142,7 @@ def open_model(run: Run, device: torch.device | str) -> ExpertModel:
         StageError: the checkpoint is missing, cannot be read, is of another model, or of a training that diverged.
     """
     path = latest_checkpoint(run.folder)
-    config = rebuild_config(run.record.settings.get("model", {}), run.folder)
+    config: KPlanesModelConfig = rebuild_config(run.record.settings.get("model", {}), run.folder)
     state, prefix = read_weights(path)["pipeline"], "_model."
     weights = {
         key[len(prefix) :].removeprefix("module."): value for key, value in state.items() if key.startswith(prefix)

@@ -20,12 +20,12 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.runs.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, divide
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage, flattened, versions
+from dac_nerfstudio.runs.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.runs.store import Run, find, why_not
 from dac_nerfstudio.sampling.hashing import key_of
 from dac_nerfstudio.teachers.finished_runs import fingerprint_of, folder_of
