@@ -171,6 +171,8 @@ def _verdict(mean: float, than: str) -> str:
 
 def _not_equal(results: Results) -> str:
     """That the baseline had less than all stages, and what to do about it."""
+    if results.taught:
+        return "They were not compared at equal cost."
     costs = results.costs
     ratio = ""
     if EXPERT in costs and results.costs[BASELINE].seconds:

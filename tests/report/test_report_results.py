@@ -14,6 +14,7 @@ from run_folders import PSNR, Maker, gather
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.report.results import Results, save
 from dac_nerfstudio.report.runs import LONG
+from dac_nerfstudio.report.scenes import combine
 from dac_nerfstudio.report.tables import headline, summary
 
 RUN = "quick-seed7"
@@ -114,6 +115,22 @@ def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
     assert results.missing["dac-expert"] == (
         f"There is no expert of group 1 named {RUN}. Experts are compared only where all of them are there."
     )
+
+
+def test_a_student_of_finished_runs_misses_neither_experts_nor_distillation(maker: Callable) -> None:
+    made = maker().only("dac-baseline")
+    made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "teacher-2": "other"}))
+    results = gather(made.folder, RUN)
+    assert (results.taught, results.missing) == (True, {})
+    assert results.notes == [
+        "The student was taught by finished runs (2), whose steps and time are not counted.",
+        "The student was trained for 100 steps in all, the baseline for 150.",
+    ]
+    assert headline(results).endswith("They were not compared at equal cost."), "no --baseline total would be of it"
+    (note,) = combine([results]).notes
+    assert note == "lego was not compared at equal cost: finished runs taught its student."
+    made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "student": "started from"}))
+    assert "There is no distilled student" in gather(made.folder, RUN).missing["dac-distill"]
 
 
 def with_long(made: Maker, ahead: float) -> Results:
