@@ -212,7 +212,7 @@ def run(
     recipe = PRESETS[name]
     one = Request(
         data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
-        experts, flags, config, teachers,
+        experts, flags, teachers=teachers,
     )  # fmt: skip
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
