@@ -154,7 +154,7 @@ def test_a_baseline_of_all_steps_is_missed_by_nobody(maker: Callable) -> None:
     ("ahead", "over", "mean", "sentence"),
     [
         # The student is 0.25 dB ahead of the short baseline.
-        (2.0, LONG, -1.75, "Plain training for as long is better here (+1.75 dB). The method pays where longer"),
+        (2.0, LONG, -1.75, "Plain training for as long is better here, by 1.75 dB. The method pays off only where"),
         (0.1, LONG, 0.15, "At equal cost the fine-tuned student is 0.15 dB better than plain training (PSNR 25.75"),
         (-1.0, "dac-baseline", 0.25, "At equal cost the fine-tuned student is 0.25 dB better than plain training"),
     ],
@@ -174,7 +174,7 @@ def test_plain_training_may_be_better_for_fewer_steps_too(maker: Callable) -> No
     made = maker().everything()
     content = json.loads((made.run_dir("dac-finetune") / "evaluation.json").read_text())
     made.score(made.run_dir("dac-finetune"), views=[{**v, "psnr": v["psnr"] - 1} for v in content["views"]])
-    assert headline(with_long(made, -0.25)).startswith("Plain training for fewer steps is better here (+0.75 dB).")
+    assert headline(with_long(made, -0.25)).startswith("Plain training for fewer steps is better here, by 0.75 dB.")
 
 
 def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) -> None:
