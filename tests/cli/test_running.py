@@ -483,6 +483,10 @@ def test_what_is_wrong_at_once_is_said_before_anything_heavy_is_imported(
     assert done.returncode == 1 and done.stdout == "[]\n" and told in done.stderr
 
 
+def test_help_breaks_lines_where_they_end(shell: Shell) -> None:
+    assert "(transforms.json) or a COLMAP model (images/" in shell.dac("run", "--help").output
+
+
 def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
     arguments = ("--data", "demo", "--preset", "quick", "--only", "baseline", "--output-dir", "dry", "--dry-run")
     output = shell.dac("run", *arguments).output
