@@ -31,9 +31,16 @@ NUMBERS_PER_CORE = 2e7
 """Numbers of rays that a training step gets through in a second of one core: the demo on two cores of a server took
 some 65 ms a step of 512 rays."""
 GPU_SECONDS = 0.017
-"""Of a step: on a GPU as fast as an H200 it waits for Python, whatever its size."""
+"""Of a step, estimated from 14 and 19 ms of a step of 4096 rays on an H200 (docs/gpu.json), which waited for Python:
+before steps were captured as CUDA graphs. A captured step has not been measured."""
 TEACHING = {"cuda": 4.0, "cpu": 1.5}
-"""What a step of distillation takes beside a step on photos, as the experts answer in it."""
+"""What a step of distillation takes beside a step on photos, as the experts answer in it; on a GPU estimated from 62 ms
+with four experts, likewise not captured."""
+MEASURED = {
+    "cuda": "steps measured on an H200 before they were captured as CUDA graphs",
+    "cpu": "steps of the demo measured on two cores of a server",
+}
+"""What times are estimated from."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,9 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
                 say(console, f"    {job.command}")
             else:
                 _print_settings({name: value for name, value in job.settings.items() if name not in shared}, console)
+    if any(fate.job.kind == "train" and not fate.kept for fate in fates):
+        source = MEASURED["cuda" if plan.request.device == "cuda" else "cpu"]
+        say(console, f"Times are estimated from {source}; expect half to twice as long.")
 
 
 def _print_settings(settings: Flags, console: Console) -> None:

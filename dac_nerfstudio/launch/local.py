@@ -71,9 +71,7 @@ def run_plans(
     jobs = [(plan, job) for plan in plans for job in plan.jobs if kinds is None or job.kind in kinds]
     rows = rows_of([(plan.scene_dir.name, job.name) for plan, job in jobs])
     tasks = [Task(plan, job, row) for (plan, job), row in zip(jobs, rows)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // len(devices)) if len(devices) > 1 else None
-    free = [Place(device, threads) for device in devices]
+    free = [Place(device, threads_each(len(devices))) for device in devices]
     running: List[Task] = []
     with ExitStack() as stack:
         locks = {
@@ -118,6 +116,14 @@ def _context() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     return context
+
+
+def threads_each(places: int) -> Optional[int]:
+    """Threads of each of so many processes; None leaves it to torch, which takes the number that the user has set."""
+    if places == 1 or os.environ.get("OMP_NUM_THREADS"):
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // places)
 
 
 def startable(tasks: Sequence[Task], places: int) -> List[Task]:

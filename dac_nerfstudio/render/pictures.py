@@ -16,6 +16,7 @@ from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.render.writing import save_png, save_webp
 from dac_nerfstudio.report.pictures import Comparison, coloured
 from dac_nerfstudio.style import colour
+from dac_nerfstudio.units import signed
 
 What = Literal["orbit", "wipe", "strips", "experts"]
 ALL: Sequence[What] = ("strips", "experts", "wipe", "orbit")
@@ -124,7 +125,7 @@ def strip(view: Comparison) -> np.ndarray:
         [boxed(enlarged(image, factor), (top, left, side)) for image in images],
         [close_up(image, view.box, factor) for image in images],
     )
-    gain = f"student ({view.gain:+.2f} dB)"
+    gain = f"student ({signed(view.gain)} dB)"
     return sheet(rows, ["photo", "baseline", gain, "error of the baseline", "error of the student"])
 
 

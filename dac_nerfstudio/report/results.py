@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
-from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns, is_taught
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
 
@@ -96,6 +96,8 @@ class Results:
     """Why a method cannot be compared."""
     notes: List[str]
     """What a reader should know before comparing."""
+    taught: bool
+    """Whether finished runs taught the student in place of experts and distillation. Their cost is not known."""
     methods: Dict[str, Method]
     gain: Optional[Gain]
     commands: List[str]
@@ -116,6 +118,7 @@ def figures(scene: SceneRuns) -> Results:
     before = {STUDENT: scene.distillation, EXPERT: scene.trunk}
     """What a method's own runs started from."""
     everything = [run for found in runs.values() for run in found]
+    student = scene.only(STUDENT)
     timed = [*everything, *(before[method] for method in runs if before.get(method))]
     processor = all(run.stage.processor_seconds for run in timed if run)
     methods, costs = {}, {}
@@ -135,6 +138,7 @@ def figures(scene: SceneRuns) -> Results:
         left_out=_left_out(scene, methods),
         missing=scene.missing,
         notes=[*map(str, scene.partition.notes), *_notes(methods, scene)],
+        taught=student is not None and is_taught(student),
         methods=methods,
         gain=_gain(methods, groups),
         commands=commands(scene),

@@ -96,6 +96,11 @@ class SceneRuns:
         return runs[0] if runs else None
 
 
+def is_taught(student: Run) -> bool:
+    """Whether finished runs taught a student that started from scratch, in place of experts and distillation."""
+    return "teacher-1" in student.stage.inputs and "student" not in student.stage.inputs
+
+
 def _latest(scene_dir: Path, run: str = "*") -> Path:
     """The record that was written last, of all or of those of one name.
 
@@ -153,7 +158,8 @@ def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
             f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
             "dac run --data …"
         )
-    for method in ("dac-ensemble", LONG):
+    replaced = (EXPERT, "dac-distill") if any(map(is_taught, runs[STUDENT])) else ()
+    for method in ("dac-ensemble", LONG, *replaced):
         if all(one.evaluation is None for one in runs[method]):
             # Made, or scored, only where somebody asks for it.
             missing.pop(method, None)
