@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Literal, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, List, Literal, Optional, Sequence, Tuple, Union, get_args
 
 import tyro
 from rich.console import Console
@@ -21,7 +21,7 @@ from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.messages import literally, say
-from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, choose_preset
+from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, Kind, choose_preset
 from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, scene_name
 from dac_nerfstudio.scene.layout import Layout, find_layout
 from dac_nerfstudio.units import size
@@ -130,6 +130,7 @@ def run(
     video: bool = True,
     only: Optional[Only] = None,
     experts: Tuple[Path, ...] = (),
+    student: Kind = "kplanes",
     teachers: Tuple[Path, ...] = (),
     config: Optional[Path] = None,
     executor: Literal["local", "slurm"] = "local",
@@ -171,7 +172,10 @@ def run(
             demo, otherwise yes.
         video: At the end, render a short flight with the student.
         only: Run this stage alone, from what is already there.
-        experts: Run folders of finished experts, one per group, to use instead of training them.
+        experts: Models of the experts, in turn, such as kplanes,nerfacto: models of two kinds err apart, and what they
+            render teaches the student, without distillation. Or run folders of ready experts, one per group, instead of
+            training them.
+        student: Model of the student and of its baseline.
         teachers: Run folders of finished runs of any nerfstudio method on this scene. The mean of their renderings
             teaches a student from scratch, in place of experts and distillation.
         config: TOML file with flags of ns-train, one table per method (dac-trunk, dac-expert, dac-distill,
@@ -214,7 +218,10 @@ def run(
         console.print(f"Preset {name}: {why} It is {PRESETS[name].description}.", soft_wrap=True)
     elif preset == "best":
         console.print("[yellow]--preset best is now called few. Runs of best keep their name.[/]")
-    recipe = PRESETS[name]
+    kinds, experts = _kinds_of(experts)
+    recipe = replace(PRESETS[name], kinds=kinds, student=student)
+    if student != "kplanes" and not (kinds or teachers):
+        raise StageError(f"A {student} student learns from what others render. Add --experts kplanes,{student}")
     one = Request(
         data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
         experts, flags, teachers=teachers,
@@ -241,6 +248,13 @@ def run(
         succeeded = run_plans(plans, places, console, ("video",))
     if not succeeded:
         sys.exit(1)
+
+
+def _kinds_of(experts: Tuple[Path, ...]) -> Tuple[Tuple[Kind, ...], Tuple[Path, ...]]:
+    """What was asked for of the experts: kinds of models, or else run folders."""
+    words = [word for path in experts for word in str(path).split(",")]
+    kinds = tuple(kind for word in words for kind in get_args(Kind) if word == kind)
+    return (kinds, ()) if len(kinds) == len(words) else ((), experts)
 
 
 def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str]) -> List[Request]:

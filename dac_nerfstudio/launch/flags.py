@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Tuple
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.presets import Flags
 
 if sys.version_info >= (3, 11):
@@ -14,8 +15,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TABLES = ("all", "dac-baseline", "dac-trunk", "dac-expert", "dac-distill", "dac-finetune")
-"""What a file may set flags for; the methods' names without -360."""
+TABLES = (
+    "all", "dac-baseline", "dac-trunk", "dac-expert", "dac-distill", "dac-finetune",
+    "dac-baseline-nerfacto", "dac-expert-nerfacto", "dac-finetune-nerfacto",
+)  # fmt: skip
+"""What a file may set flags for; the methods' names without -360. Flags of the model in `all` are K-Planes's."""
+
+
+def table_of(method: str) -> str:
+    """The table with a method's flags."""
+    return method.removesuffix(UNBOUNDED)
+
+
 OWNED = {
     "data": "Say it with --data",
     "output-dir": "Say it with --output-dir",

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
-from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns, is_taught
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
 
@@ -118,7 +118,6 @@ def figures(scene: SceneRuns) -> Results:
     before = {STUDENT: scene.distillation, EXPERT: scene.trunk}
     """What a method's own runs started from."""
     everything = [run for found in runs.values() for run in found]
-    student = scene.only(STUDENT)
     timed = [*everything, *(before[method] for method in runs if before.get(method))]
     processor = all(run.stage.processor_seconds for run in timed if run)
     methods, costs = {}, {}
@@ -138,7 +137,7 @@ def figures(scene: SceneRuns) -> Results:
         left_out=_left_out(scene, methods),
         missing=scene.missing,
         notes=[*map(str, scene.partition.notes), *_notes(methods, scene)],
-        taught=student is not None and is_taught(student),
+        taught=bool(scene.teachers_elsewhere),
         methods=methods,
         gain=_gain(methods, groups),
         commands=commands(scene),
@@ -259,7 +258,7 @@ def _notes(methods: Dict[str, Method], scene: SceneRuns) -> List[str]:
         counts = ", ".join(f"{TITLES[method]}: {len(entry.per_view)}" for method, entry in methods.items())
         notes.append(f"The methods were not scored on the same views ({counts}); gains are over those they share.")
     made_from = [name for run in scene.scored(STUDENT) for name in run.stage.inputs]
-    teachers = sum(name.startswith("teacher-") for name in made_from)
+    teachers = len(scene.teachers_elsewhere)
     if teachers:
         notes.append(f"The student was taught by finished runs ({teachers}), whose steps and time are not counted.")
     if STUDENT in methods and "student" in made_from and scene.distillation is None:
