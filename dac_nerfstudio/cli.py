@@ -219,7 +219,7 @@ def run(
     elif preset == "best":
         console.print("[yellow]--preset best is now called few. Runs of best keep their name.[/]")
     kinds, experts = _kinds_of(experts)
-    recipe = replace(PRESETS[name], kinds=kinds, student=student)
+    recipe = PRESETS[name].taught_by(kinds, student)
     if student != "kplanes" and not (kinds or teachers):
         raise StageError(f"A {student} student learns from what others render. Add --experts kplanes,{student}")
     one = Request(

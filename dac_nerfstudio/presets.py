@@ -43,6 +43,10 @@ TOTAL = "-total"
 """What is added to the name of a run that takes as many steps as all stages together."""
 
 
+ALL_ALIKE = 0.99
+"""The softness at which experts draw from all photos alike: none may weigh more than a group's own do."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a scene is trained. What a recipe leaves out stays as the methods have it."""
@@ -87,6 +91,12 @@ class Recipe:
         kinds = f"-{'+'.join(self.kinds)}" if self.kinds else ""
         student = "" if self.student == "kplanes" else f"-to-{self.student}"
         return f"{self.name}{kinds}{student}-seed{seed}"
+
+    def taught_by(self, kinds: Tuple[Kind, ...], student: Kind) -> Recipe:
+        """The recipe with experts of these kinds. They all see all photos alike, as their pictures are averaged."""
+        if not kinds:
+            return replace(self, student=student)
+        return replace(self, kinds=kinds, student=student, softness=ALL_ALIKE, independent=True)
 
     def kind_of(self, stage: str, group: Optional[int] = None) -> Kind:
         """Which model a stage trains.
@@ -143,8 +153,9 @@ def recipe_of(run: str) -> Optional[Tuple[Recipe, int]]:
     named = re.fullmatch(rf"(\w+)(?:-((?:{kind})(?:\+(?:{kind}))*))?(?:-to-({kind}))?-seed(\d+)", run)
     if named is None or named[1] not in PRESETS:
         return None
-    kinds, student = (named[2] or "").split("+") if named[2] else (), named[3] or "kplanes"
-    return replace(PRESETS[named[1]], kinds=tuple(kinds), student=student), int(named[4])
+    kinds: Any = tuple(named[2].split("+")) if named[2] else ()
+    student: Any = named[3] or "kplanes"
+    return PRESETS[named[1]].taught_by(kinds, student), int(named[4])
 
 
 def without_model(flags: Flags) -> Dict[str, Any]:
@@ -209,8 +220,7 @@ FEW = Recipe(
         "pipeline.model.background-color": "random",
     },
     one_cosine=True,
-    # No photo weighs more than a group's own do: every expert draws from all of them alike.
-    softness=0.99,
+    softness=ALL_ALIKE,
     independent=True,
     novel_share=0.5,
     student_tv=0.316,

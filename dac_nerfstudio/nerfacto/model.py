@@ -58,6 +58,13 @@ class NerfactoConfig(NerfactoModelConfig):
         return not self.disable_scene_contraction
 
 
+def numbers_per_ray(config: NerfactoConfig) -> int:
+    """How many numbers a training step makes of a ray, as K-Planes count them."""
+    samples = config.num_nerf_samples_per_ray
+    width = config.num_levels * config.features_per_level + 2 * config.hidden_dim + 2 * config.hidden_dim_color
+    return 40 * (samples + sum(config.num_proposal_samples_per_ray[: config.num_proposal_iterations])) + width * samples
+
+
 class Nerfacto(NerfactoModel):
     """nerfacto for our data manager: experts, baselines and students."""
 
@@ -110,6 +117,10 @@ class Nerfacto(NerfactoModel):
             decay = sum(grid.num_levels * table.square().mean() for grid, table in zip(self.grids, tables))
             losses["hash_decay_loss"] = self.config.hash_decay * decay
         return losses
+
+    def teach_on(self, device: torch.device | str) -> Nerfacto:
+        """Move to a device, frozen: training is over."""
+        return self.to(device).requires_grad_(False).eval()
 
     def true_colour(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Float[Tensor, "*pixels 3"]:
         """The photo on the background of evaluation."""

@@ -7,9 +7,9 @@ from typing import Callable, Dict, Iterator, List, Literal, Optional, Sequence, 
 
 import numpy as np
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.base_model import Model
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.launch.video import RATE, as_bytes, flight, save_mp4
 from dac_nerfstudio.render.drawing import boxed, close_up, enlarged, sheet, wipe
 from dac_nerfstudio.render.scene import Scene
@@ -104,7 +104,7 @@ def orbit(scene: Scene, scale: float, frames: int, advance: Advance) -> Iterator
 def mosaic(scene: Scene, scale: float, advance: Advance) -> np.ndarray:
     """A view of each group as every expert sees it, the group's own in a frame of its colour; the student last."""
     rows, marks = [], {}
-    models: Dict[Union[int, str], KPlanesModel] = {group: expert for group, expert in scene.experts.items()}
+    models: Dict[Union[int, str], Model] = {group: expert for group, expert in scene.experts.items()}
     models["student"] = scene.student
     for row, (group, view) in enumerate(sorted(scene.homes.items())):
         camera = scaled(scene.cameras[view : view + 1], scale)
@@ -129,7 +129,7 @@ def strip(view: Comparison) -> np.ndarray:
     return sheet(rows, ["photo", "baseline", gain, "error of the baseline", "error of the student"])
 
 
-def picture(model: KPlanesModel, camera: Cameras, advance: Advance) -> np.ndarray:
+def picture(model: Model, camera: Cameras, advance: Advance) -> np.ndarray:
     """A model's image of one camera: bytes [height, width, 3]."""
     rgb = model.get_outputs_for_camera(camera.to(model.device))["rgb"]
     advance()

@@ -27,7 +27,7 @@ def markdown(results: Results) -> str:
         f"# {plain(results.scene)}: {plain(results.run)}",
         headline(results),
         score_grid(results),
-        "Steps and time of the fine-tuned student include its distillation. The best single model in bold; experts are "
+        "Steps and time of the fine-tuned student include any distillation. The best single model in bold; experts are "
         "several.",
         bullets(remarks(results)),
         "## Per group",

@@ -56,7 +56,7 @@ def summary(results: Results) -> Table:
         Grid(["", "PSNR", "SSIM", *(f"g{group + 1}" for group in groups), "steps", time_heading(results)], rows),
         f"{results.scene}: test views, seed {results.seed}",
         f"g1 to g{results.groups}: PSNR on the test views of each group. {sizes}Steps and time of the fine-tuned "
-        "student include its distillation.",
+        "student include any distillation.",
     )
 
 

@@ -10,6 +10,7 @@ from nerfstudio.models.base_model import ModelConfig
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
+from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.nerfacto.model import NerfactoConfig
 
 GEOMETRY = ("near_plane", "far_plane", "scene_radius", "is_contracted", "background_color")
@@ -28,6 +29,11 @@ _FIXED = (
 def kind_of(config: ModelConfig) -> Type[ModelConfig]:
     """The class whose fields a model is rebuilt from: students and ensembles have more."""
     return NerfactoConfig if isinstance(config, NerfactoConfig) else KPlanesModelConfig
+
+
+def kind_named(method: str) -> Type[ModelConfig]:
+    """The same of a registered method's model."""
+    return NerfactoConfig if MethodName.parse(method).model else KPlanesModelConfig
 
 
 def model_settings(config: ModelConfig) -> Dict[str, Any]:

@@ -158,9 +158,8 @@ def _opened_by_record(folder: Path, device: torch.device) -> Tuple[Any, Views]:
     config = recorded_config(folder, photos_of(folder), device.type)
     scene = config.inputs.scene
     views = Views(scene.names(), scene.get_dataparser_outputs("train").cameras.camera_to_worlds)
-    method = MethodName.parse(run.record.method)
-    alone = method.stage != "ensemble" and not method.model  # can be opened without its photos
-    return (open_model(run, device) if alone else reopen(config, folder).model), views
+    assembled = MethodName.parse(run.record.method).stage == "ensemble"
+    return (reopen(config, folder).model if assembled else open_model(run, device)), views
 
 
 def _opened_by_code(folder: Path, device: torch.device) -> Tuple[Any, Views]:
