@@ -110,7 +110,7 @@ def scene_findings(
         how = "decoded" if thorough else "opened"
         count = len(found.problems) + (0 if skip_missing else len(found.missing))
         state: Literal["good", "bad"] = "bad" if count else "good"
-        verdict = f"{count} to mend" if count else "nothing to mend"
+        verdict = f"{count} wrong" if count else "nothing is wrong"
         seconds = time.perf_counter() - start
         lines.append(Finding(state, f"Views: {splits}; every photo {how} in {seconds:.1f} s: {verdict}."))
     return lines

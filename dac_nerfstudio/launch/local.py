@@ -31,7 +31,7 @@ END_OF_LOG = 12
 PATIENCE = 60.0
 """Seconds that jobs have to save and end once they were asked to."""
 RESTARTS = 2
-"""How often a job is started again that was killed, as the kernel does where memory runs out."""
+"""How often a killed job is started again: the kernel kills when memory runs out."""
 
 
 @dataclass(eq=False)
@@ -179,16 +179,16 @@ def _hear(task: Task, console: Console) -> bool:
         task.kills += 1
         if task.kills <= RESTARTS:
             task.state = task.row.state = "waiting"
-            why = "killed, as the kernel does where memory runs out; started again from its last checkpoint"
+            why = "killed, as the kernel does when memory runs out; started again from its last checkpoint"
             say(console, (f"{task.row.name}: {why}.", "yellow"))
             return False
     task.state = task.row.state = "failed"
     if last is not None and last.state in ("failed", "stopped"):
         task.problem = last.text
         return False
-    how = f"ended without a word (exit code {code})"
+    how = f"ended without a message (exit code {code})"
     if code == -signal.SIGKILL:
-        how = f"killed {task.kills} times, as the kernel does where memory runs out (dmesg says so)"
+        how = f"killed {task.kills} times, as the kernel does when memory runs out (dmesg tells)"
     log = log_path(task.plan.scene_dir, task.job.name)
     lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
     task.problem = "\n".join([f"{how}. The end of {log}:", *lines[-END_OF_LOG:]])
@@ -206,7 +206,7 @@ def _stop(running: Sequence[Task], console: Console) -> None:
             if process.is_alive():
                 process.terminate()
         with suppress(OSError, SystemExit):  # nobody listens: the terminal was closed, or Ctrl-C has ended `| tee`
-            console.print("Stopping: stages save what they have reached. Ctrl-C to stop at once.", highlight=False)
+            console.print("Stopping: stages save their progress. Ctrl-C stops them at once.", highlight=False)
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
     finally:

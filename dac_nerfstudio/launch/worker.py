@@ -71,7 +71,7 @@ def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
         tell(Report("failed", text=str(error)))
     except BaseException:
         traceback.print_exc()
-        tell(Report("failed", text=f"{traceback.format_exc(limit=-1).strip()}\nThe whole story: {log}"))
+        tell(Report("failed", text=f"{traceback.format_exc(limit=-1).strip()}\nAll of it: {log}"))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -124,7 +124,7 @@ def cost_grid(results: Results) -> Grid:
             ]
         )
     headings = ["", "steps", f"training {time_heading(results)}", "to render a view", "peak memory", "on the GPU"]
-    return Grid([*headings, "parameters", "as floats"], rows)
+    return Grid([*headings, "parameters", "size of weights"], rows)
 
 
 def time_heading(results: Results) -> str:

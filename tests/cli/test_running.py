@@ -338,7 +338,7 @@ def run_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 def test_a_killed_job_is_started_again_twice_and_then_named(run_stand_ins: Callable[..., tuple[bool, str]]) -> None:
     succeeded, printed = run_stand_ins(lost, lost, finished)
-    assert succeeded and printed.count("baseline: killed, as the kernel does where memory runs out; started again") == 2
+    assert succeeded and printed.count("baseline: killed, as the kernel does when memory runs out; started again") == 2
     succeeded, printed = run_stand_ins(lost, lost, lost)
     assert not succeeded and "baseline: killed 3 times, as the kernel does" in printed
 
