@@ -11,7 +11,10 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Request, make_plan
 from dac_nerfstudio.presets import PRESETS, recipe_of
 
-FLAGS = {"all": {"pipeline.model.num-samples": 7, "steps-per-save": 9}, "dac-expert-nerfacto": {"max-num-iterations": 5}}
+FLAGS = {
+    "all": {"pipeline.model.num-samples": 7, "steps-per-save": 9},
+    "dac-expert-nerfacto": {"max-num-iterations": 5},
+}
 
 
 def request(data: Path, **changes: object) -> Request:
