@@ -217,6 +217,10 @@ class Options:
     """Scenes, one after another."""
     kind: Literal["kplanes", "nerfacto"] = "kplanes"
     """Which model is tuned."""
+    teacher_steps: int = 4000
+    """Steps of each of the teachers of two kinds."""
+    student_steps: int = 8000
+    """Steps of their student."""
     seeds: tuple[int, ...] = (1,)
     """Seeds that the study runs; the first chooses."""
     data: Path = Path("data")
@@ -482,43 +486,47 @@ TEACHERS = {
 
 
 def kinds(options: Options, name: str) -> None:
-    """Two K-Planes and two nerfacto of the tuned settings, averaged, and students of either kind."""
+    """Two K-Planes and two nerfacto of the tuned settings, averaged; students of either kind; and baselines of as many
+    steps as the four and a student. The first seed chooses the students' settings, as taught by one of each."""
     runs, scene = Study(options, name), read(options)[name]
     settings = [Settings(**scene["baseline"]), NerfactoSettings(**scene["baseline_nerfacto"])]
     found: dict[str, list[dict[str, Any]]] = scene.get("kinds", {})
-    teachings: dict[str, tuple[AnySettings, Teaching]] = {}
+    best: dict[str, tuple[AnySettings, Teaching]] = {}
 
     def add(kind: str, figures: dict[str, Any]) -> None:
         entries, entry = found.setdefault(kind, []), public(figures)
         entries.extend([entry] if entry not in entries else [])
         record(options, name, kinds=found)
 
+    def student(own: AnySettings, teachers: list[Run], seed: int) -> Run:
+        if own.method not in best:
+            tried = []
+            for share, less in ((0.5, 3.16), (0.25, 3.16)):
+                candidate = replace(own.smoothed(less), steps=options.student_steps), Teaching(share)
+                tried.append((runs.taught(teachers, *candidate, seed), candidate))
+                add("student tried", tried[-1][0].figures)
+            best[own.method] = max(tried, key=lambda entry: entry[0].val)[1]
+        return runs.taught(teachers, *best[own.method], seed)
+
     for seed in options.seeds:
-        teachers = [runs.baseline(of, seed + 10 * number) for of in settings for number in range(2)]
+        teachers = [
+            runs.baseline(replace(own, steps=options.teacher_steps), seed + 10 * number)
+            for own in settings
+            for number in range(2)
+        ]
         for teacher in teachers:
             add("teacher", teacher.figures)
         for label, members in TEACHERS.items():
             chosen = [teachers[number] for number in members]
-            add(f"{label} averaged", {"seed": seed, **averaged(chosen), "seconds": total(chosen)})
+            add(f"{label}, averaged", {"seed": seed, **averaged(chosen), "seconds": total(chosen)})
         for own in settings:
             for label in ("one of each", "two of each", "two nerfacto" if own.method else "two K-Planes"):
                 chosen = [teachers[number] for number in TEACHERS[label]]
-                if own.method not in teachings:
-                    tried = []
-                    for share, less in ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
-                        candidate = own.smoothed(less), Teaching(share)
-                        student = runs.taught(chosen, *candidate, seed)
-                        add("student tried", student.figures)
-                        tried.append((student.val, candidate))
-                    teachings[own.method] = max(tried, key=lambda entry: entry[0])[1]
-                student = runs.taught(chosen, *teachings[own.method], seed)
-                add(
-                    f"student of {label}",
-                    {**student.figures, "seconds of all": student.figures["seconds"] + total(chosen)},
-                )
+                run = student(own, chosen, seed)
+                add(f"student of {label}", {**run.figures, "seconds of all": run.figures["seconds"] + total(chosen)})
         for own in settings:
-            steps = 3 * own.steps if own.steps < MOST_STEPS else own.steps
-            add("baseline of three times the steps", runs.baseline(replace(own, steps=steps), seed).figures)
+            steps = len(teachers) * options.teacher_steps + options.student_steps
+            add("baseline of all steps", runs.baseline(replace(own, steps=steps), seed).figures)
 
 
 def total(runs: Sequence[Run]) -> int:
