@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -64,9 +64,18 @@ SCENES = {
 }
 
 
+Axes = tuple[tuple[str, tuple[Callable[[Any], Any], ...]], ...]
+"""Settings in the order in which they are tuned, and what is tried of each beside its value."""
+
+
+def times(factor: float) -> Callable[[float], float]:
+    """Multiplies to three digits."""
+    return lambda value: float(f"{value * factor:.3g}")
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What is tuned of a model and its training."""
+    """What is tuned of a K-Planes model and its training."""
 
     samples: int = 2
     """16 samples per ray and 32 of each proposal level, times this."""
@@ -87,6 +96,24 @@ class Settings:
     steps: int = 4000
     """Training steps."""
 
+    method: ClassVar[str] = ""
+    """What the methods' names end in."""
+    axes: ClassVar[Axes] = (
+        ("samples", (lambda v: 2 * v, lambda v: v // 2)),
+        ("tv", (lambda v: round(v * 3.16, 5), lambda v: round(v / 3.16, 5))),
+        ("planes", (lambda v: 2 * v,)),
+        ("linear", (lambda v: not v,)),
+        ("rate", (lambda v: 2 * v, lambda v: v / 2)),
+        ("features", (lambda v: 2 * v,)),
+        ("levels", (lambda v: v + 1,)),
+        ("rays", (lambda v: 2 * v,)),
+    )
+
+    @classmethod
+    def first(cls, scene: SmallScene) -> Settings:
+        """Where tuning begins."""
+        return cls(tv=1e-1, planes=2) if scene.real else cls()
+
     @property
     def name(self) -> str:
         """Differs where settings differ."""
@@ -96,18 +123,81 @@ class Settings:
             f"-r{self.rays}-n{self.steps}"
         )
 
+    def smoothed(self, less: float) -> Settings:
+        """With so many times less of what smooths: rendered views smooth a student, too."""
+        return replace(self, tv=times(1 / less)(self.tv))
 
-AXES: tuple[tuple[str, tuple[Callable[[Any], Any], ...]], ...] = (
-    ("samples", (lambda v: 2 * v, lambda v: v // 2)),
-    ("tv", (lambda v: round(v * 3.16, 5), lambda v: round(v / 3.16, 5))),
-    ("planes", (lambda v: 2 * v,)),
-    ("linear", (lambda v: not v,)),
-    ("rate", (lambda v: 2 * v, lambda v: v / 2)),
-    ("features", (lambda v: 2 * v,)),
-    ("levels", (lambda v: v + 1,)),
-    ("rays", (lambda v: 2 * v,)),
-)
-"""Settings in the order in which they are tuned, and what is tried of each beside its value."""
+    def put_into(self, model: Any) -> None:
+        """Set a model's configuration."""
+        model.grid_base_resolution, model.multiscale_res = 32 * self.planes, (1, 2)
+        model.grid_feature_dim, model.linear_decoder = self.features, self.linear
+        model.linear_decoder_layers, model.background_color = 1, "random"
+        model.proposal_resolutions = tuple(32 * self.planes * 2**level for level in range(self.levels))
+        model.num_proposal_samples, model.num_samples = (32 * self.samples,) * self.levels, 16 * self.samples
+        model.regularizers.plane_tv = model.regularizers.proposal_tv = self.tv
+
+
+@dataclass(frozen=True)
+class NerfactoSettings:
+    """What is tuned of nerfacto and its training."""
+
+    samples: int = 2
+    """16 samples per ray and 32 of the proposal level, times this."""
+    finest: int = 64
+    """Cells of the finest of eight grids along each side."""
+    decay: float = 0.1
+    """Weight of the hash decay."""
+    rate: float = 1e-2
+    """Adam's rate, at its highest."""
+    table: int = 16
+    """Binary logarithm of a grid's entries."""
+    width: int = 32
+    """Neurons of each hidden layer."""
+    rays: int = 512
+    """Rays of a step."""
+    steps: int = 4000
+    """Training steps."""
+
+    method: ClassVar[str] = "_nerfacto"
+    axes: ClassVar[Axes] = (
+        ("samples", (lambda v: 2 * v, lambda v: v // 2)),
+        ("decay", (times(3.16), times(1 / 3.16))),
+        ("finest", (lambda v: 2 * v, lambda v: v // 2)),
+        ("rate", (lambda v: 2 * v, lambda v: v / 2)),
+        ("table", (lambda v: v + 1, lambda v: v - 1)),
+        ("width", (lambda v: 2 * v,)),
+        ("rays", (lambda v: 2 * v,)),
+    )
+
+    @classmethod
+    def first(cls, scene: SmallScene) -> NerfactoSettings:
+        """Where tuning begins."""
+        return cls(finest=128 if scene.real else 64)
+
+    @property
+    def name(self) -> str:
+        """Differs where settings differ."""
+        return (
+            f"nerfacto-s{self.samples}-m{self.finest}-d{self.decay:g}-lr{self.rate:g}-t{self.table}-w{self.width}"
+            f"-r{self.rays}-n{self.steps}"
+        )
+
+    def smoothed(self, less: float) -> NerfactoSettings:
+        """As of K-Planes."""
+        return replace(self, decay=times(1 / less)(self.decay))
+
+    def put_into(self, model: Any) -> None:
+        """Set a model's configuration."""
+        model.num_levels, model.max_res, model.log2_hashmap_size = 8, self.finest, self.table
+        model.hidden_dim = model.hidden_dim_color = self.width
+        model.num_proposal_iterations, model.num_nerf_samples_per_ray = 1, 16 * self.samples
+        model.num_proposal_samples_per_ray, model.hash_decay = (32 * self.samples,), self.decay
+        proposal = {"hidden_dim": 16, "log2_hashmap_size": 14, "num_levels": 4, "max_res": 64, "use_linear": False}
+        model.proposal_net_args_list = [proposal]
+
+
+AnySettings = Settings | NerfactoSettings
+KINDS: dict[str, type[AnySettings]] = {"kplanes": Settings, "nerfacto": NerfactoSettings}
 
 
 @dataclass(frozen=True)
@@ -122,9 +212,15 @@ class Teaching:
 class Options:
     """What to do."""
 
-    action: tyro.conf.Positional[Literal["tune", "study", "page"]]
+    action: tyro.conf.Positional[Literal["tune", "study", "kinds", "page"]]
     scene: tuple[str, ...] = ("lego-25",)
     """Scenes, one after another."""
+    kind: Literal["kplanes", "nerfacto"] = "kplanes"
+    """Which model is tuned."""
+    teacher_steps: int = 4000
+    """Steps of each of the teachers of two kinds."""
+    student_steps: int = 8000
+    """Steps of their student."""
     seeds: tuple[int, ...] = (1,)
     """Seeds that the study runs; the first chooses."""
     data: Path = Path("data")
@@ -148,8 +244,14 @@ class Run:
         return self.figures["val"]
 
     @property
-    def settings(self) -> Settings:
-        return Settings(**{field.name: self.figures[field.name] for field in fields(Settings)})
+    def settings(self) -> AnySettings:
+        return settings_of(self.figures)
+
+
+def settings_of(figures: dict[str, Any]) -> AnySettings:
+    """The settings among a run's figures."""
+    kind = NerfactoSettings if "decay" in figures else Settings
+    return kind(**{field.name: figures[field.name] for field in fields(kind)})
 
 
 class Study:
@@ -163,9 +265,9 @@ class Study:
             scene.make(options.data / scene.source, self.data, scene.photos, scene.width)
         self.kind = "_360" if self.scene.real else ""
 
-    def configure(self, stage: str, settings: Settings, seed: int) -> Any:
+    def configure(self, stage: str, settings: AnySettings, seed: int) -> Any:
         """A registered method's configuration with the study's settings."""
-        config = copy.deepcopy(getattr(methods, f"{stage}{self.kind}").config)
+        config = copy.deepcopy(getattr(methods, f"{stage}{settings.method}{self.kind}").config)
         config.output_dir, config.experiment_name = self.options.output_dir / "runs", self.name
         config.vis, config.machine.device_type, config.machine.seed = "tensorboard", "cpu", seed
         config.mixed_precision, config.groups = False, 1
@@ -174,19 +276,13 @@ class Study:
         config.data = config.pipeline.datamanager.data = self.data
         config.pipeline.datamanager.train_num_rays_per_batch = settings.rays
         model = config.pipeline.model
-        model.grid_base_resolution, model.multiscale_res = 32 * settings.planes, (1, 2)
-        model.grid_feature_dim, model.linear_decoder = settings.features, settings.linear
-        model.linear_decoder_layers, model.background_color = 1, "random"
-        model.proposal_resolutions = tuple(32 * settings.planes * 2**level for level in range(settings.levels))
-        model.num_proposal_samples = (32 * settings.samples,) * settings.levels
-        model.num_samples = 16 * settings.samples
+        settings.put_into(model)
         model.proposal_warmup, model.proposal_weights_anneal_max_num_iters = 500, 100
-        model.regularizers.plane_tv = model.regularizers.proposal_tv = settings.tv
         for group in config.optimizers.values():
             group["optimizer"].lr, group["scheduler"].warmup_steps = settings.rate, 50
         return config
 
-    def train(self, kind: str, settings: Settings, seed: int, stages: Callable[[str], list[Any]]) -> Run:
+    def train(self, kind: str, settings: AnySettings, seed: int, stages: Callable[[str], list[Any]]) -> Run:
         """A run's figures and pictures; trained unless that was done.
 
         Args:
@@ -202,6 +298,8 @@ class Study:
         begun = time.process_time()
         for config in stages(name):
             config.timestamp = name
+            # As ns-train does before it builds a model.
+            torch.manual_seed(seed)
             trainer = config.setup(local_rank=0, world_size=1)
             trainer.setup()
             for step in range(config.max_num_iterations):
@@ -239,10 +337,10 @@ class Study:
             photos.append(pipeline.model.true_colour({}, {"image": dataset.get_image_float32(index)}).numpy())
         return np.stack(pictures), np.stack(photos)
 
-    def baseline(self, settings: Settings, seed: int = 1) -> Run:
+    def baseline(self, settings: AnySettings, seed: int = 1) -> Run:
         return self.train("baseline", settings, seed, lambda name: [self.configure("baseline", settings, seed)])
 
-    def expert(self, settings: Settings, seed: int) -> Run:
+    def expert(self, settings: AnySettings, seed: int) -> Run:
         """A teacher: sees all photos, which are one group."""
 
         def stages(name: str) -> list[Any]:
@@ -251,6 +349,19 @@ class Study:
             return [config]
 
         return self.train("expert", settings, seed, stages)
+
+    def taught(self, teachers: list[Run], settings: AnySettings, teaching: Teaching, seed: int) -> Run:
+        """A student that starts from scratch, on photos and on views that finished runs of any kind render."""
+
+        def stages(name: str) -> list[Any]:
+            config = self.configure("finetune", settings, seed)
+            config.teachers = tuple(teacher.folder for teacher in teachers)
+            config.pipeline.novel_share = teaching.share
+            return [config]
+
+        kinds = [run.settings.method or "_kplanes" for run in teachers]
+        by = "".join(f"{kind}{kinds.count(kind)}" for kind in sorted(set(kinds)))
+        return self.train(f"taught-by{by}-share{teaching.share:g}", settings, seed, stages)
 
     def student(self, experts: list[Run], settings: Settings, teaching: Teaching, seed: int) -> Run:
         """Distilled for a tenth of its steps, then fine-tuned on photos and rendered views along the same cosine."""
@@ -290,22 +401,33 @@ def record(options: Options, scene: str, **entries: Any) -> None:
     write_json(options.json, figures)
 
 
-def tune(options: Options, name: str) -> Settings:
+def tune(options: Options, name: str) -> AnySettings:
     """The baseline's settings that validation views prefer: each in turn at few steps, then the number of steps."""
-    study = Study(options, name)
-    best = study.baseline(Settings(tv=1e-1, planes=2) if study.scene.real else Settings())
+    study, kind = Study(options, name), KINDS[options.kind]
+    tuned, chosen = f"tuned{kind.method}", f"baseline{kind.method}"
+    # What the file of figures has need not be trained again on another machine.
+    known = read(options).get(name, {}).get(tuned, [])
+
+    def baseline(settings: AnySettings) -> Run:
+        wanted = {"kind": "baseline", "seed": 1, **asdict(settings)}
+        for figures in known:
+            if {name: figures[name] for name in wanted} == wanted:
+                return Run(Path(), figures, {})
+        return study.baseline(settings)
+
+    best = baseline(kind.first(study.scene))
     tried = [best.figures]
 
     def attempt(**change: Any) -> bool:
         nonlocal best
-        run = study.baseline(replace(best.settings, **change))
+        run = baseline(replace(best.settings, **change))
         tried.extend([run.figures] if run.figures not in tried else [])
         better = run.val > best.val + GAIN
         best = run if better else best
-        record(options, name, tuned=[public(entry) for entry in tried], baseline=asdict(best.settings))
+        record(options, name, **{tuned: [public(entry) for entry in tried], chosen: asdict(best.settings)})
         return better
 
-    for axis, moves in AXES:
+    for axis, moves in kind.axes:
         for move in moves:
             while attempt(**{axis: move(getattr(best.settings, axis))}):
                 pass
@@ -331,7 +453,7 @@ def study(options: Options, name: str) -> None:
         """Settings of the student that validation views prefer; rendered views smooth its planes, too."""
         tried = []
         for share, less in ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
-            candidate = replace(settings, tv=float(f"{settings.tv / less:.3g}")), Teaching(share)
+            candidate = settings.smoothed(less), Teaching(share)
             student = runs.student(experts, *candidate, seed)
             add("student tried", student.figures)
             tried.append((student.val, candidate))
@@ -352,6 +474,59 @@ def study(options: Options, name: str) -> None:
             add(f"student of {count}", {**student.figures, "seconds of all": all_seconds})
         steps = settings.steps + EXPERTS * expert.steps
         add("baseline of all steps", runs.baseline(replace(settings, steps=steps), seed).figures)
+
+
+TEACHERS = {
+    "two K-Planes": (0, 1),
+    "two nerfacto": (2, 3),
+    "one of each": (0, 2),
+    "two of each": (0, 1, 2, 3),
+}
+"""Which of two K-Planes and two nerfacto teach."""
+
+
+def kinds(options: Options, name: str) -> None:
+    """Two K-Planes and two nerfacto of the tuned settings, averaged; students of either kind; and baselines of as many
+    steps as the four and a student. The first seed chooses the students' settings, as taught by one of each."""
+    runs, scene = Study(options, name), read(options)[name]
+    settings = [Settings(**scene["baseline"]), NerfactoSettings(**scene["baseline_nerfacto"])]
+    found: dict[str, list[dict[str, Any]]] = scene.get("kinds", {})
+    best: dict[str, tuple[AnySettings, Teaching]] = {}
+
+    def add(kind: str, figures: dict[str, Any]) -> None:
+        entries, entry = found.setdefault(kind, []), public(figures)
+        entries.extend([entry] if entry not in entries else [])
+        record(options, name, kinds=found)
+
+    def student(own: AnySettings, teachers: list[Run], seed: int) -> Run:
+        if own.method not in best:
+            tried = []
+            for share, less in ((0.5, 3.16), (0.25, 3.16)):
+                candidate = replace(own.smoothed(less), steps=options.student_steps), Teaching(share)
+                tried.append((runs.taught(teachers, *candidate, seed), candidate))
+                add("student tried", tried[-1][0].figures)
+            best[own.method] = max(tried, key=lambda entry: entry[0].val)[1]
+        return runs.taught(teachers, *best[own.method], seed)
+
+    for seed in options.seeds:
+        teachers = [
+            runs.baseline(replace(own, steps=options.teacher_steps), seed + 10 * number)
+            for own in settings
+            for number in range(2)
+        ]
+        for teacher in teachers:
+            add("teacher", teacher.figures)
+        for label, members in TEACHERS.items():
+            chosen = [teachers[number] for number in members]
+            add(f"{label}, averaged", {"seed": seed, **averaged(chosen), "seconds": total(chosen)})
+        for own in settings:
+            for label in ("one of each", "two of each", "two nerfacto" if own.method else "two K-Planes"):
+                chosen = [teachers[number] for number in TEACHERS[label]]
+                run = student(own, chosen, seed)
+                add(f"student of {label}", {**run.figures, "seconds of all": run.figures["seconds"] + total(chosen)})
+        for own in settings:
+            steps = len(teachers) * options.teacher_steps + options.student_steps
+            add("baseline of all steps", runs.baseline(replace(own, steps=steps), seed).figures)
 
 
 def total(runs: Sequence[Run]) -> int:
@@ -438,7 +613,7 @@ def main(options: Options) -> None:
         PAGE.write_text(with_tables(PAGE.read_text("utf8"), read(options)), "utf8")
         return
     for name in options.scene:
-        (tune if options.action == "tune" else study)(options, name)
+        {"tune": tune, "study": study, "kinds": kinds}[options.action](options, name)
 
 
 if __name__ == "__main__":

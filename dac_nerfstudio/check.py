@@ -43,7 +43,7 @@ def findings() -> List[Finding]:
         found.append(Finding("good", "ns-export finds libusb-1.0."))
     else:
         found.append(Finding("optional", "ns-export wants libusb-1.0. Debian: apt-get install libusb-1.0-0"))
-    from dac_nerfstudio.kplanes.model import lpips_weights
+    from dac_nerfstudio.image_scores import lpips_weights
 
     if lpips_weights().exists():
         found.append(Finding("good", "LPIPS is reported."))
@@ -65,7 +65,7 @@ def fetch_lpips(file: Optional[Path] = None) -> Path:
     import torch
     from torchvision.models import AlexNet_Weights
 
-    from dac_nerfstudio.kplanes.model import lpips_weights
+    from dac_nerfstudio.image_scores import lpips_weights
 
     place = lpips_weights()
     source = AlexNet_Weights.IMAGENET1K_V1.url if file is None else file.absolute().as_uri()
@@ -110,7 +110,7 @@ def scene_findings(
         how = "decoded" if thorough else "opened"
         count = len(found.problems) + (0 if skip_missing else len(found.missing))
         state: Literal["good", "bad"] = "bad" if count else "good"
-        verdict = f"{count} to mend" if count else "nothing to mend"
+        verdict = f"{count} wrong" if count else "nothing is wrong"
         seconds = time.perf_counter() - start
         lines.append(Finding(state, f"Views: {splits}; every photo {how} in {seconds:.1f} s: {verdict}."))
     return lines

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Literal, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, List, Literal, Optional, Sequence, Tuple, Union, get_args
 
 import tyro
 from rich.console import Console
@@ -20,7 +21,7 @@ from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.messages import literally, say
-from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, choose_preset
+from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, Kind, choose_preset
 from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, scene_name
 from dac_nerfstudio.scene.layout import Layout, find_layout
 from dac_nerfstudio.units import size
@@ -69,25 +70,25 @@ def split(
     output_dir: Path = Path("outputs"),
     scene: Optional[str] = None,
 ) -> None:
-    """Divide a scene's training views into groups, say how good the division is, and draw it.
+    """Divide a scene's training views into groups, report how good the division is, and draw it.
 
     Args:
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0).
-        groups: Number of groups; by default 4, or fewer of few views. Auto takes the one that stands out most from a
-            scene in which every place looks alike, or 4 if none does.
-        strategy: How to divide. Azimuth cuts the circle around the up axis into equal sectors; kmeans goes by where
-            cameras stand and look; spectral and louvain find views that are similar. Auto is azimuth for Blender's
-            format, louvain with a COLMAP model, otherwise kmeans.
-        similarity: Which views are alike: by covisibility (the 3D points of a COLMAP model that they share), by frustum
-            (how much space they both see) or by appearance (colours and edges of the photos). Auto is covisibility with
-            a COLMAP model, otherwise frustum. The division is judged by it, too.
-        overlap: Every group also takes this share of its size in nearest views of other groups.
+        groups: Number of groups; by default 4, or fewer if there are few views. Auto chooses the number from 2 to 8
+            that stands out most from a scene without features, or 4 if none does.
+        strategy: How to divide. Azimuth cuts the circle around the up axis into equal sectors; kmeans clusters camera
+            positions and viewing directions; spectral and louvain group similar views. Auto is azimuth for Blender's
+            format, louvain with a COLMAP model, and kmeans otherwise.
+        similarity: How to compare two views: by covisibility (3D points of a COLMAP model that both show), frustum
+            (space that both see) or appearance (colours and edges of the photos). Auto is covisibility with a COLMAP
+            model, and frustum otherwise. The quality of the division is measured by it, too.
+        overlap: Enlarge every group by this share of its size, with the nearest views of other groups.
         softness: Share of an expert's rays that come from other groups' views.
-        downscale: Take real photos from images_<number> beside images, made smaller by this number.
-        skip_missing: Leave out photos that the data list and that are not there.
-        output_dir: Where results go.
-        scene: Folder of the scene below it; by default the data folder's name.
+        downscale: Take real photos from images_<number> beside images, which are smaller by this factor.
+        skip_missing: Leave out photos that the data list but that do not exist.
+        output_dir: Folder of all results.
+        scene: Name of the scene's folder in it; by default the data folder's name.
     """
     from dac_nerfstudio.launch.lock import scene_lock
     from dac_nerfstudio.launch.slurm.queue import refuse_queued
@@ -129,6 +130,7 @@ def run(
     video: bool = True,
     only: Optional[Only] = None,
     experts: Tuple[Path, ...] = (),
+    student: Kind = "kplanes",
     teachers: Tuple[Path, ...] = (),
     config: Optional[Path] = None,
     executor: Literal["local", "slurm"] = "local",
@@ -137,47 +139,54 @@ def run(
     dry_run: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Do everything: divide, train trunk and experts, distil, fine-tune, train the baseline, score the test views.
+    """Run everything: divide, train trunk and experts, distil, fine-tune, train the baseline, score the test views.
 
-    What is finished is kept, what was interrupted goes on: run it again after any mishap.
+    Finished stages are kept and interrupted ones resumed: after any mishap, repeat the command.
 
     Args:
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
-            model (images/ beside colmap/sparse/0 or sparse/0). Once more for every further scene.
-        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' (called 'best' before) is for few photos,
-            where longer training no longer helps. 'quick' shows all stages run on your scene in small; it is no
-            comparison. By default quick without a GPU; with one, few for at most 30 training photos, else reference.
-        groups: Number of groups; by default those of the scene's partition, or 4, or fewer of few views.
+            model (images/ beside colmap/sparse/0 or sparse/0). Repeat the flag for further
+            scenes.
+        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' (formerly 'best') is for few photos, where
+            longer training no longer helps, and needs a GPU. 'quick' is a small model that shows that all stages run on
+            your scene; it is no comparison. 'demo' is the one of dac demo. By default quick without a GPU; with one,
+            few for at most 30 training photos, else reference.
+        groups: Number of groups, see dac split; by default as the scene is divided, or 4, or fewer if there are few
+            views.
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
-        similarity: What to divide by, see dac split; by default as the scene is divided, or auto.
-        overlap: Every group also takes this share of its size in nearest views of other groups.
+        similarity: How to compare views, see dac split; by default as the scene is divided, or auto.
+        overlap: Enlarge every group by this share of its size, with the nearest views of other groups.
         softness: Share of an expert's rays that come from other groups' views; by default as the scene is divided, or
             the preset's.
-        downscale: Take real photos from images_<number> beside images, made smaller by this number.
-        skip_missing: Leave out photos that the data list and that are not there. Real photos are then taken at their
-            own size unless --downscale says otherwise.
-        output_dir: Where results go.
-        scene: Folder of the scene below it; by default the data folder's name.
-        seed: Seed of everything random.
-        devices: Where to train: auto (every GPU there is, otherwise the CPU), numbers of GPUs such as 0,1, or cpu. A
-            stage at a time runs on each; cpu,cpu runs two at a time on half of the cores each.
-        baseline: Whether to train the baseline, for as many steps as the student gets; with total another one, for as
-            many steps as all stages together, which makes a comparison at equal cost. By default total with the presets
-            few and demo, otherwise yes.
-        video: In the end, render a short flight with the student.
-        only: Do this alone, from what is already there.
-        experts: Run folders of ready experts, one per group, instead of training them.
-        teachers: Run folders of finished runs of any nerfstudio method on this scene. Their pictures, averaged, teach a
-            student that starts from scratch, in place of experts and distillation.
+        downscale: Take real photos from images_<number> beside images, which are smaller by this factor.
+        skip_missing: Leave out photos that the data list but that do not exist. Real photos are then taken at their own
+            size unless --downscale says otherwise.
+        output_dir: Folder of all results.
+        scene: Name of the scene's folder in it; by default the data folder's name.
+        seed: Seed of all random numbers.
+        devices: Where to train: auto (every GPU, or the CPU without one), numbers of GPUs such as 0,1, or cpu. One
+            stage at a time runs on each device named; cpu,cpu runs two at a time, each with OMP_NUM_THREADS threads or
+            half of the cores.
+        baseline: Whether to train the baseline, for as many steps as the student. With total, another one trains for as
+            many steps as all stages together: a comparison at equal cost. By default total with the presets few and
+            demo, otherwise yes.
+        video: At the end, render a short flight with the student.
+        only: Run this stage alone, from what is already there.
+        experts: Models of the experts, in turn, such as kplanes,nerfacto: models of two kinds err apart, and what they
+            render teaches the student, without distillation. Or run folders of ready experts, one per group, instead of
+            training them.
+        student: Model of the student and of its baseline.
+        teachers: Run folders of finished runs of any nerfstudio method on this scene. The mean of their renderings
+            teaches a student from scratch, in place of experts and distillation.
         config: TOML file with flags of ns-train, one table per method (dac-trunk, dac-expert, dac-distill,
             dac-finetune, dac-baseline) and one for all of them (all).
-        executor: Where stages run: on this machine, or as jobs of a Slurm cluster, which come back by themselves after
-            a preemption or when their time is up.
+        executor: Where stages run: on this machine, or as jobs of a Slurm cluster, which are queued again after a
+            preemption or when their time is up.
         wait: With Slurm: follow the jobs until all have ended.
-        slurm: What to ask Slurm for, for each stage.
-        dry_run: Print what each stage would do, how many steps and about how long, why, and where it departs from its
-            method's own settings, instead of running it.
-        verbose: With --dry-run: print the whole command of each stage.
+        slurm: What to request from Slurm for each stage.
+        dry_run: Run nothing; print what each stage would do and why, for how many steps and about how long, and which
+            settings differ from its method's own.
+        verbose: With --dry-run: print the full command of each stage.
     """
     from dac_nerfstudio.launch.devices import find_devices
     from dac_nerfstudio.launch.flags import read_flags
@@ -209,10 +218,13 @@ def run(
         console.print(f"Preset {name}: {why} It is {PRESETS[name].description}.", soft_wrap=True)
     elif preset == "best":
         console.print("[yellow]--preset best is now called few. Runs of best keep their name.[/]")
-    recipe = PRESETS[name]
+    kinds, experts = _kinds_of(experts)
+    recipe = PRESETS[name].taught_by(kinds, student)
+    if student != "kplanes" and not (kinds or teachers):
+        raise StageError(f"A {student} student learns from what others render. Add --experts kplanes,{student}")
     one = Request(
         data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
-        experts, flags, config, teachers,
+        experts, flags, teachers=teachers,
     )  # fmt: skip
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:
@@ -236,6 +248,13 @@ def run(
         succeeded = run_plans(plans, places, console, ("video",))
     if not succeeded:
         sys.exit(1)
+
+
+def _kinds_of(experts: Tuple[Path, ...]) -> Tuple[Tuple[Kind, ...], Tuple[Path, ...]]:
+    """What was asked for of the experts: kinds of models, or else run folders."""
+    words = [word for path in experts for word in str(path).split(",")]
+    kinds = tuple(kind for word in words for kind in get_args(Kind) if word == kind)
+    return (kinds, ()) if len(kinds) == len(words) else ((), experts)
 
 
 def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str]) -> List[Request]:
@@ -280,14 +299,14 @@ def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -
 def report(
     scene_dir: tyro.conf.Positional[Path], more: tyro.conf.Positional[Tuple[Path, ...]] = (), run: Optional[str] = None
 ) -> None:
-    """Page, table and figures of a scene's finished runs: report.html, results.md and results.json.
+    """Write report.html, results.md and results.json of a scene's finished runs.
 
-    Of several scenes also one table of all, with means over them, in the folder that they share. Those that cannot be
-    reported are left out, and named in the end.
+    Several scenes also get one table of all, with means, in the folder that they share. Scenes that cannot be reported
+    are left out, and named at the end.
 
     Args:
-        scene_dir: Results of the scene, such as outputs/lego.
-        more: Results of further scenes.
+        scene_dir: Folder of the scene's results, such as outputs/lego.
+        more: Folders of further scenes.
         run: Name of the runs to report, such as quick-seed42; by default the latest of each scene.
     """
     from dac_nerfstudio.report.writing import report_scenes
@@ -303,22 +322,22 @@ def render(
     run: Optional[str] = None,
     data: Optional[Path] = None,
 ) -> None:
-    """Pictures to show, of a scene's finished runs: animations for a README, videos, strips and a mosaic.
+    """Make pictures of a scene's finished runs: animations for a README, videos, strips and a mosaic.
 
-    They lie in pictures/ in the scene's folder of results. gain.png and loss.png: the test views of the student's
-    largest gain and loss, as photo, baseline, student and errors, whole and close. experts.png: a view of each group as
-    every expert sees it. wipe and orbit (.webp below 2 MB, .mp4): baseline and student in one view with a seam between
-    them, and beside each other on a flight past the test cameras.
+    They are written to pictures/ in the scene's folder of results. gain.png and loss.png show the test views of the
+    student's largest gain and largest loss: photo, baseline, student and errors, whole and enlarged. experts.png shows
+    a view of each group as every expert renders it. wipe and orbit (.webp below 2 MB, .mp4) compare baseline and
+    student: in one view with a moving seam, and side by side on a flight past the test cameras.
 
     An orbit of 60 frames is 120 images of 400 x 400 pixels, seconds each on a CPU. A quick look:
     dac render outputs/demo --what orbit --frames 24 --scale 2
 
     Args:
-        scene_dir: Results of the scene, such as outputs/lego.
-        what: Which of them to make; by default all that the scene has what it takes for.
+        scene_dir: Folder of the scene's results, such as outputs/lego.
+        what: Which pictures to make; by default all for which the scene has the runs.
         frames: Frames of each animation, 15 a second.
-        scale: Times the photos' resolution, as the models are continuous; the mosaic has half of it, the strips always
-            the photos' own pixels. By default what makes the longer side 400 pixels, or at most 800 of larger photos.
+        scale: Multiple of the photos' resolution; the mosaic has half of it, strips always the photos' own pixels. By
+            default the longer side becomes 400 pixels, or at most 800 for larger photos.
         run: Name of the runs to show, such as quick-seed42; by default the latest.
         data: Folder of the scene's photos, if they are no longer where they were at training.
     """
@@ -337,10 +356,10 @@ def render(
 
 
 def export(scene_dir: tyro.conf.Positional[Path], file: tyro.conf.Positional[Path], run: Optional[str] = None) -> None:
-    """Pack a scene's student, its configuration and its report into a zip file, with a text on how to use it elsewhere.
+    """Pack a scene's student, its configuration and its report into a zip file, with instructions for use elsewhere.
 
     Args:
-        scene_dir: Results of the scene, such as outputs/lego.
+        scene_dir: Folder of the scene's results, such as outputs/lego.
         file: The zip file to write.
         run: Name of the runs, such as quick-seed42; by default the latest.
     """
@@ -357,16 +376,16 @@ def view(
     port: int = 7007,
     host: str = "127.0.0.1",
 ) -> None:
-    """Look at a scene's student in the browser, with its training cameras in the colours of their groups.
+    """View a scene's student in the browser, with its training cameras in the colours of their groups.
 
     Ctrl-C ends it. ns-viewer shows the same.
 
     Args:
-        scene_dir: Results of the scene, such as outputs/lego, or one run folder in it, of whatever method.
+        scene_dir: Folder of the scene's results, such as outputs/lego, or a run folder in it, of any method.
         run: Name of the run, such as quick-seed42; by default the latest finished student.
         data: Folder of the scene's photos, if they are no longer where they were at training.
-        port: Where the page is: http://localhost:7007
-        host: Address to listen at. With the default only this machine can see it, with 0.0.0.0 whoever reaches it.
+        port: Port of the page, which is http://localhost:7007 by default.
+        host: Address to listen at. By default only this machine can see the page, with 0.0.0.0 anyone who can reach it.
     """
     console = Console()
     _expect_runs(scene_dir)
@@ -400,16 +419,16 @@ def check(
     fetch_lpips: bool = False,
     lpips_file: Optional[Path] = None,
 ) -> None:
-    """Look whether this machine has what the commands need, and say what to do where it has not; or look at a scene.
+    """Check that this machine has what the commands need, and say what to do about what it lacks; or check a scene.
 
     Args:
-        data: Folder of a scene: open every photo and judge every pose, as dac split and dac run do before anything
-            long, and list all that is wrong.
-        thorough: Decode these photos to their last byte.
-        downscale: Look at real photos from images_<number> beside images, made smaller by this number.
-        skip_missing: Photos that are not there are to be left out, and nothing to mend.
-        fetch_lpips: Fetch the weights of LPIPS (torchvision's AlexNet, 244 MB) first, from the network.
-        lpips_file: Take these weights from a file instead.
+        data: Folder of a scene: open every photo and check every pose, as dac split and dac run do at first, and list
+            everything that is wrong.
+        thorough: Decode its photos to their last byte.
+        downscale: Take real photos from images_<number> beside images, which are smaller by this factor.
+        skip_missing: Photos that the data list but that do not exist are no fault.
+        fetch_lpips: First download the weights of LPIPS (torchvision's AlexNet, 244 MB).
+        lpips_file: First take these weights from a file.
     """
     from dac_nerfstudio import check as looking
 
@@ -430,11 +449,11 @@ def check(
 
 
 def demo(output_dir: Path = Path("outputs"), data: Path = Path("data/dac-demo"), seed: int = 42) -> None:
-    """Generate a small scene, run everything on it, and make pictures of the result. Minutes on a CPU.
+    """Generate a small scene, run everything on it, and make pictures of the result. Takes minutes on a CPU.
 
     Args:
-        output_dir: Where results go.
-        data: Where the scene is put.
+        output_dir: Folder of all results.
+        data: Where to put the scene.
         seed: Seed of the training.
     """
     from rich.progress import Progress
@@ -474,6 +493,8 @@ def main() -> None:
 
         print(f"dac-nerfstudio {version('dac-nerfstudio')}")
         return
+    for command in COMMANDS.values():  # tyro keeps the line breaks in a flag's text
+        command.__doc__ = re.sub(r"\n {12}", " ", command.__doc__ or "")
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
     except (UserError, OSError) as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict, Tuple
 
 import torch
 from jaxtyping import Float
+from nerfstudio.utils import colormaps
 from PIL import Image
 from torch import Tensor
 
@@ -44,6 +46,42 @@ def image_scores(prediction: Float[Tensor, "1 3 H W"], truth: Float[Tensor, "1 3
     if can_flip():
         scores["flip"] = flip(prediction[0], truth[0])
     return scores
+
+
+def scores_and_images(
+    outputs: Dict[str, Tensor], truth: Float[Tensor, "H W 3"]
+) -> Tuple[Dict[str, float], Dict[str, Tensor]]:
+    """Scores of a rendered view, with LPIPS where its weights are, and pictures of it: photo and rendering side by side
+    (``img``), accumulation and depth.
+
+    Args:
+        outputs: ``rgb``, ``accumulation`` and ``depth`` of the view.
+        truth: its photo.
+    """
+    images = {
+        "img": torch.cat([truth, outputs["rgb"]], dim=1),
+        "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
+        "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
+    }
+    photo, prediction = (image.permute(2, 0, 1)[None] for image in (truth, outputs["rgb"]))
+    metrics = image_scores(prediction, photo)
+    if lpips_weights().exists():
+        metrics["lpips"] = _lpips(truth.device)(prediction, photo).item()
+    return metrics, images
+
+
+@lru_cache(maxsize=1)
+def _lpips(device: torch.device) -> Any:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    # Of no model: as a module of one it would travel in every checkpoint.
+    return LearnedPerceptualImagePatchSimilarity(normalize=True).to(device)
+
+
+def lpips_weights() -> Path:
+    """Where torchvision keeps the AlexNet weights that LPIPS wants. LPIPS is reported only where they are: nothing is
+    downloaded behind the user's back."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
 
 
 def flip(prediction: Float[Tensor, "3 H W"], truth: Float[Tensor, "3 H W"]) -> float:

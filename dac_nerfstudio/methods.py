@@ -1,4 +1,4 @@
-"""The methods that nerfstudio finds by this package's entry points: six for bounded scenes, six for real ones.
+"""The methods that nerfstudio finds by this package's entry points: nine for bounded scenes, nine for real ones.
 
 Imported by every ``ns-*`` command, so nothing optional is imported here: a plugin that fails to import breaks them all.
 """
@@ -12,12 +12,14 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from dac_nerfstudio import naming
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
 from dac_nerfstudio.kplanes.teaching import StudentModelConfig
+from dac_nerfstudio.nerfacto.model import NerfactoConfig
 from dac_nerfstudio.presets import BASELINE_RATE, METHOD_STEPS, METHOD_TV, PLANE_TV, PROPOSAL_TV
 from dac_nerfstudio.training.datamanager import DaCDataManagerConfig
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
@@ -41,6 +43,7 @@ class SceneKind:
     scenes: str
     dataparser: DataParserConfig
     model: Dict[str, Any]
+    nerfacto: Dict[str, Any]
     distill_rate: float
     steps: Mapping[str, int]
 
@@ -56,6 +59,12 @@ BOUNDED = SceneKind(
     # RGBA is kept: each batch is composited on a random colour, prediction and photo alike.
     dataparser=BlenderDataParserConfig(alpha_color=None),
     model={},
+    nerfacto={
+        "near_plane": 2.0,
+        "far_plane": 6.0,
+        "disable_scene_contraction": True,
+        "proposal_initial_sampler": "uniform",
+    },
     distill_rate=1e-2,
     steps=METHOD_STEPS[""],
 )
@@ -75,20 +84,21 @@ UNBOUNDED = SceneKind(
             plane_tv=METHOD_TV[naming.UNBOUNDED][PLANE_TV], proposal_tv=METHOD_TV[naming.UNBOUNDED][PROPOSAL_TV]
         ),
     },
+    nerfacto={},
     distill_rate=1e-3,
     steps=METHOD_STEPS[naming.UNBOUNDED],
 )
 
 
 def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
-    """The six methods for a kind of scene, by name."""
+    """The methods for a kind of scene, by stage and model."""
 
-    def common(stage: str, rate: float, begin: float = 0.0, end: float = 1.0) -> Dict[str, Any]:
+    def common(stage: str, rate: float, begin: float = 0.0, end: float = 1.0, model: str = "") -> Dict[str, Any]:
         def optimizer() -> Dict[str, Any]:
             return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": CosineScheduleConfig(begin=begin, end=end)}
 
         return {
-            "method_name": str(naming.MethodName(stage, kind.suffix)),
+            "method_name": str(naming.MethodName(stage, kind.suffix, model)),
             "max_num_iterations": kind.steps.get(stage, 1),
             "steps_per_eval_batch": 1000,
             "steps_per_eval_image": 5000,
@@ -102,12 +112,17 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             "optimizers": {"fields": optimizer(), "proposal_networks": optimizer()},
         }
 
-    def pipeline(model: KPlanesModelConfig) -> Dict[str, Any]:
+    def pipeline(model: ModelConfig) -> Dict[str, Any]:
         manager = DaCDataManagerConfig(dataparser=replace(kind.dataparser), train_num_rays_per_batch=4096)
         return {"datamanager": manager, "model": model}
 
     def model(config: type, **settings: Any) -> KPlanesModelConfig:
         return config(**kind.model, **settings)
+
+    def nerfacto(stage: str, **settings: Any) -> Dict[str, Any]:
+        model = NerfactoConfig(**kind.nerfacto, **settings)
+        of_pipeline = FinetunePipelineConfig if stage == "finetune" else DaCPipelineConfig
+        return {**common(stage, BASELINE_RATE, model=naming.NERFACTO), "pipeline": of_pipeline(**pipeline(model))}
 
     configs = {
         "baseline": (
@@ -153,6 +168,18 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
             ),
             "all experts in one checkpoint, blended at each camera: the teachers' quality",
         ),
+        "baseline-nerfacto": (
+            DaCTrainerConfig(**nerfacto("baseline")),
+            "nerfacto on all views: a teacher that errs otherwise than K-Planes (dac-finetune --teachers)",
+        ),
+        "expert-nerfacto": (
+            ExpertTrainerConfig(**nerfacto("expert")),
+            "nerfacto as an expert for one group of views (--group K)",
+        ),
+        "finetune-nerfacto": (
+            FinetuneTrainerConfig(**nerfacto("finetune", hash_decay=0.03)),
+            "a nerfacto student that learns from photos and from finished runs (--teachers)",
+        ),
     }
     return {
         name: MethodSpecification(config=config, description=f"{text}. For {kind.scenes}.")
@@ -168,9 +195,15 @@ distill = _bounded["distill"]
 finetune = _bounded["finetune"]
 trunk = _bounded["trunk"]
 ensemble = _bounded["ensemble"]
+baseline_nerfacto = _bounded["baseline-nerfacto"]
+expert_nerfacto = _bounded["expert-nerfacto"]
+finetune_nerfacto = _bounded["finetune-nerfacto"]
 baseline_360 = _unbounded["baseline"]
 expert_360 = _unbounded["expert"]
 distill_360 = _unbounded["distill"]
 finetune_360 = _unbounded["finetune"]
 trunk_360 = _unbounded["trunk"]
 ensemble_360 = _unbounded["ensemble"]
+baseline_nerfacto_360 = _unbounded["baseline-nerfacto"]
+expert_nerfacto_360 = _unbounded["expert-nerfacto"]
+finetune_nerfacto_360 = _unbounded["finetune-nerfacto"]

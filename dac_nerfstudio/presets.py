@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Literal, Mapping, Optional, Tuple
 
-from dac_nerfstudio.naming import UNBOUNDED
+from dac_nerfstudio.naming import NERFACTO, UNBOUNDED
 
 Flags = Mapping[str, Any]
 """Flags of ``ns-train``: names without the dashes in front; values are text, numbers, true or false, or several."""
@@ -14,6 +14,13 @@ Flags = Mapping[str, Any]
 Baseline = Literal["yes", "no", "total"]
 """Whether to train the baseline, for as many steps as the student gets; ``total`` another one beside it, for as many as
 all stages together."""
+
+Kind = Literal["kplanes", "nerfacto"]
+"""A model that can be trained."""
+KINDS: Mapping[str, str] = {"kplanes": "", "nerfacto": NERFACTO}
+"""What the names of a kind's methods have, by kind."""
+MODEL = "pipeline.model."
+"""How flags of the model begin, which differ by kind."""
 
 METHOD_STEPS: Mapping[str, Mapping[str, int]] = {
     "": {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
@@ -34,6 +41,10 @@ SEEDS = 2**32
 """Seeds run from 0 to one less: numpy takes no others."""
 TOTAL = "-total"
 """What is added to the name of a run that takes as many steps as all stages together."""
+
+
+ALL_ALIKE = 0.99
+"""The softness at which experts draw from all photos alike: none may weigh more than a group's own do."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,13 @@ class Recipe:
     novel_share: float = 0.0
     """Share of fine-tuning's rays that start from new cameras, where the student learns from what the experts, blended,
     render, so that it does not forget what they know."""
+    kinds: Tuple[Kind, ...] = ()
+    """Kinds of the experts, in turn. Where any is named, the student learns from photos and from views that the experts
+    render, without distillation, which K-Planes alone have."""
+    student: Kind = "kplanes"
+    """Kind of student and baseline."""
+    nerfacto_flags: Flags = field(default_factory=dict)
+    """Flags of the model where it is nerfacto, in place of those of K-Planes."""
     student_tv: float = 1.0
     """Total variation of the student's planes, as a multiple of the baseline's: new views smooth it too."""
     baseline: Baseline = "yes"
@@ -70,17 +88,38 @@ class Recipe:
 
     def run_name(self, seed: int) -> str:
         """What runs of this recipe are named."""
-        return f"{self.name}-seed{seed}"
+        kinds = f"-{'+'.join(self.kinds)}" if self.kinds else ""
+        student = "" if self.student == "kplanes" else f"-to-{self.student}"
+        return f"{self.name}{kinds}{student}-seed{seed}"
 
-    def flags_of(self, stage: str, real: bool) -> Flags:
+    def taught_by(self, kinds: Tuple[Kind, ...], student: Kind) -> Recipe:
+        """The recipe with experts of these kinds. They all see all photos alike, as their pictures are averaged."""
+        if not kinds:
+            return replace(self, student=student)
+        return replace(self, kinds=kinds, student=student, softness=ALL_ALIKE, independent=True)
+
+    def kind_of(self, stage: str, group: Optional[int] = None) -> Kind:
+        """Which model a stage trains.
+
+        Args:
+            group: of an expert, counted from 1.
+        """
+        if stage == "expert" and group is not None and self.kinds:
+            return self.kinds[(group - 1) % len(self.kinds)]
+        return self.student if stage in ("baseline", "finetune") else "kplanes"
+
+    def flags_of(self, stage: str, real: bool, kind: Kind = "kplanes") -> Flags:
         """All flags of a stage.
 
         Args:
             stage: such as distill.
             real: whether the method is one for real scenes.
+            kind: of the model.
         """
         flags: Dict[str, Any] = {**self.flags, **(self.real_flags if real else {})}
-        if stage in ("distill", "finetune") and self.student_tv != 1:
+        if kind == "nerfacto":
+            flags = {**without_model(flags), **self.nerfacto_flags}
+        elif stage in ("distill", "finetune") and self.student_tv != 1:
             flags = {**METHOD_TV[UNBOUNDED if real else ""], **flags}
             flags.update({name: float(f"{self.student_tv * flags[name]:.6g}") for name in (PLANE_TV, PROPOSAL_TV)})
         return {**flags, **self._schedule(stage)}
@@ -108,10 +147,20 @@ class Recipe:
         return flags
 
 
-def recipe_of(run: str) -> Optional[Tuple[str, int]]:
-    """The preset and the seed that a run is named by; None if it has another name."""
-    named = re.fullmatch(r"(.+)-seed(\d+)", run)
-    return (named[1], int(named[2])) if named and named[1] in PRESETS else None
+def recipe_of(run: str) -> Optional[Tuple[Recipe, int]]:
+    """The recipe and the seed that a run is named by; None if it has another name."""
+    kind = "|".join(KINDS)
+    named = re.fullmatch(rf"(\w+)(?:-((?:{kind})(?:\+(?:{kind}))*))?(?:-to-({kind}))?-seed(\d+)", run)
+    if named is None or named[1] not in PRESETS:
+        return None
+    kinds: Any = tuple(named[2].split("+")) if named[2] else ()
+    student: Any = named[3] or "kplanes"
+    return PRESETS[named[1]].taught_by(kinds, student), int(named[4])
+
+
+def without_model(flags: Flags) -> Dict[str, Any]:
+    """Those that any kind of model knows."""
+    return {name: value for name, value in flags.items() if not name.startswith(MODEL)}
 
 
 def of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flags:
@@ -120,6 +169,19 @@ def of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flag
     return {f"optimizers.fields.{name}": fields, f"optimizers.proposal-networks.{name}": proposal_networks}
 
 
+SMALL_NERFACTO: Flags = {
+    "pipeline.model.num-levels": 8,
+    "pipeline.model.max-res": 128,
+    "pipeline.model.log2-hashmap-size": 16,
+    "pipeline.model.hidden-dim": 32,
+    "pipeline.model.hidden-dim-color": 32,
+    "pipeline.model.num-proposal-iterations": 1,
+    "pipeline.model.num-proposal-samples-per-ray": 64,
+    "pipeline.model.num-nerf-samples-per-ray": 32,
+    "pipeline.model.proposal-warmup": 500,
+    "pipeline.model.proposal-weights-anneal-max-num-iters": 100,
+    **of_optimizers("optimizer.lr", 1e-2),
+}
 SMALL_MODEL: Flags = {
     "pipeline.model.grid-base-resolution": 32,
     "pipeline.model.grid-feature-dim": 16,
@@ -158,8 +220,7 @@ FEW = Recipe(
         "pipeline.model.background-color": "random",
     },
     one_cosine=True,
-    # No photo weighs more than a group's own do: every expert draws from all of them alike.
-    softness=0.99,
+    softness=ALL_ALIKE,
     independent=True,
     novel_share=0.5,
     student_tv=0.316,
@@ -175,6 +236,7 @@ RECIPES = (
         steps={"trunk": 1000, "expert": 2000, "distill": 500, "finetune": 1000},
         flags=SMALL_MODEL,
         real_flags=FAST_ON_REAL,
+        nerfacto_flags=SMALL_NERFACTO,
         one_cosine=True,
         softness=0.3,
         score_most=40,
@@ -191,6 +253,7 @@ RECIPES = (
             PLANE_TV: 1e-2,
             PROPOSAL_TV: 1e-2,
         },
+        nerfacto_flags=SMALL_NERFACTO,
     ),
 )
 PRESETS: Dict[str, Recipe] = {recipe.name: recipe for recipe in RECIPES}

@@ -26,7 +26,7 @@ def test_kernels_that_work_or_fail_are_told_of(monkeypatch: pytest.MonkeyPatch) 
 def test_lpips_weights_are_taken_from_a_file_or_an_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     content = b"weights"
     place = tmp_path / "hub" / f"alexnet-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    monkeypatch.setattr("dac_nerfstudio.kplanes.model.lpips_weights", lambda: place)
+    monkeypatch.setattr("dac_nerfstudio.image_scores.lpips_weights", lambda: place)
     brought = tmp_path / "brought file.pth"
     brought.write_bytes(content)
     assert check.fetch_lpips(brought) == place and place.read_bytes() == content
@@ -41,7 +41,7 @@ def test_lpips_weights_that_cannot_be_had_or_are_others_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     place = tmp_path / "hub" / "alexnet-7be5be79.pth"
-    monkeypatch.setattr("dac_nerfstudio.kplanes.model.lpips_weights", lambda: place)
+    monkeypatch.setattr("dac_nerfstudio.image_scores.lpips_weights", lambda: place)
     with pytest.raises(StageError, match=r"nowhere.pth cannot be read .* dac check --lpips-file alexnet-7be5be79.pth"):
         check.fetch_lpips(tmp_path / "nowhere.pth")
     (tmp_path / "other.pth").write_bytes(b"other")

@@ -20,6 +20,7 @@ LAYERS = (
     ("teachers", "sampling"),
     ("partition", "demo", "device", "media"),
     ("runs",),
+    ("nerfacto",),
     ("kplanes", "scene", "presets"),
     ("image_scores",),
     ("naming", "files", "messages", "scores", "style", "units", "signals"),

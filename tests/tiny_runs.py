@@ -15,9 +15,9 @@ from tiny import BOX, TINY, rays_towards_the_origin
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
-from dac_nerfstudio.kplanes.settings import model_settings
 from dac_nerfstudio.runs.layout import run_dir
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import model_settings
 from dac_nerfstudio.runs.store import Run
 
 # Tensors this small gain nothing from threads, which on a busy machine wait for each other: fifteen times as slow.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple, Type
 
 import torch
@@ -15,12 +14,11 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.model_components.renderers import AccumulationRenderer, RGBRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.base_model import Model, ModelConfig
-from nerfstudio.utils import colormaps
 from nerfstudio.utils.colors import COLORS_DICT
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from dac_nerfstudio.image_scores import image_scores
+from dac_nerfstudio.image_scores import scores_and_images
 from dac_nerfstudio.kplanes.decoders import Implementation, resolve_implementation
 from dac_nerfstudio.kplanes.field import KPlanesField, ProposalField, SceneCoordinates
 from dac_nerfstudio.kplanes.proposals import (
@@ -300,25 +298,7 @@ class KPlanesModel(Model):
     def get_image_metrics_and_images(
         self, outputs: Dict[str, Tensor], batch: Dict[str, Tensor]
     ) -> Tuple[Dict[str, float], Dict[str, Tensor]]:
-        truth, prediction = self.true_colour(outputs, batch), outputs["rgb"]
-        images = {
-            "img": torch.cat([truth, prediction], dim=1),
-            "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
-            "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
-        }
-        truth, prediction = (image.permute(2, 0, 1)[None] for image in (truth, prediction))
-        metrics = image_scores(prediction, truth)
-        if lpips_weights().exists():
-            metrics["lpips"] = self._lpips(prediction, truth)
-        return metrics, images
-
-    def _lpips(self, prediction: Tensor, truth: Tensor) -> float:
-        if not hasattr(self, "_lpips_metric"):
-            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-            # In a tuple, hidden from the module registry: a registered metric would travel in every checkpoint.
-            self._lpips_metric = (LearnedPerceptualImagePatchSimilarity(normalize=True).to(self.device),)
-        return self._lpips_metric[0](prediction, truth).item()
+        return scores_and_images(outputs, self.true_colour(outputs, batch))
 
     def get_rgba_image(self, outputs: Dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha image: the background taken off again."""
@@ -329,9 +309,3 @@ class KPlanesModel(Model):
         )
         colour = (rgb - background * (1 - accumulation)) / accumulation.clamp(min=1e-6)
         return torch.cat((colour.clamp(0, 1), accumulation), dim=-1)
-
-
-def lpips_weights() -> Path:
-    """Where torchvision keeps the AlexNet weights that LPIPS wants. LPIPS is reported only where they are: nothing is
-    downloaded behind the user's back."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"

@@ -7,7 +7,7 @@ import json
 import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple
 
 import torch
 from rich.console import Console
@@ -19,6 +19,8 @@ from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.resume import State, decide
 from dac_nerfstudio.launch.video import has_video
 from dac_nerfstudio.messages import say
+from dac_nerfstudio.nerfacto.model import NerfactoConfig
+from dac_nerfstudio.nerfacto.model import numbers_per_ray as nerfacto_numbers_per_ray
 from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.runs.record import Stage
@@ -27,13 +29,20 @@ from dac_nerfstudio.training.trainer import DaCTrainerConfig
 
 INDEPENDENT = ("trunk", "baseline", "baseline total")
 """Stages that the division makes no difference to."""
-NUMBERS_PER_CORE = 2e7
-"""Numbers of rays that a training step gets through in a second of one core: the demo on two cores of a server took
-some 65 ms a step of 512 rays."""
+NUMBERS_PER_CORE = 1e8
+"""Numbers of rays that a training step gets through in a second of one core: the demo took some 30 ms a step of 512
+rays on a core of a server, nerfacto of the same samples 43 ms."""
 GPU_SECONDS = 0.017
-"""Of a step: on a GPU as fast as an H200 it waits for Python, whatever its size."""
+"""Of a step, estimated from 14 and 19 ms of a step of 4096 rays on an H200 (docs/gpu.json), which waited for Python:
+before steps were captured as CUDA graphs. A captured step has not been measured."""
 TEACHING = {"cuda": 4.0, "cpu": 1.5}
-"""What a step of distillation takes beside a step on photos, as the experts answer in it."""
+"""What a step of distillation takes beside a step on photos, as the experts answer in it; on a GPU estimated from 62 ms
+with four experts, likewise not captured."""
+MEASURED = {
+    "cuda": "steps measured on an H200 before they were captured as CUDA graphs",
+    "cpu": "steps of the demo measured on two cores of a server",
+}
+"""What times are estimated from."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,9 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
                 say(console, f"    {job.command}")
             else:
                 _print_settings({name: value for name, value in job.settings.items() if name not in shared}, console)
+    if any(fate.job.kind == "train" and not fate.kept for fate in fates):
+        source = MEASURED["cuda" if plan.request.device == "cuda" else "cpu"]
+        say(console, f"Times are estimated from {source}; expect half to twice as long.")
 
 
 def _print_settings(settings: Flags, console: Console) -> None:
@@ -144,7 +156,9 @@ def seconds_of(config: DaCTrainerConfig, steps: int, cores: int) -> float:
     """
     cuda = config.machine.device_type == "cuda"
     rays = config.pipeline.datamanager.train_num_rays_per_batch
-    step = GPU_SECONDS if cuda else rays * numbers_per_ray(config.pipeline.model) / (NUMBERS_PER_CORE * cores)
+    model: Any = config.pipeline.model
+    numbers = (nerfacto_numbers_per_ray if isinstance(model, NerfactoConfig) else numbers_per_ray)(model)
+    step = GPU_SECONDS if cuda else rays * numbers / (NUMBERS_PER_CORE * cores)
     teaching = TEACHING["cuda" if cuda else "cpu"] if (config.method_name or "").startswith("dac-distill") else 1.0
     return steps * step * teaching
 

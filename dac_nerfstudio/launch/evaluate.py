@@ -6,8 +6,7 @@ import shutil
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_json, write_json
-from dac_nerfstudio.image_scores import can_flip, left_out
-from dac_nerfstudio.kplanes.model import lpips_weights
+from dac_nerfstudio.image_scores import can_flip, left_out, lpips_weights
 from dac_nerfstudio.launch.plan import Job, Plan, Report, Tell
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.runs.layout import EVALUATION, PAIRS, PARTITION

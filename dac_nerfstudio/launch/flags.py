@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Tuple
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.presets import Flags
 
 if sys.version_info >= (3, 11):
@@ -14,8 +15,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TABLES = ("all", "dac-baseline", "dac-trunk", "dac-expert", "dac-distill", "dac-finetune")
-"""What a file may set flags for; the methods' names without -360."""
+TABLES = (
+    "all", "dac-baseline", "dac-trunk", "dac-expert", "dac-distill", "dac-finetune",
+    "dac-baseline-nerfacto", "dac-expert-nerfacto", "dac-finetune-nerfacto",
+)  # fmt: skip
+"""What a file may set flags for; the methods' names without -360. Flags of the model in `all` are K-Planes's."""
+
+
+def table_of(method: str) -> str:
+    """The table with a method's flags."""
+    return method.removesuffix(UNBOUNDED)
+
+
 OWNED = {
     "data": "Say it with --data",
     "output-dir": "Say it with --output-dir",
@@ -49,7 +60,13 @@ def _values(value: Any) -> Tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-def read_flags(path: Path) -> Dict[str, Flags]:
+class FlagsFile(Dict[str, Flags]):
+    """Flags per table, with the bytes of the file that they were read from, which may have changed since."""
+
+    content: bytes
+
+
+def read_flags(path: Path) -> FlagsFile:
     """Flags per table of a TOML file such as
 
         [all]
@@ -64,12 +81,15 @@ def read_flags(path: Path) -> Dict[str, Flags]:
         StageError: the file is missing, is not of this form, or sets what is dac run's to decide.
     """
     try:
-        content = tomllib.loads(path.read_text("utf8"))
+        content = path.read_bytes()
+        tables = tomllib.loads(content.decode("utf8"))
     except FileNotFoundError:
         raise StageError(f"There is no file {path}. --config wants a TOML file with tables {_tables()}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is not valid TOML: {error}.") from None
-    return flags_of(content, path)
+    flags = FlagsFile(flags_of(tables, path))
+    flags.content = content
+    return flags
 
 
 def flags_of(content: Mapping[str, Any], source: Path) -> Dict[str, Flags]:

@@ -31,7 +31,7 @@ END_OF_LOG = 12
 PATIENCE = 60.0
 """Seconds that jobs have to save and end once they were asked to."""
 RESTARTS = 2
-"""How often a job is started again that was killed, as the kernel does where memory runs out."""
+"""How often a killed job is started again: the kernel kills when memory runs out."""
 
 
 @dataclass(eq=False)
@@ -71,9 +71,7 @@ def run_plans(
     jobs = [(plan, job) for plan in plans for job in plan.jobs if kinds is None or job.kind in kinds]
     rows = rows_of([(plan.scene_dir.name, job.name) for plan, job in jobs])
     tasks = [Task(plan, job, row) for (plan, job), row in zip(jobs, rows)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // len(devices)) if len(devices) > 1 else None
-    free = [Place(device, threads) for device in devices]
+    free = [Place(device, threads_each(len(devices))) for device in devices]
     running: List[Task] = []
     with ExitStack() as stack:
         locks = {
@@ -118,6 +116,14 @@ def _context() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     return context
+
+
+def threads_each(places: int) -> Optional[int]:
+    """Threads of each of so many processes; None leaves it to torch, which takes the number that the user has set."""
+    if places == 1 or os.environ.get("OMP_NUM_THREADS"):
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // places)
 
 
 def startable(tasks: Sequence[Task], places: int) -> List[Task]:
@@ -173,16 +179,16 @@ def _hear(task: Task, console: Console) -> bool:
         task.kills += 1
         if task.kills <= RESTARTS:
             task.state = task.row.state = "waiting"
-            why = "killed, as the kernel does where memory runs out; started again from its last checkpoint"
+            why = "killed, as the kernel does when memory runs out; started again from its last checkpoint"
             say(console, (f"{task.row.name}: {why}.", "yellow"))
             return False
     task.state = task.row.state = "failed"
     if last is not None and last.state in ("failed", "stopped"):
         task.problem = last.text
         return False
-    how = f"ended without a word (exit code {code})"
+    how = f"ended without a message (exit code {code})"
     if code == -signal.SIGKILL:
-        how = f"killed {task.kills} times, as the kernel does where memory runs out (dmesg says so)"
+        how = f"killed {task.kills} times, as the kernel does when memory runs out (dmesg tells)"
     log = log_path(task.plan.scene_dir, task.job.name)
     lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
     task.problem = "\n".join([f"{how}. The end of {log}:", *lines[-END_OF_LOG:]])
@@ -200,7 +206,7 @@ def _stop(running: Sequence[Task], console: Console) -> None:
             if process.is_alive():
                 process.terminate()
         with suppress(OSError, SystemExit):  # nobody listens: the terminal was closed, or Ctrl-C has ended `| tee`
-            console.print("Stopping: stages save what they have reached. Ctrl-C to stop at once.", highlight=False)
+            console.print("Stopping: stages save their progress. Ctrl-C stops them at once.", highlight=False)
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
     finally:

@@ -66,7 +66,7 @@ def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None
             if _alive(holder) or (deadline is not None and time.monotonic() > deadline):
                 raise StageError(
                     f"{scene_dir} is being worked on by another dac run: process {pid} on {holder.get('host')}, since "
-                    f"{holder.get('since')}. Wait for it, stop it (kill {pid}; what it has reached is saved), or use "
+                    f"{holder.get('since')}. Wait for it, stop it (kill {pid}; its progress is saved), or use "
                     "another --output-dir."
                 ) from None
             if deadline is None:
@@ -84,7 +84,7 @@ def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None
 
 
 def _unusable(scene_dir: Path, error: OSError) -> StageError:
-    return StageError(f"{scene_dir} cannot be worked in: {error}. Mend that, or use another --output-dir.")
+    return StageError(f"{scene_dir} cannot be worked in: {error}. Change that, or use another --output-dir.")
 
 
 def _alive(holder: Dict[str, Any]) -> bool:

@@ -9,8 +9,20 @@ from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequen
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.division import count_groups, partition_of
-from dac_nerfstudio.launch.flags import OWNED, words
-from dac_nerfstudio.presets import BASELINE_RATE, METHOD_STEPS, TOTAL, Baseline, Flags, Recipe, of_optimizers
+from dac_nerfstudio.launch.flags import OWNED, table_of, words
+from dac_nerfstudio.naming import MethodName
+from dac_nerfstudio.presets import (
+    BASELINE_RATE,
+    KINDS,
+    METHOD_STEPS,
+    TOTAL,
+    Baseline,
+    Flags,
+    Kind,
+    Recipe,
+    of_optimizers,
+    without_model,
+)
 from dac_nerfstudio.runs.layout import RECORD, run_dir, run_folder
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scene.layout import Layout, find_layout
@@ -179,7 +191,11 @@ class _Draft:
         """All stages that the request and the recipe have."""
         request, scene_dir = self.request, self.request.scene_dir
         split = Job("split", "split", scene_dir, None, self._method("baseline"), self._common(), self.parser)
-        jobs = [split, *([self._taught([split])] if request.teachers else self._divided([split]))]
+        if request.teachers:
+            students = [self._taught(request.teachers, [split])]
+        else:
+            students = self._of_kinds([split]) if self.recipe.kinds else self._divided([split])
+        jobs = [split, *students]
         finetune = jobs[-1]
         if request.baseline != "no" or request.only in ("baseline", "evaluate"):
             jobs.append(self._training("baseline", needs=jobs[:1]))
@@ -209,23 +225,30 @@ class _Draft:
         finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
         return [*jobs[len(before) :], ensemble, distill, finetune]
 
-    def _taught(self, needs: Sequence[Job]) -> Job:
+    def _of_kinds(self, before: List[Job]) -> List[Job]:
+        """Experts of several kinds, and the student that they teach, which comes last."""
+        request = self.request
+        groups = range(1, count_groups(request.layout, request.scene_dir, request.divide, request.skip_missing) + 1)
+        experts = [self._training("expert", {"group": group}, before, group) for group in groups]
+        return [*experts, self._taught([job.run_dir for job in experts], experts)]
+
+    def _taught(self, teachers: Sequence[Path], needs: Sequence[Job]) -> Job:
         """A student of finished runs. It starts from scratch: along the whole cosine, with the baseline's rate and
         steps, unless the request's file says otherwise."""
         request = self.request
-        own: Dict[str, Any] = {"teachers": request.teachers, **of_optimizers("optimizer.lr", BASELINE_RATE)}
+        own: Dict[str, Any] = {"teachers": tuple(teachers), **of_optimizers("optimizer.lr", BASELINE_RATE)}
         if self.recipe.novel_share:
             own["pipeline.novel-share"] = self.recipe.novel_share
         job = self._training("finetune", own, needs)
         place = job.run_dir.resolve()
-        for teacher in request.teachers:
+        for teacher in teachers:
             # It would be moved aside, as a student that was made otherwise, before it is asked.
             if place in (teacher.resolve(), *teacher.resolve().parents):
                 raise StageError(
                     f"The teacher {teacher} lies where its student would go. Take another --seed or --scene."
                 )
         baseline = self.recipe.flags_of("baseline", real=bool(self.suffix))
-        said = {**request.flags.get("all", {}), **request.flags.get("dac-finetune", {})}
+        said = {**request.flags.get("all", {}), **request.flags.get(table_of(job.method), {})}
         steps = baseline.get("max-num-iterations", METHOD_STEPS[self.suffix]["baseline"])
         flags = {name: value for name, value in job.flags.items() if not name.endswith("scheduler.begin")}
         return replace(job, flags={**flags, "max-num-iterations": said.get("max-num-iterations", steps)})
@@ -254,6 +277,8 @@ class _Draft:
         """
         if self.request.teachers and only in ("trunk", "experts", "ensemble", "distill"):
             raise StageError(f"--teachers take the place of --only {only}: name the one or the other.")
+        if self.recipe.kinds and only in ("trunk", "ensemble", "distill"):
+            raise StageError(f"Experts of several kinds teach by pictures alone: there is no {only}.")
         together = {"experts": ("trunk", "expert"), "baseline": ("baseline", "baseline total")}
         stages = together.get(only, (only,))
         if only == "trunk" and not any(job.stage == "trunk" for job in jobs):
@@ -268,7 +293,8 @@ class _Draft:
     def _training(
         self, stage: StageName, own: Optional[Flags] = None, needs: Sequence[Job] = (), group: Optional[int] = None
     ) -> Job:
-        request, recipe, method = self.request, self.recipe, self._method(stage)
+        request, recipe, kind = self.request, self.recipe, self.recipe.kind_of(stage, group)
+        method, of_all = self._method(stage, kind), request.flags.get("all", {})
         return Job(
             stage=stage,
             kind="train",
@@ -279,10 +305,10 @@ class _Draft:
             flags={
                 **(own or {}),
                 **self._common(),
-                **recipe.flags_of(stage, real=bool(self.suffix)),
+                **recipe.flags_of(stage, bool(self.suffix), kind),
                 **(recipe.expert_flags(group, request.seed) if group else {}),
-                **request.flags.get("all", {}),
-                **request.flags.get(f"dac-{stage}", {}),
+                **(of_all if kind == "kplanes" else without_model(of_all)),
+                **request.flags.get(table_of(method), {}),
             },
             parser=self.parser,
             needs=tuple(job.name for job in needs),
@@ -308,8 +334,8 @@ class _Draft:
         # They may all have started from one trunk.
         return steps + sum(one.steps for one in ready) + max((one.first_step for one in ready), default=0)
 
-    def _method(self, stage: str) -> str:
-        return f"dac-{stage}{self.suffix}"
+    def _method(self, stage: str, kind: Kind = "kplanes") -> str:
+        return str(MethodName(stage, self.suffix, KINDS[kind]))
 
     def _common(self) -> Flags:
         """Flags of all methods that say what is trained on, where the result goes, and with which device."""

@@ -36,7 +36,7 @@ def video(job: Job, plan: Plan, tell: Tell) -> None:
     pipeline = reopen(recorded_config(job.run_dir, request.data, request.device), job.run_dir)
     views = pipeline.datamanager.eval_dataset
     if views is None or len(views) < 2:
-        tell(Report("done", text="none, as it would be a flight past the test views, of which there are not two"))
+        tell(Report("done", text="none: a flight needs two test views or more"))
         return
     poses = flight(views.cameras.camera_to_worlds, min(FRAMES, 3 * len(views)))
     camera = views.cameras[:1].to(pipeline.device)

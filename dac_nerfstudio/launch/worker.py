@@ -22,6 +22,7 @@ from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.launch.commands import config_of, parse
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.evaluate import evaluate, score
+from dac_nerfstudio.launch.flags import FlagsFile
 from dac_nerfstudio.launch.plan import Job, Plan, Report, Tell
 from dac_nerfstudio.launch.resume import take_up
 from dac_nerfstudio.launch.video import video
@@ -70,7 +71,7 @@ def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
         tell(Report("failed", text=str(error)))
     except BaseException:
         traceback.print_exc()
-        tell(Report("failed", text=f"{traceback.format_exc(limit=-1).strip()}\nThe whole story: {log}"))
+        tell(Report("failed", text=f"{traceback.format_exc(limit=-1).strip()}\nAll of it: {log}"))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -82,9 +83,9 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
         if other.kind == "train":
             config_of(other)
     request, kept_flags = plan.request, flags_path(plan.scene_dir, plan.recipe.run_name(plan.request.seed))
-    if request.config is not None:  # for whoever wants to repeat these runs
+    if isinstance(request.flags, FlagsFile):  # for whoever wants to repeat these runs
         with atomic_write(kept_flags) as temporary:
-            temporary.write_bytes(request.config.read_bytes())
+            temporary.write_bytes(request.flags.content)
     elif request.only is None:
         kept_flags.unlink(missing_ok=True)
     config = parse(job.arguments)

@@ -68,7 +68,7 @@ def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def close_up(image: np.ndarray, box: Tuple[int, int, int], factor: int) -> np.ndarray:
-    """What is in a square of an image, as large as fits into the image's own size times a factor, on white.
+    """A square of an image, enlarged to the image's shorter side times a factor, on white.
 
     Args:
         image: the image.
@@ -77,9 +77,11 @@ def close_up(image: np.ndarray, box: Tuple[int, int, int], factor: int) -> np.nd
     """
     top, left, side = box
     height, width = (factor * length for length in image.shape[:2])
-    crop = enlarged(image[top : top + side, left : left + side], max(1, min(height, width) // side))
+    length = min(height, width)
+    crop = Image.fromarray(image[top : top + side, left : left + side])
     page = Image.new("RGB", (width, height), PAPER)
-    page.paste(Image.fromarray(crop), ((width - crop.shape[1]) // 2, (height - crop.shape[0]) // 2))
+    place = ((width - length) // 2, (height - length) // 2)
+    page.paste(crop.resize((length, length), Image.Resampling.NEAREST), place)
     return np.asarray(page)
 
 

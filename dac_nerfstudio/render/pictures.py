@@ -7,15 +7,16 @@ from typing import Callable, Dict, Iterator, List, Literal, Optional, Sequence, 
 
 import numpy as np
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.base_model import Model
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.launch.video import RATE, as_bytes, flight, save_mp4
 from dac_nerfstudio.render.drawing import boxed, close_up, enlarged, sheet, wipe
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.render.writing import save_png, save_webp
 from dac_nerfstudio.report.pictures import Comparison, coloured
 from dac_nerfstudio.style import colour
+from dac_nerfstudio.units import signed
 
 What = Literal["orbit", "wipe", "strips", "experts"]
 ALL: Sequence[What] = ("strips", "experts", "wipe", "orbit")
@@ -103,7 +104,7 @@ def orbit(scene: Scene, scale: float, frames: int, advance: Advance) -> Iterator
 def mosaic(scene: Scene, scale: float, advance: Advance) -> np.ndarray:
     """A view of each group as every expert sees it, the group's own in a frame of its colour; the student last."""
     rows, marks = [], {}
-    models: Dict[Union[int, str], KPlanesModel] = {group: expert for group, expert in scene.experts.items()}
+    models: Dict[Union[int, str], Model] = {group: expert for group, expert in scene.experts.items()}
     models["student"] = scene.student
     for row, (group, view) in enumerate(sorted(scene.homes.items())):
         camera = scaled(scene.cameras[view : view + 1], scale)
@@ -124,11 +125,11 @@ def strip(view: Comparison) -> np.ndarray:
         [boxed(enlarged(image, factor), (top, left, side)) for image in images],
         [close_up(image, view.box, factor) for image in images],
     )
-    gain = f"student ({view.gain:+.2f} dB)"
+    gain = f"student ({signed(view.gain)} dB)"
     return sheet(rows, ["photo", "baseline", gain, "error of the baseline", "error of the student"])
 
 
-def picture(model: KPlanesModel, camera: Cameras, advance: Advance) -> np.ndarray:
+def picture(model: Model, camera: Cameras, advance: Advance) -> np.ndarray:
     """A model's image of one camera: bytes [height, width, 3]."""
     rgb = model.get_outputs_for_camera(camera.to(model.device))["rgb"]
     advance()

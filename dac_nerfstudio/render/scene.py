@@ -8,10 +8,10 @@ from typing import Dict, List, Optional
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.base_model import Model
 
 from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.report.pictures import Comparison, compare, extremes
 from dac_nerfstudio.report.results import figures
 from dac_nerfstudio.report.runs import NAMES, Run, SceneRuns, read_scene
@@ -23,9 +23,9 @@ from dac_nerfstudio.runs.reopen import photos_of, recorded_config, reopen
 class Scene:
     """What there is to render."""
 
-    baseline: KPlanesModel
-    student: KPlanesModel
-    experts: Dict[int, KPlanesModel]
+    baseline: Model
+    student: Model
+    experts: Dict[int, Model]
     """Experts by their groups, counted from 1; empty unless each group's is there."""
     cameras: Cameras
     """Cameras of the test views."""
@@ -62,7 +62,7 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
     manager = pipeline.datamanager
     if manager.eval_dataset is None:
         raise StageError(f"The scene of {scene_dir} has no test views, whose photos the pictures are compared with.")
-    experts: Dict[int, KPlanesModel] = {}
+    experts: Dict[int, Model] = {}
     if "dac-expert" not in found.missing:
         experts = {one.stage.group or 1: load(one, device) for one in found.runs["dac-expert"]}
     cameras = manager.eval_dataset.cameras
@@ -76,7 +76,6 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
             if mine.max() > 0:
                 homes[group] = int(mine.argmax())
     gains, losses = extremes(gain.views) if gain else ([], [])
-    assert isinstance(pipeline.model, KPlanesModel)
     return Scene(
         load(baseline, device),
         pipeline.model,
@@ -101,6 +100,6 @@ def finished(scene: SceneRuns, method: str) -> Run:
     return run
 
 
-def load(run: Run, device: str) -> KPlanesModel:
+def load(run: Run, device: str) -> Model:
     """The model of a run alone, without its photos; baselines are models as experts are. In single precision."""
     return store.open_model(store.Run(run.folder, run.stage), "cpu").to(device)

@@ -14,6 +14,7 @@ from dac_nerfstudio.device import default_device
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
+from dac_nerfstudio.presets import KINDS
 from dac_nerfstudio.runs.layout import RECORD
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.reopen import photos_of, recorded_config, reopen
@@ -72,7 +73,8 @@ def latest_student(scene_dir: Path, run: Optional[str]) -> Path:
     Raises:
         StageError: there is none.
     """
-    students = [one for suffix in ("", UNBOUNDED) for one in find(scene_dir, MethodName("finetune", suffix))]
+    methods = [MethodName("finetune", suffix, model) for suffix in ("", UNBOUNDED) for model in KINDS.values()]
+    students = [one for method in methods for one in find(scene_dir, method)]
     finished = [
         student.folder for student in students if student.record.complete and run in (None, student.folder.name)
     ]

@@ -114,6 +114,8 @@ def curves_chart(courses: List[Course], processor: bool) -> Markup:
     grid[-1][0].set_xlabel("steps")
     grid[-1][1].set_xlabel(f"{word} of CPU time" if processor else word)
     handles = [Line2D([], [], label=course.title, **_style(course)) for course in courses]
+    # A legend is filled column by column, and read line by line.
+    handles = [handle for column in range(LEGEND_COLUMNS) for handle in handles[column::LEGEND_COLUMNS]]
     figure.legend(handles=handles, loc="upper center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9)
     return _svg(figure, "curves")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from dac_nerfstudio.files import read_config
-from dac_nerfstudio.presets import recipe_of
+from dac_nerfstudio.presets import Recipe, recipe_of
 from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, Run, SceneRuns
 from dac_nerfstudio.runs.layout import CONFIG, flags_path
 
@@ -33,10 +33,12 @@ def commands(scene: SceneRuns) -> List[str]:
 
 
 def _run_command(
-    scene: SceneRuns, preset: str, seed: int, config: Dict[str, Any], run: Run, named: Dict[str, Sequence[str]]
+    scene: SceneRuns, recipe: Recipe, seed: int, config: Dict[str, Any], run: Run, named: Dict[str, Sequence[str]]
 ) -> str:
     asked = {**scene.partition.settings, **scene.partition.asked}
-    words = ["dac", "run", "--data", str(config["data"]), "--preset", preset, "--seed", str(seed)]
+    words = ["dac", "run", "--data", str(config["data"]), "--preset", recipe.name, "--seed", str(seed)]
+    if recipe.kinds:
+        words += ["--experts", ",".join(recipe.kinds), "--student", recipe.student]
     # Overlap and softness exclude each other; no softness has to be said, as a preset may have some.
     for name in ("groups", "strategy", "similarity", "overlap" if asked["overlap"] else "softness"):
         if asked[name] is not None:

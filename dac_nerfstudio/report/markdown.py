@@ -7,7 +7,7 @@ from typing import List, Sequence, Union
 
 from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.report.results import Results
-from dac_nerfstudio.report.runs import TITLES
+from dac_nerfstudio.report.runs import NAMES
 from dac_nerfstudio.report.tables import (
     Grid,
     cost_grid,
@@ -27,7 +27,7 @@ def markdown(results: Results) -> str:
         f"# {plain(results.scene)}: {plain(results.run)}",
         headline(results),
         score_grid(results),
-        "Steps and time of the fine-tuned student include its distillation. The best single model in bold; experts are "
+        "Steps and time of the fine-tuned student include any distillation. The best single model in bold; experts are "
         "several.",
         bullets(remarks(results)),
         "## Per group",
@@ -38,8 +38,8 @@ def markdown(results: Results) -> str:
     if results.gain is None:
         parts.append("There is none without both baseline and fine-tuned student.")
     else:
-        over = TITLES[results.gain.over]
-        parts += [f"PSNR of the fine-tuned student less that of the {over}:", gain_grid(results.gain)]
+        over = NAMES[results.gain.over]
+        parts += [f"PSNR of the fine-tuned student minus that of the {over}:", gain_grid(results.gain)]
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     made = f"Made with {plain(versions)}; seed {results.seed}, partition {plain(results.partition)}."
     parts += ["## Costs", cost_grid(results), made]

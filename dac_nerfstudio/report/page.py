@@ -28,7 +28,7 @@ from dac_nerfstudio.report.pictures import (
     whole,
 )
 from dac_nerfstudio.report.results import Gain, Results
-from dac_nerfstudio.report.runs import STUDENT, TITLES, SceneRuns
+from dac_nerfstudio.report.runs import NAMES, STUDENT, TITLES, SceneRuns
 from dac_nerfstudio.report.tables import (
     Grid,
     cost_grid,
@@ -72,7 +72,6 @@ def page(results: Results, scene: SceneRuns) -> str:
         partition_file=PARTITION_PICTURE,
         interactive=PARTITION_PAGE if (scene.folder / PARTITION_PAGE).exists() else None,
         made=heading(scene.partition),
-        over=TITLES[gain.over] if gain else "",
         verdict=verdict(quality) if quality else "",
         groups=[(SCORES[score].heading, group_grid(results, score)) for score in results.scores],
         gain=None if gain is None else _gain(gain, results),
@@ -100,8 +99,8 @@ def _gain(gain: Gain, results: Results) -> _GainShown:
         if value is not None
     )
     text = (
-        f"PSNR of the fine-tuned student less that of the {TITLES[gain.over]}, view by view: {signed(gain.mean)} dB on "
-        f"average{f' ({by_group})' if by_group else ''}, better on {gain.better} of "
+        f"PSNR of the fine-tuned student minus that of the {NAMES[gain.over]}, view by view: {signed(gain.mean)} dB on "
+        f"average{f' ({by_group})' if by_group else ''}, better on {gain.better or 'none'} of "
         f"{counted(len(gain.views), 'view')}."
     )
     before = results.methods[gain.over].per_view

@@ -18,7 +18,7 @@ VIEWS = 3
 WIPED = 8
 """Views to wipe between baseline and student on, at most."""
 SMALLEST_CROP, LARGEST_CROP = 48, 224
-"""Sides of the squares, in pixels; in between two fifths of the shorter side."""
+"""Sides of the crops, in pixels; in between two fifths of the photo's shorter side, and at most half of a small one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Comparison:
     baseline: np.ndarray
     student: np.ndarray
     box: Tuple[int, int, int]
-    """Top, left and side of the square in which the two differ most in how right they are."""
+    """Top, left and side of the square where the errors of the two differ most."""
 
     def crop(self, image: np.ndarray) -> np.ndarray:
         top, left, side = self.box
@@ -87,7 +87,8 @@ def _pair(run: Run, name: str) -> Optional[Tuple[np.ndarray, np.ndarray]]:
 def _where(photo: np.ndarray, baseline: np.ndarray, student: np.ndarray, gain: float) -> Tuple[int, int, int]:
     """The square that gains, or loses, most squared error."""
     height, width = photo.shape[:2]
-    side = min(height, width, max(SMALLEST_CROP, min(LARGEST_CROP, 2 * min(height, width) // 5)))
+    shorter = min(height, width)
+    side = max(1, min(SMALLEST_CROP, shorter // 2), min(LARGEST_CROP, 2 * shorter // 5))
     before, after = (((image.astype(np.float64) - photo) ** 2).sum(axis=2) for image in (baseline, student))
     better = (before - after) if gain > 0 else (after - before)
     table = np.zeros((height + 1, width + 1))
@@ -120,8 +121,10 @@ def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
     """An image as a JPEG of at most ``side`` pixels a side, with a square drawn into it."""
     from PIL import ImageDraw
 
-    picture, factor = _fitted(image, side)
-    top, left, length = (round(value * factor) for value in box)
+    # Small photos are enlarged first: the square's line is thin beside their pixels.
+    times = max(1, side // max(image.shape[:2]))
+    picture, factor = _fitted(image.repeat(times, axis=0).repeat(times, axis=1), side)
+    top, left, length = (round(value * times * factor) for value in box)
     draw = ImageDraw.Draw(picture)
     for inset, ink in ((0, "white"), (1, "#D55E00")):
         draw.rectangle((left + inset, top + inset, left + length - 1 - inset, top + length - 1 - inset), outline=ink)

@@ -96,6 +96,8 @@ class Results:
     """Why a method cannot be compared."""
     notes: List[str]
     """What a reader should know before comparing."""
+    taught: bool
+    """Whether finished runs taught the student in place of experts and distillation. Their cost is not known."""
     methods: Dict[str, Method]
     gain: Optional[Gain]
     commands: List[str]
@@ -135,6 +137,7 @@ def figures(scene: SceneRuns) -> Results:
         left_out=_left_out(scene, methods),
         missing=scene.missing,
         notes=[*map(str, scene.partition.notes), *_notes(methods, scene)],
+        taught=bool(scene.teachers_elsewhere),
         methods=methods,
         gain=_gain(methods, groups),
         commands=commands(scene),
@@ -255,7 +258,7 @@ def _notes(methods: Dict[str, Method], scene: SceneRuns) -> List[str]:
         counts = ", ".join(f"{TITLES[method]}: {len(entry.per_view)}" for method, entry in methods.items())
         notes.append(f"The methods were not scored on the same views ({counts}); gains are over those they share.")
     made_from = [name for run in scene.scored(STUDENT) for name in run.stage.inputs]
-    teachers = sum(name.startswith("teacher-") for name in made_from)
+    teachers = len(scene.teachers_elsewhere)
     if teachers:
         notes.append(f"The student was taught by finished runs ({teachers}), whose steps and time are not counted.")
     if STUDENT in methods and "student" in made_from and scene.distillation is None:

@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.partition import Partition
-from dac_nerfstudio.presets import TOTAL
+from dac_nerfstudio.presets import KINDS, TOTAL
 from dac_nerfstudio.runs.layout import EVALUATION, PARTITION, RECORD, run_dirs
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scores import SCORES
@@ -90,10 +90,23 @@ class SceneRuns:
         started = trunk and experts and all(one.stage.inputs.get("trunk") == trunk.stage.fingerprint for one in experts)
         return trunk if started else None
 
+    @property
+    def teachers_elsewhere(self) -> Set[str]:
+        """Fingerprints of the finished runs that taught the student and are no experts of these runs."""
+        student = self.only(STUDENT)
+        taught = taught_by(student) if student else set()
+        return taught - {run.stage.fingerprint for run in self.runs.get(EXPERT, [])}
+
     def only(self, method: str) -> Optional[Run]:
         """The run of a method that has one, scored or not."""
         runs = self.runs.get(method, [])
         return runs[0] if runs else None
+
+
+def taught_by(student: Run) -> Set[str]:
+    """Fingerprints of the finished runs that taught a student that started from scratch, without distillation."""
+    inputs = student.stage.inputs
+    return set() if "student" in inputs else {inputs[name] for name in inputs if name.startswith("teacher-")}
 
 
 def _latest(scene_dir: Path, run: str = "*") -> Path:
@@ -111,7 +124,12 @@ def _latest(scene_dir: Path, run: str = "*") -> Path:
 def _records(scene_dir: Path, method: str, run: str, suffixes: tuple[str, ...] = SUFFIXES) -> List[Path]:
     """Records of a method's runs, of all or of those of one name."""
     long = method == LONG
-    found = [folder for suffix in suffixes for folder in run_dirs(scene_dir, f"{method.removesuffix(TOTAL)}{suffix}")]
+    found = [
+        folder
+        for suffix in suffixes
+        for model in KINDS.values()
+        for folder in run_dirs(scene_dir, f"{method.removesuffix(TOTAL)}{model}{suffix}")
+    ]
     found = [folder for folder in found if folder.name.endswith(TOTAL) == long]
     return sorted(folder / RECORD for folder in found if run in ("*", folder.name.removesuffix(TOTAL)))
 
@@ -153,7 +171,10 @@ def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
             f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
             "dac run --data …"
         )
-    for method in ("dac-ensemble", LONG):
+    replaced = ["dac-distill"] if any(map(taught_by, runs[STUDENT])) else []
+    if replaced and not runs[EXPERT]:
+        replaced.append(EXPERT)
+    for method in ("dac-ensemble", LONG, *replaced):
         if all(one.evaluation is None for one in runs[method]):
             # Made, or scored, only where somebody asks for it.
             missing.pop(method, None)

@@ -69,7 +69,8 @@ def combine(results: Sequence[Results]) -> Combined:
         if score in scores
     ]
     lacking += [
-        f"{one.scene} was not compared at equal cost: --baseline total trains a baseline for as long."
+        f"{one.scene} was not compared at equal cost"
+        + (": finished runs taught its student." if one.taught else ": --baseline total trains a baseline for as long.")
         for one in results
         if one.gain is not None and not one.gain.equal_cost
     ]

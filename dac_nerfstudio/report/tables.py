@@ -56,7 +56,7 @@ def summary(results: Results) -> Table:
         Grid(["", "PSNR", "SSIM", *(f"g{group + 1}" for group in groups), "steps", time_heading(results)], rows),
         f"{results.scene}: test views, seed {results.seed}",
         f"g1 to g{results.groups}: PSNR on the test views of each group. {sizes}Steps and time of the fine-tuned "
-        "student include its distillation.",
+        "student include any distillation.",
     )
 
 
@@ -124,7 +124,7 @@ def cost_grid(results: Results) -> Grid:
             ]
         )
     headings = ["", "steps", f"training {time_heading(results)}", "to render a view", "peak memory", "on the GPU"]
-    return Grid([*headings, "parameters", "as floats"], rows)
+    return Grid([*headings, "parameters", "size of weights"], rows)
 
 
 def time_heading(results: Results) -> str:
@@ -145,7 +145,8 @@ def headline(results: Results) -> str:
         having = ", ".join(f"{TITLES[m]} {PSNR.text(e.scores.get('psnr'))} dB" for m, e in methods.items())
         return f"PSNR on the test views: {having}. Without both baseline and fine-tuned student there is no comparison."
     student, plain = (PSNR.text(methods[method].scores["psnr"]) for method in (STUDENT, gain.over))
-    figures = f"PSNR {student} against {plain} dB on {counted(len(gain.views), 'test view')}"
+    views = counted(len(gain.views), "test view")
+    figures = f"PSNR {student} against {plain} dB on {views}"
     if not gain.equal_cost:
         return (
             f"The fine-tuned student {_verdict(gain.mean, 'the baseline')} ({figures}; better on "
@@ -154,8 +155,8 @@ def headline(results: Results) -> str:
     if gain.mean < -0.005:
         plainly = "Plain training for as long" if gain.over == LONG else "Plain training for fewer steps"
         return (
-            f"{plainly} is better here ({signed(-gain.mean)} dB). The method pays where longer training no longer "
-            f"helps. The fine-tuned student has {figures}. {_baselines(results)}"
+            f"{plainly} is better here, by {-gain.mean:.2f} dB. The method pays off only where longer training no "
+            f"longer helps. The fine-tuned student reaches {student} dB on {views}. {_baselines(results)}"
         )
     return (
         f"At equal cost the fine-tuned student {_verdict(gain.mean, 'plain training')} ({figures}; better on "
@@ -171,6 +172,8 @@ def _verdict(mean: float, than: str) -> str:
 
 def _not_equal(results: Results) -> str:
     """That the baseline had less than all stages, and what to do about it."""
+    if results.taught:
+        return "They were not compared at equal cost."
     costs = results.costs
     ratio = ""
     if EXPERT in costs and results.costs[BASELINE].seconds:
@@ -178,8 +181,8 @@ def _not_equal(results: Results) -> str:
         times = (costs[EXPERT].seconds + costs[STUDENT].seconds) / costs[BASELINE].seconds
         ratio = f": all stages together took {times:.1f} times the baseline's time"
     return (
-        f"They were not compared at equal cost{ratio}. A baseline of as many steps as all stages: the same dac run "
-        "with --baseline total."
+        f"They were not compared at equal cost{ratio}. To train a baseline for as many steps as all stages, repeat "
+        "dac run with --baseline total."
     )
 
 

@@ -16,9 +16,9 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
-from dac_nerfstudio.kplanes.settings import rebuild_config
 from dac_nerfstudio.runs.layout import CONFIG, PARTITION, RECORD, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import kind_of, rebuild_config
 from dac_nerfstudio.runs.store import Run, read_checkpoint, scene_of
 
 
@@ -63,7 +63,7 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> Any:
     manager, model = config.pipeline.datamanager, config.pipeline.model
     try:
         settings, parser = stage.settings["model"], stage.settings["data"]
-        recorded, digest = rebuild_config(settings, source), parser["data"]
+        recorded, digest = rebuild_config(settings, source, kind_of(model)), parser["data"]
         for name in settings:
             setattr(model, name, getattr(recorded, name))
         manager.camera_res_scale_factor = float(stage.settings["resolution"])

@@ -11,13 +11,14 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
-from dac_nerfstudio.kplanes.settings import rebuild_config
 from dac_nerfstudio.kplanes.teaching import ExpertModel
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import MethodName
+from dac_nerfstudio.nerfacto.model import Nerfacto, NerfactoConfig
 from dac_nerfstudio.runs.divergence import not_finite
 from dac_nerfstudio.runs.layout import CONFIG, RECORD, latest_checkpoint, run_dirs, run_folder
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import kind_named, rebuild_config
 
 
 class Run(NamedTuple):
@@ -111,8 +112,9 @@ def why_not(
         shared: settings of the model that they have to share.
     """
     record = run.record
-    if MethodName.parse(record.method).stage not in stages:
-        expected = " or ".join(str(MethodName(stage)) for stage in stages)
+    method, model = MethodName.parse(record.method), MethodName.parse(of.method).model
+    if method.stage not in stages or method.model != model:
+        expected = " or ".join(str(MethodName(stage, model=model)) for stage in stages)
         return f"{run.folder} holds a {record.method}; expected a {expected}."
     if not record.complete:
         return f"{run} stopped at step {record.steps} of {record.total_steps}."
@@ -133,19 +135,21 @@ def why_not(
 # Opened
 
 
-def open_model(run: Run, device: torch.device | str) -> ExpertModel:
-    """The model of a run, frozen; on CUDA its planes are in half precision.
+def open_model(run: Run, device: torch.device | str) -> Any:
+    """The model of a run, frozen: an `ExpertModel`, on CUDA with planes in half precision, or a `Nerfacto`.
 
     Raises:
         StageError: the checkpoint is missing, cannot be read, is of another model, or of a training that diverged.
     """
     path = latest_checkpoint(run.folder)
-    config = rebuild_config(run.record.settings.get("model", {}), run.folder)
+    kind = kind_named(run.record.method)
+    config = rebuild_config(run.record.settings.get("model", {}), run.folder, kind)
     state, prefix = read_weights(path)["pipeline"], "_model."
     weights = {
         key[len(prefix) :].removeprefix("module."): value for key, value in state.items() if key.startswith(prefix)
     }
-    model = ExpertModel(config, SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=0)
+    box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    model: Any = (Nerfacto if kind is NerfactoConfig else ExpertModel)(config, box, num_train_data=0)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:

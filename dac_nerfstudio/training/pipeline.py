@@ -14,6 +14,7 @@ import torchvision.utils
 import tyro
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
@@ -24,6 +25,7 @@ from dac_nerfstudio.errors import SplitError, StageError
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
+from dac_nerfstudio.nerfacto.model import Nerfacto
 from dac_nerfstudio.sampling.hashing import key_of, seed_generators
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.teachers.ensemble import UNCHOSEN, Ensemble, choose_inverse_temperature, paints_background
@@ -46,7 +48,7 @@ class DaCPipelineConfig(VanillaPipelineConfig):
     """Target class to instantiate."""
     datamanager: DaCDataManagerConfig = field(default_factory=DaCDataManagerConfig)
     """Settings of the data manager."""
-    model: KPlanesModelConfig = field(default_factory=KPlanesModelConfig)
+    model: ModelConfig = field(default_factory=KPlanesModelConfig)
     """Settings of the model."""
     seed: tyro.conf.Suppress[int] = 42
     """Seed of every training step's randomness; derived from --machine.seed and the method."""
@@ -73,8 +75,8 @@ class DaCPipeline(VanillaPipeline):
         return float(getattr(self.model, "inverse_temperature", UNCHOSEN))
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
-        assert isinstance(self.model, KPlanesModel)
-        self.model.first_step = self.config.first_step
+        if isinstance(self.model, KPlanesModel):
+            self.model.first_step = self.config.first_step
         return super().get_training_callbacks(attributes)
 
     def seed_step(self, step: int) -> None:
@@ -191,7 +193,7 @@ class DaCPipeline(VanillaPipeline):
 
     def _view(self, number: int) -> Tuple[Cameras, Tensor]:
         """Camera and photo of an evaluation view."""
-        assert isinstance(self.model, KPlanesModel)
+        assert isinstance(self.model, (KPlanesModel, Nerfacto))
         camera, batch = self.datamanager.fixed_indices_eval_dataloader.get_camera(number)
         return camera, self.model.true_colour({}, batch)
 

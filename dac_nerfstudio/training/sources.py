@@ -20,12 +20,12 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.kplanes.decoders import resolve_implementation
 from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.kplanes.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, divide
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage, flattened, versions
+from dac_nerfstudio.runs.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.runs.store import Run, find, why_not
 from dac_nerfstudio.sampling.hashing import key_of
 from dac_nerfstudio.teachers.finished_runs import fingerprint_of, folder_of
@@ -262,6 +262,8 @@ def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Optiona
         student = None
     elif config.student is not None:
         student = Run.at(config.student)
+    elif MethodName.parse(record.method).model:
+        raise StageError("A nerfacto student learns from finished runs alone. Name them: --teachers FOLDER …")
     else:
         method = MethodName.parse(record.method).beside("distill")
         runs = [run for run in find(config.scene_dir, method) if run.record.complete]

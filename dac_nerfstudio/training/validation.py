@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Iterator, Tuple
 
 from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.kplanes.model import KPlanesModelConfig
 from dac_nerfstudio.presets import SEEDS
 
 LEAST = {
@@ -57,8 +58,8 @@ def validate(config: Any) -> None:
             if name.endswith("optimizer.lr") and not 0 <= number < math.inf:
                 raise _refusal(name, value, "a learning rate, 0 or more")
     model = config.pipeline.model
-    levels = len(model.proposal_resolutions)
-    if len(model.num_proposal_samples) != levels:
+    if isinstance(model, KPlanesModelConfig) and len(model.num_proposal_samples) != len(model.proposal_resolutions):
+        levels = len(model.proposal_resolutions)
         expected = f"one number for each proposal level, of which --pipeline.model.proposal-resolutions has {levels}"
         raise _refusal("pipeline.model.num_proposal_samples", model.num_proposal_samples, expected)
     near, far = model.near_plane, model.far_plane

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.models.base_model import Model
 from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor
 
 from dac_nerfstudio.errors import PartitionError, StageError, UserError
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.store import Run, find, made_from, open_model, scene_of, why_not
@@ -111,7 +111,7 @@ class LayeredModel:
 
     def __init__(
         self,
-        model: KPlanesModel,
+        model: Model,
         layers: Dict[str, Layer],
         runs: Dict[str, Run],
         looked_at: Callable[[], List[str]],
@@ -122,7 +122,7 @@ class LayeredModel:
         self.runs = runs
         self.looked_at = looked_at
         self.tell = tell
-        self.loaded: Dict[str, KPlanesModel] = {STUDENT: model}
+        self.loaded: Dict[str, Model] = {STUDENT: model}
         self.channels: Dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -158,7 +158,7 @@ class LayeredModel:
         outputs = {name: first["depth" if channels == 1 else "rgb"] for name, channels in self.channels.items()}
         return {**outputs, **shown}
 
-    def load(self, name: str) -> KPlanesModel:
+    def load(self, name: str) -> Model:
         """One of the models.
 
         Raises:

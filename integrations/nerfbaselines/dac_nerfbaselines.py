@@ -25,10 +25,10 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.scene_box import SceneBox
 
 from dac_nerfstudio import methods
-from dac_nerfstudio.kplanes.settings import rebuild_config
 from dac_nerfstudio.naming import UNBOUNDED
 from dac_nerfstudio.runs.layout import RECORD, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import rebuild_config
 from dac_nerfstudio.runs.store import read_weights
 from dac_nerfstudio.training.datamanager import DaCDataManager
 from dac_nerfstudio.training.trainer import DaCTrainer, DaCTrainerConfig

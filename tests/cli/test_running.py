@@ -27,7 +27,7 @@ from dac_nerfstudio.launch import local
 from dac_nerfstudio.launch.devices import find_devices
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.flags import read_flags, words
-from dac_nerfstudio.launch.local import Task, _signals_interrupt, _stop, startable
+from dac_nerfstudio.launch.local import Task, _signals_interrupt, _stop, startable, threads_each
 from dac_nerfstudio.launch.lock import FILE_NAME, scene_lock
 from dac_nerfstudio.launch.plan import Job, Plan, Report, Request
 from dac_nerfstudio.launch.process import Place, visible_device
@@ -338,9 +338,17 @@ def run_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 def test_a_killed_job_is_started_again_twice_and_then_named(run_stand_ins: Callable[..., tuple[bool, str]]) -> None:
     succeeded, printed = run_stand_ins(lost, lost, finished)
-    assert succeeded and printed.count("baseline: killed, as the kernel does where memory runs out; started again") == 2
+    assert succeeded and printed.count("baseline: killed, as the kernel does when memory runs out; started again") == 2
     succeeded, printed = run_stand_ins(lost, lost, lost)
     assert not succeeded and "baseline: killed 3 times, as the kernel does" in printed
+
+
+def test_a_number_of_threads_that_the_user_set_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_each(places) for places in (1, 2, 16)] == [None, 4, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_each(2) is None, "torch takes the three"
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -475,7 +483,14 @@ def test_what_is_wrong_at_once_is_said_before_anything_heavy_is_imported(
     assert done.returncode == 1 and done.stdout == "[]\n" and told in done.stderr
 
 
+def test_help_breaks_lines_where_they_end(shell: Shell) -> None:
+    assert "(transforms.json) or a COLMAP model (images/" in shell.dac("run", "--help").output
+
+
 def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
     arguments = ("--data", "demo", "--preset", "quick", "--only", "baseline", "--output-dir", "dry", "--dry-run")
-    assert "baseline: runs" in shell.dac("run", *arguments).output
+    output = shell.dac("run", *arguments).output
+    assert "baseline: runs" in output
+    told = "Times are estimated from steps of the demo measured on two cores of a server; expect half to twice as long."
+    assert output.splitlines()[-1] == told
     assert not (shell.folder / "dry").exists()

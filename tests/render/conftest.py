@@ -16,13 +16,13 @@ from nerfstudio.data.scene_box import SceneBox
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
-from dac_nerfstudio.kplanes.settings import model_settings
 from dac_nerfstudio.kplanes.teaching import ExpertModel
 from dac_nerfstudio.partition.split import split
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.report.pictures import Comparison
 from dac_nerfstudio.runs.layout import run_dir
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import model_settings
 from dac_nerfstudio.scene.data import read_views
 
 SIZE = 16

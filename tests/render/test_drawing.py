@@ -45,12 +45,15 @@ def test_pixels_are_enlarged_to_squares() -> None:
     assert (large[:4, :4] == large[0, 0]).all()
 
 
-def test_a_close_up_has_the_squares_pixels_in_its_middle_and_the_size_of_the_whole() -> None:
+@pytest.mark.parametrize("side", [3, 4, 5])
+def test_a_close_up_is_as_high_as_the_whole(side: int) -> None:
     image = noise(0, 10, 16)
-    page = close_up(image, (1, 2, 3), 2)
+    page = close_up(image, (1, 2, side), 2)
     assert page.shape == (20, 32, 3)
-    np.testing.assert_array_equal(page[1:19, 7:25], enlarged(image[1:4, 2:5], 6))
-    assert (page[:, :7] == 255).all() and (page[:, 25:] == 255).all() and (page[[0, -1]] == 255).all()
+    rows = (np.arange(20) + 0.5) * side / 20
+    nearest = rows.astype(int)
+    np.testing.assert_array_equal(page[:, 6:26], image[1 : 1 + side, 2 : 2 + side][np.ix_(nearest, nearest)])
+    assert (page[:, :6] == 255).all() and (page[:, 26:] == 255).all()
 
 
 def test_a_wipe_shows_more_of_the_left_image_and_then_less() -> None:

@@ -14,6 +14,7 @@ from run_folders import PSNR, Maker, gather
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.report.results import Results, save
 from dac_nerfstudio.report.runs import LONG
+from dac_nerfstudio.report.scenes import combine
 from dac_nerfstudio.report.tables import headline, summary
 
 RUN = "quick-seed7"
@@ -116,6 +117,22 @@ def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
     )
 
 
+def test_a_student_of_finished_runs_misses_neither_experts_nor_distillation(maker: Callable) -> None:
+    made = maker().only("dac-baseline")
+    made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "teacher-2": "other"}))
+    results = gather(made.folder, RUN)
+    assert (results.taught, results.missing) == (True, {})
+    assert results.notes == [
+        "The student was taught by finished runs (2), whose steps and time are not counted.",
+        "The student was trained for 100 steps in all, the baseline for 150.",
+    ]
+    assert headline(results).endswith("They were not compared at equal cost."), "no --baseline total would be of it"
+    (note,) = combine([results]).notes
+    assert note == "lego was not compared at equal cost: finished runs taught its student."
+    made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "student": "started from"}))
+    assert "There is no distilled student" in gather(made.folder, RUN).missing["dac-distill"]
+
+
 def with_long(made: Maker, ahead: float) -> Results:
     """Figures with a baseline of all steps, that is so many dB better than the other."""
     long = made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400, seconds=75.0)
@@ -137,7 +154,7 @@ def test_a_baseline_of_all_steps_is_missed_by_nobody(maker: Callable) -> None:
     ("ahead", "over", "mean", "sentence"),
     [
         # The student is 0.25 dB ahead of the short baseline.
-        (2.0, LONG, -1.75, "Plain training for as long is better here (+1.75 dB). The method pays where longer"),
+        (2.0, LONG, -1.75, "Plain training for as long is better here, by 1.75 dB. The method pays off only where"),
         (0.1, LONG, 0.15, "At equal cost the fine-tuned student is 0.15 dB better than plain training (PSNR 25.75"),
         (-1.0, "dac-baseline", 0.25, "At equal cost the fine-tuned student is 0.25 dB better than plain training"),
     ],
@@ -157,7 +174,7 @@ def test_plain_training_may_be_better_for_fewer_steps_too(maker: Callable) -> No
     made = maker().everything()
     content = json.loads((made.run_dir("dac-finetune") / "evaluation.json").read_text())
     made.score(made.run_dir("dac-finetune"), views=[{**v, "psnr": v["psnr"] - 1} for v in content["views"]])
-    assert headline(with_long(made, -0.25)).startswith("Plain training for fewer steps is better here (+0.75 dB).")
+    assert headline(with_long(made, -0.25)).startswith("Plain training for fewer steps is better here, by 0.75 dB.")
 
 
 def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) -> None:

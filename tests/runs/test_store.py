@@ -12,8 +12,8 @@ from nerfstudio.cameras.rays import RayBundle
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.kplanes.settings import SHAPE
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import SHAPE
 from dac_nerfstudio.runs.store import Run, open_model, read_checkpoint, why_not
 
 TinyModel = Callable[..., KPlanesModel]

@@ -294,9 +294,9 @@ def test_the_check_of_a_scene_says_what_is_to_mend(blender: Path) -> None:
     found = scene_findings(blender, thorough=True)
     assert [finding.state for finding in found] == ["bad"] * 3
     assert "r_4.png is empty" in found[0].text and "r_3.png is missing" in found[1].text
-    assert found[2].text.endswith("2 to mend.") and "decoded" in found[2].text
+    assert found[2].text.endswith("2 wrong.") and "decoded" in found[2].text
     last = scene_findings(blender, skip_missing=True)[-1]
-    assert last.text.startswith("Views: train 11, ") and last.text.endswith("1 to mend.")
+    assert last.text.startswith("Views: train 11, ") and last.text.endswith("1 wrong.")
     (nowhere,) = scene_findings(blender / "nowhere")
     assert nowhere.state == "bad" and "There is no data at" in nowhere.text
 

@@ -12,10 +12,10 @@ from nerfstudio.cameras.rays import RayBundle
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.kplanes.settings import model_settings
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.runs.layout import run_folder
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import model_settings
 from dac_nerfstudio.runs.store import Run, find
 from dac_nerfstudio.training.sources import find_experts
 

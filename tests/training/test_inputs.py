@@ -15,8 +15,8 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
-from dac_nerfstudio.kplanes.settings import model_settings
 from dac_nerfstudio.runs.record import Stage
+from dac_nerfstudio.runs.settings import model_settings
 from dac_nerfstudio.runs.store import Run
 from dac_nerfstudio.training import sources
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig

@@ -20,7 +20,7 @@ MOST_RESTARTS = 3
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What to ask Slurm for, for each stage."""
+    """What to request from Slurm for each stage."""
 
     partition: Optional[str] = None
     """Partition to submit to; by default the cluster's own choice."""

@@ -63,7 +63,7 @@ def refuse_queued(scene_dir: Path) -> None:
         numbers = dict.fromkeys(whole_id(jobs[name]) for name in there)
         raise StageError(
             f"Jobs submitted earlier for {scene_dir} are queued or running: {', '.join(there)}. Look: squeue --jobs "
-            f"{','.join(numbers)}. Wait for them, cancel them (scancel {' '.join(numbers)}; what they have reached is "
+            f"{','.join(numbers)}. Wait for them, cancel them (scancel {' '.join(numbers)}; their progress is "
             "saved), or use another --output-dir."
         )
 

@@ -10,8 +10,8 @@ import pytest
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModelConfig, RegularizerWeights
-from dac_nerfstudio.kplanes.settings import model_settings, rebuild_config
 from dac_nerfstudio.kplanes.teaching import StudentModelConfig
+from dac_nerfstudio.runs.settings import model_settings, rebuild_config
 
 
 def test_model_settings_survive_json_and_rebuild_the_config() -> None:

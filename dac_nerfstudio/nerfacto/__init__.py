@@ -1,0 +1,1 @@
+"""nerfacto, nerfstudio's own model, made fast enough for the CPU."""

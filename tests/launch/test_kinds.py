@@ -1,0 +1,71 @@
+"""Experts of several kinds of model: what dac run plans for them, and how their runs are named and reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dac_nerfstudio import cli
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.launch.plan import Request, make_plan
+from dac_nerfstudio.presets import PRESETS, recipe_of
+
+FLAGS = {
+    "all": {"pipeline.model.num-samples": 7, "steps-per-save": 9},
+    "dac-expert-nerfacto": {"max-num-iterations": 5},
+}
+
+
+def request(data: Path, **changes: object) -> Request:
+    settings = {"divide": {"groups": 4}, "flags": FLAGS, "video": False, "baseline": "total", "seed": 3, **changes}
+    return Request(data, Path("out"), "scene", **settings)  # type: ignore[arg-type]
+
+
+def test_experts_take_turns_and_what_they_render_teaches_the_student(demo: Path) -> None:
+    recipe = PRESETS["quick"].taught_by(("kplanes", "nerfacto"), "kplanes")
+    jobs = {job.name: job for job in make_plan(request(demo), recipe).jobs}
+    experts = [jobs[f"expert {group}"] for group in range(1, 5)]
+    assert [job.method for job in experts] == ["dac-expert", "dac-expert-nerfacto"] * 2
+    assert list(jobs) == ["split", *(job.name for job in experts), "finetune", "baseline", "baseline total"]
+    assert len({job.flags["machine.seed"] for job in experts}) == 4, "experts of all photos differ in their seeds"
+    assert jobs["finetune"].flags["teachers"] == tuple(job.run_dir for job in experts)
+    assert jobs["finetune"].needs == tuple(job.name for job in experts) and "experts" not in jobs["finetune"].flags
+    assert jobs["finetune"].method == "dac-finetune" and jobs["baseline"].method == "dac-baseline"
+    assert jobs["finetune"].flags["max-num-iterations"] == 1500 == jobs["baseline"].flags["max-num-iterations"]
+    assert jobs["baseline total"].flags["max-num-iterations"] == 2 * 2000 + 2 * 5 + 1500
+    assert recipe.softness == 0.99, "the mean of experts is one of experts of all photos"
+
+
+def test_flags_of_the_one_model_are_not_given_to_the_other(demo: Path) -> None:
+    recipe = PRESETS["quick"].taught_by(("kplanes", "nerfacto"), "nerfacto")
+    jobs = {job.name: job for job in make_plan(request(demo), recipe).jobs}
+    planes, grids = jobs["expert 1"].flags, jobs["expert 2"].flags
+    assert planes["pipeline.model.num-samples"] == 7 and planes["pipeline.model.grid-base-resolution"] == 32
+    assert not any("grid" in name or name.endswith(".num-samples") for name in grids)
+    assert grids["pipeline.model.num-nerf-samples-per-ray"] == 32 and grids["max-num-iterations"] == 5
+    assert grids["steps-per-save"] == planes["steps-per-save"] == 9
+    assert jobs["finetune"].method == "dac-finetune-nerfacto" and jobs["baseline"].method == "dac-baseline-nerfacto"
+
+
+@pytest.mark.parametrize("kinds", [(), ("nerfacto",), ("kplanes", "nerfacto")])
+@pytest.mark.parametrize("student", ["kplanes", "nerfacto"])
+def test_runs_are_named_by_their_kinds(kinds: tuple[str, ...], student: str) -> None:
+    recipe = PRESETS["few"].taught_by(kinds, student)  # type: ignore[arg-type]
+    assert recipe_of(recipe.run_name(7)) == (recipe, 7)
+    assert recipe_of("few-other-seed7") is None and recipe_of("fewer-seed7") is None
+
+
+def test_there_is_no_distillation_of_several_kinds(demo: Path) -> None:
+    recipe = PRESETS["quick"].taught_by(("nerfacto",), "kplanes")
+    with pytest.raises(StageError, match="teach by pictures alone: there is no distill"):
+        make_plan(request(demo, only="distill"), recipe)
+    with pytest.raises(StageError, match="Add --experts kplanes,nerfacto"):
+        cli.run((demo,), preset="quick", student="nerfacto", dry_run=True)
+
+
+def test_kinds_are_told_from_run_folders() -> None:
+    assert cli._kinds_of((Path("kplanes,nerfacto"),)) == (("kplanes", "nerfacto"), ())
+    assert cli._kinds_of((Path("nerfacto"), Path("nerfacto"))) == (("nerfacto", "nerfacto"), ())
+    folders = (Path("outputs/kplanes"), Path("nerfacto"))
+    assert cli._kinds_of(folders) == ((), folders)
