@@ -95,15 +95,16 @@ def profile(title: str, contestant: Callable[[Stage], Any], device: torch.device
     print(profiler.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=rows))
 
 
-def operations(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, float]:
-    """What a device does for a contestant, after a warm-up: the number of its kernels and the milliseconds in them, by
-    torch's profiler. The rest of the contestant's time it waits. On the CPU: operations, and the time in them."""
-    profiler = profiled(contestant, device)
-    events = [event for event in profiler.events() if event.device_type.name.lower() == device.type]
-    microseconds = sum(
-        getattr(event, f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total") for event in events
-    )
-    return {"operations": len(events), "ms": microseconds / 1e3}
+def table(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, tuple[int, float]]:
+    """What a device does for a contestant, after a warm-up: calls and milliseconds of its kernels by name, by torch's
+    profiler. On the CPU those of operations."""
+    found: dict[str, tuple[int, float]] = {}
+    for event in profiled(contestant, device).events():
+        if event.device_type.name.lower() == device.type:
+            microseconds = getattr(event, f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total")
+            calls, milliseconds = found.get(event.name, (0, 0.0))
+            found[event.name] = calls + 1, milliseconds + microseconds / 1e3
+    return found
 
 
 def _cpu_clock() -> Iterator[float]:
