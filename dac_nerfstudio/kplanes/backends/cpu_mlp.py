@@ -92,7 +92,7 @@ class _InCache(torch.autograd.Function):
 def _arguments(points: Tensor, shift: Optional[Tensor], weights: Sequence[Tensor]) -> tuple[Any, ...]:
     """What both kernels want to know."""
     samples = 1 if shift is None else len(points) // len(shift)
-    sizes = np.array([_padded(size) for size in (points.shape[1], *map(len, weights))])
+    sizes = np.array([points.shape[1], *map(len, weights)])
     transposed = _panels([_array(weight).T for weight in weights])
     padded = NONE if shift is None else _array(F.pad(shift.detach(), (0, -shift.shape[1] % LANES)))
     return _array(points), padded, samples, sizes, transposed
