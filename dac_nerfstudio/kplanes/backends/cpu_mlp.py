@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -27,13 +28,16 @@ def _padded(size: int) -> int:
 
 def _panels(matrices: Sequence[np.ndarray]) -> np.ndarray:
     """Matrices, padded with zeros, as panels one after the other."""
-    parts = []
-    for matrix in matrices:
-        rows, columns = matrix.shape
-        full = np.zeros((_padded(rows), _padded(columns)), np.float32)
-        full[:rows, :columns] = matrix
-        parts.append(full.reshape(len(full), -1, LANES).swapaxes(0, 1).ravel())
-    return np.concatenate(parts)
+    shapes = [(_padded(columns) // LANES, _padded(rows), LANES) for rows, columns in (one.shape for one in matrices)]
+    panels, start = np.zeros(sum(map(math.prod, shapes)), np.float32), 0
+    for matrix, shape in zip(matrices, shapes):
+        size, (rows, columns), whole = math.prod(shape), matrix.shape, matrix.shape[1] // LANES
+        part = panels[start : start + size].reshape(shape)
+        part[:whole, :rows] = matrix[:, : whole * LANES].reshape(rows, whole, LANES).swapaxes(0, 1)
+        if columns % LANES:
+            part[whole, :rows, : columns % LANES] = matrix[:, whole * LANES :]
+        start += size
+    return panels
 
 
 def _matrices(panels: np.ndarray, like: Sequence[Tensor]) -> list[Tensor]:
