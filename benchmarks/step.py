@@ -4,8 +4,8 @@ A step is what nerfstudio's trainer does: draw rays, render and compare them, go
 same weights, and first have to render the same colours; then they take turns. "ratio" is the naive path's time over
 ours, turn by turn; figures are medians with the least and the greatest in brackets.
 
-    python benchmarks/step.py --sizes quick reference --rays 512 --json step.json
-    python benchmarks/step.py --device cuda --sizes reference
+    python benchmarks/step.py --sizes demo reference --json step.json
+    python benchmarks/step.py --device cuda --sizes reference --rays 4096
 """
 
 from __future__ import annotations
@@ -25,24 +25,28 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConf
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
 from dac_nerfstudio.demo import make_demo_scene
-from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.kplanes.teaching import ExpertModel, StudentModel
 from dac_nerfstudio.methods import BOUNDED, methods
 from dac_nerfstudio.partition import divide, publish_first
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.teachers.ensemble import Ensemble
 
-SIZES = {
-    "quick": {
-        "grid_base_resolution": 32,
-        "grid_feature_dim": 16,
-        "proposal_resolutions": (64,),
-        "num_proposal_samples": (48,),
-        "num_samples": 20,
-    },
-    "reference": {},
-}
-"""The preset `quick`'s model, and the reference's."""
+
+def model_of(preset: str) -> dict[str, Any]:
+    """Settings of a preset's model."""
+    settings = {}
+    for flag, value in PRESETS[preset].flags.items():
+        name = flag.removeprefix("pipeline.model.").replace("-", "_")
+        if hasattr(KPlanesModelConfig, name):
+            several = isinstance(getattr(KPlanesModelConfig, name), tuple)
+            settings[name] = (value,) if several and not isinstance(value, tuple) else value
+    return settings
+
+
+SIZES = {"demo": model_of("demo"), "quick": model_of("quick"), "reference": {}}
+"""The models of two presets, and the reference's."""
 PARTS = ("data", "forward", "losses", "backward", "update")
 """The parts of a step. Data are pixels and their rays; the model's own regularisers are part of its forward pass."""
 
@@ -53,13 +57,13 @@ class Options:
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Where. On CUDA both paths use half precision where training does."""
-    sizes: tuple[Literal["quick", "reference"], ...] = ("quick",)
+    sizes: tuple[Literal["demo", "quick", "reference"], ...] = ("demo",)
     """Models."""
     decoders: tuple[Literal["explicit", "hybrid"], ...] = ("explicit", "hybrid")
     """Decoders."""
     stages: tuple[Literal["baseline", "expert", "distill"], ...] = ("baseline", "distill")
     """An expert's step is a baseline's, with fewer photos."""
-    rays: int = 4096
+    rays: int = 512
     """Rays per step."""
     groups: int = 4
     """Number of experts that answer in distillation."""
