@@ -56,20 +56,26 @@ def alternate(
     times: dict[str, dict[str, Times]] = {name: {} for name in contestants}
     for turn in range(turns + 1):
         for name, contestant in contestants.items():
-            spent: dict[str, float] = {}
-
-            @contextmanager
-            def stage(label: str, spent: dict[str, float] = spent) -> Iterator[None]:
-                clock = _cuda_clock() if device.type == "cuda" else _cpu_clock()
-                next(clock)
-                yield
-                spent[label] = spent.get(label, 0.0) + next(clock)
-
-            contestant(stage)
+            spent = once(contestant, device)
             if turn > 0:
                 for label, milliseconds in spent.items():
                     times[name].setdefault(label, Times()).append(milliseconds)
     return times
+
+
+def once(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, float]:
+    """Milliseconds of a contestant's stages; one who took them elsewhere returns them."""
+    spent: dict[str, float] = {}
+
+    @contextmanager
+    def stage(label: str) -> Iterator[None]:
+        clock = _cuda_clock() if device.type == "cuda" else _cpu_clock()
+        next(clock)
+        yield
+        spent[label] = spent.get(label, 0.0) + next(clock)
+
+    told = contestant(stage)
+    return told if isinstance(told, dict) else spent
 
 
 def total(parts: Iterable[Times]) -> Times:
