@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dac_nerfstudio.kplanes import lookup, regularizers
+from dac_nerfstudio.kplanes import lookup, mlp, rays, regularizers
 from dac_nerfstudio.kplanes.backends.trial import explain, failure
 
 
@@ -36,8 +36,8 @@ class MultiScalePlanes(nn.Module):
 def kernel_problem(device: str, sizes: Sequence[tuple[int, int]]) -> Optional[str]:
     """Why models would not train and teach by fast kernels on a device; None if they would.
 
-    Tries what they need: lookup and total variation in single precision with gradients and, on CUDA, the lookup of
-    teachers, in half precision without.
+    Tries what they need: lookup and total variation in single precision with gradients; on CUDA the lookup of teachers,
+    in half precision without; on the CPU what is computed along rays, and the layers of small networks.
 
     Args:
         sizes: channels and number of scales of the models' planes.
@@ -51,6 +51,8 @@ def kernel_problem(device: str, sizes: Sequence[tuple[int, int]]) -> Optional[st
         ]
         if points.is_cuda:
             trials.append((lookup.case_of([scale.detach().half() for scale in scales], points), lookup.example))
+        else:
+            trials += [(rays.CASE, rays.example), (mlp.CASE, mlp.example)]
         for case, example in trials:
             if case is None:
                 return f"There are no fast kernels for {points.device.type}: plain PyTorch looks the planes up."

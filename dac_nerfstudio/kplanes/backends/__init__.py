@@ -1,2 +1,2 @@
-"""Fast twins of the plain PyTorch operations on planes, a module per compiler: the project's one extravagance (LLVM
-intrinsics, Triton), made because beside matrix products it is these few operations that a training step waits for."""
+"""Fast twins of plain PyTorch operations on planes, along rays and of small networks, a module per compiler: the
+project's one extravagance (LLVM intrinsics, Triton), made because it is these few that a training step waits for."""

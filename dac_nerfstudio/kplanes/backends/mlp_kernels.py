@@ -80,7 +80,7 @@ def pad(features, width):
     return (features + len(width) - 1) // len(width) * len(width)
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def layer(source, target, matrix, used, inside, outside, points, add, width):
     """Put in a block ``target`` of ``outside`` features, or add to it, the product of a block ``source`` with a matrix
     in panels of ``inside`` rows; all but ``used`` of them are zero."""
@@ -98,7 +98,7 @@ def layer(source, target, matrix, used, inside, outside, points, add, width):
             write(at, row, sums)
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def fill(block, values, first, count, width):
     """Put rows of ``values`` from ``first`` on into a block, and zeros in its other rows and columns."""
     lanes, columns = len(width), values.shape[1]
@@ -114,7 +114,7 @@ def fill(block, values, first, count, width):
                     block[at + k] = values[first + i, panel * lanes + k]
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def take(values, block, first, count, width):
     """The inverse of ``fill``."""
     lanes, columns = len(width), values.shape[1]
@@ -129,7 +129,7 @@ def take(values, block, first, count, width):
                     values[first + i, panel * lanes + k] = block[at + k]
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def activate(points, first, count, shift, samples, sizes, layers, matrices, blocks, width):
     """Compute the outputs of the first ``layers`` for a block of points, with ReLU of all but the last, each behind its
     inputs; where the last one begins."""
