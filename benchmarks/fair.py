@@ -99,7 +99,7 @@ class Settings:
     method: ClassVar[str] = ""
     """What the methods' names end in."""
     axes: ClassVar[Axes] = (
-        ("samples", (lambda v: 2 * v, lambda v: v // 2)),
+        ("samples", (lambda v: 2 * v, lambda v: max(v // 2, 1))),
         ("tv", (lambda v: round(v * 3.16, 5), lambda v: round(v / 3.16, 5))),
         ("planes", (lambda v: 2 * v,)),
         ("linear", (lambda v: not v,)),
@@ -160,7 +160,7 @@ class NerfactoSettings:
 
     method: ClassVar[str] = "_nerfacto"
     axes: ClassVar[Axes] = (
-        ("samples", (lambda v: 2 * v, lambda v: v // 2)),
+        ("samples", (lambda v: 2 * v, lambda v: max(v // 2, 1))),
         ("decay", (times(3.16), times(1 / 3.16))),
         ("finest", (lambda v: 2 * v, lambda v: v // 2)),
         ("rate", (lambda v: 2 * v, lambda v: v / 2)),
