@@ -1,8 +1,8 @@
 """The naive path: what K-Planes costs when it is put together from stock parts.
 
 Under ``parts()`` this package's model is built from nerfstudio's KPlanesEncoding (one per scale), evaluates decoders
-layer by layer, the colour basis and the direction's encoding for every sample, and takes total variation by differences
-of whole planes.
+layer by layer, the colour basis and the direction's encoding for every sample, samples rays in plain PyTorch, and takes
+total variation by differences of whole planes.
 Everything else is the same: both paths compute one model.
 
     python benchmarks/naive.py ns-train dac-baseline ...    nerfstudio's command, on the naive path
@@ -25,6 +25,7 @@ from dac_nerfstudio.kplanes.decoders import ExplicitDecoder, HybridDecoder
 from dac_nerfstudio.kplanes.mlp import MLP
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.kplanes.planes import MultiScalePlanes
+from dac_nerfstudio.kplanes.teaching import ExpertModel
 
 
 class Planes(nn.Module):
@@ -60,17 +61,16 @@ def plane_tv(scales: Sequence[Sequence[Tensor]]) -> Tensor:
     return total / len(planes)
 
 
-def explicit_colour(decoder: ExplicitDecoder, features: Tensor, directions: Tensor) -> Tensor:
+def explicit(decoder: ExplicitDecoder, features: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     per_sample = directions[:, None].expand(-1, features.shape[1], -1).reshape(-1, 3)
     basis = decoder.basis(per_sample).to(features.dtype).view(*features.shape[:2], 3, -1)
-    return torch.sigmoid((features[..., None, :] * basis).sum(dim=-1))
+    return decoder.density_head(features)[..., 0], torch.sigmoid((features[..., None, :] * basis).sum(dim=-1))
 
 
 def hybrid_colour(decoder: HybridDecoder, features: Tensor, directions: Tensor) -> Tensor:
     per_sample = directions[:, None].expand(-1, features.shape[1], -1).reshape(-1, 3)
     encoded = decoder.direction_encoding(per_sample).to(features.dtype)
-    colours = decoder.colour_net(torch.cat((encoded, features.flatten(0, 1)), dim=-1))
-    return torch.sigmoid(colours.view(*features.shape[:2], 3))
+    return decoder.colour_net(torch.cat((encoded, features.flatten(0, 1)), dim=-1)).view(*features.shape[:2], 3)
 
 
 RAYS_AT_A_TIME = 4096
@@ -81,11 +81,13 @@ RAYS_AT_A_TIME = 4096
 def parts() -> Iterator[None]:
     """Models built, trained and rendered meanwhile are the naive path's."""
     with ExitStack() as stack:
+        stack.enter_context(patch.object(ExpertModel, "in_half", False))
         stack.enter_context(patch.object(KPlanesModel, "rays_at_a_time", lambda model: RAYS_AT_A_TIME))
         stack.enter_context(patch("dac_nerfstudio.kplanes.field.MultiScalePlanes", Planes))
         stack.enter_context(patch("dac_nerfstudio.kplanes.model.plane_tv", plane_tv))
         stack.enter_context(patch.object(MLP, "forward", nn.Sequential.forward))
-        stack.enter_context(patch.object(ExplicitDecoder, "colour", explicit_colour))
+        stack.enter_context(patch("dac_nerfstudio.kplanes.rays.choose", lambda *tensors: "reference"))
+        stack.enter_context(patch.object(ExplicitDecoder, "forward", explicit))
         stack.enter_context(patch.object(HybridDecoder, "colour", hybrid_colour))
         yield
 

@@ -95,6 +95,22 @@ class Tapes:
         pass
 
 
+MEMORY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "_unsafe_view"}
+"""Operations that ask for memory alone, or name it otherwise, beside views."""
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that a GPU would start kernels for; a fused one is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not function.is_view and function.overloadpacket.__name__ not in MEMORY
+        return function(*args, **(kwargs or {}))
+
+
 class Legal(TorchDispatchMode):
     """Notes what cannot be captured: what waits for the device, and what is read from other memory than is held."""
 

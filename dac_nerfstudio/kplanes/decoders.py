@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.mlp import MLP
+from dac_nerfstudio.kplanes.rays import products
 
 Implementation = Literal["auto", "tcnn", "torch"]
 
@@ -74,17 +75,16 @@ class ExplicitDecoder(nn.Module):
         self.density_head = nn.Linear(features, 1, bias=False)
         self.basis = mlp(3, 3 * features, 128, hidden_layers, implementation)
 
-    def density(self, features: Float[Tensor, "points C"]) -> tuple[Float[Tensor, "points 1"], Tensor]:
-        """Density before activation, and what ``colour`` wants."""
-        return self.density_head(features), features
-
-    def colour(
+    def forward(
         self, features: Float[Tensor, "rays samples C"], directions: Float[Tensor, "rays 3"]
-    ) -> Float[Tensor, "rays samples 3"]:
+    ) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, "rays samples 3"]]:
+        """Density before activation, and colour in [0, 1]."""
         basis = self.basis(directions).view(len(directions), 3, -1)
         # In single precision, as the reference: half of it would leave colours three digits.
         with torch.autocast(features.device.type, enabled=False):
-            return torch.sigmoid(features.float() @ basis.float().transpose(1, 2))
+            head = self.density_head.weight[0]
+            raw, logits = products(features.to(head.dtype), head, basis.to(head.dtype))
+            return raw, torch.sigmoid(logits)
 
 
 class HybridDecoder(nn.Module):
@@ -101,15 +101,20 @@ class HybridDecoder(nn.Module):
         self.density_net = mlp(features, 1 + self.GEOMETRY_FEATURES, 64, 1, implementation)
         self.colour_net = mlp(self.direction_encoding.get_out_dim() + self.GEOMETRY_FEATURES, 3, 64, 2, implementation)
 
-    def density(self, features: Float[Tensor, "points C"]) -> tuple[Float[Tensor, "points 1"], Tensor]:
-        """Density before activation, and what ``colour`` wants."""
-        return self.density_net(features).split((1, self.GEOMETRY_FEATURES), dim=-1)
+    def forward(
+        self, features: Float[Tensor, "rays samples C"], directions: Float[Tensor, "rays 3"]
+    ) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, "rays samples 3"]]:
+        """Density before activation, and colour in [0, 1]."""
+        out = self.density_net(features.flatten(0, 1)).view(*features.shape[:2], -1)
+        raw, geometry = out.split((1, self.GEOMETRY_FEATURES), dim=-1)
+        return raw[..., 0], torch.sigmoid(self.colour(geometry, directions))
 
     def colour(
-        self, features: Float[Tensor, "rays samples C"], directions: Float[Tensor, "rays 3"]
+        self, geometry: Float[Tensor, "rays samples 15"], directions: Float[Tensor, "rays 3"]
     ) -> Float[Tensor, "rays samples 3"]:
-        encoded = self.direction_encoding(directions).to(features.dtype)
+        """Colour before activation."""
+        encoded = self.direction_encoding(directions).to(geometry.dtype)
         if isinstance(self.colour_net, MLP):
-            return torch.sigmoid(self.colour_net.of_rays(encoded, features))
-        inputs = torch.cat((encoded[:, None].expand(-1, features.shape[1], -1), features), dim=-1)
-        return torch.sigmoid(self.colour_net(inputs.flatten(0, 1)).view(*features.shape[:2], 3))
+            return self.colour_net.of_rays(encoded, geometry)
+        inputs = torch.cat((encoded[:, None].expand(-1, geometry.shape[1], -1), geometry), dim=-1)
+        return self.colour_net(inputs.flatten(0, 1)).view(*geometry.shape[:2], 3)

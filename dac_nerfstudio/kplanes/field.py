@@ -92,7 +92,6 @@ class KPlanesField(nn.Module):
     ) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, "rays samples 3"]]:
         """Density (per unit of distance) and colour in [0, 1]."""
         points = self.coordinates(positions).reshape(-1, 3)
-        raw, features = self.decoder.density(self.planes(points))
-        density = activate_density(raw).view(*positions.shape[:2])
-        colour = self.decoder.colour(features.reshape(*positions.shape[:2], -1), directions)
+        raw, colour = self.decoder(self.planes(points).view(*positions.shape[:2], -1), directions)
+        density = activate_density(raw)
         return density, colour.to(density.dtype)

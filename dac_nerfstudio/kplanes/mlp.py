@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, Optional, Sequence
+from typing import List, Literal, Optional
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-POINTS_AT_A_TIME = 2048
-"""The hidden layers of so many points stay in a CPU's cache between one layer and the next."""
+from dac_nerfstudio.kplanes.backends.trial import Backend, Case, works
+
+CASE = Case("layers of a network", "cpu", "cpu", torch.float32, torch.float32, 0, 0, True, True)
 
 
 class MLP(nn.Sequential):
@@ -53,8 +52,11 @@ class MLP(nn.Sequential):
                 weight = layer.weight @ weight
                 bias = None if bias is None else layer.weight @ bias
             return F.linear(points, weight, bias)
-        if _in_cache(points):
-            return _InCache.apply(points, first.bias, first.weight, *(layer.weight for layer in others))
+        if choose(points) == "cpu":
+            weight = first.weight
+            if first.bias is not None:  # the weight of a one
+                points, weight = F.pad(points, (0, 1), value=1.0), torch.cat((weight, first.bias[:, None]), dim=1)
+            return in_cache(points, None, weight, *(layer.weight for layer in others))
         return super().forward(points)
 
     def of_rays(
@@ -66,82 +68,37 @@ class MLP(nn.Sequential):
         count = rays.shape[1]
         of_rays = F.linear(rays, first.weight[:, :count], first.bias)
         weight = first.weight[:, count:]
-        if _in_cache(samples):
-            out = _InCache.apply(samples.flatten(0, 1), of_rays, weight, *(layer.weight for layer in others))
-            return out.view(*samples.shape[:2], out.shape[1])
+        if choose(samples) == "cpu":
+            out = in_cache(samples.flatten(0, 1), of_rays, weight, *(layer.weight for layer in others))
+            return out.view(*samples.shape[:2], -1)
         out = F.linear(samples, weight) + of_rays[:, None]
         for layer in list(self)[1:]:
             out = layer(out)
         return out
 
 
-def _in_cache(points: Tensor) -> bool:
-    return points.device.type == "cpu" and points.dtype == torch.float32
+def choose(points: Tensor) -> Backend:
+    """Who is fastest for these points, and works here."""
+    fit = points.device.type == "cpu" and points.dtype == torch.float32 and points.numel() > 0
+    return "cpu" if fit and works(CASE, example) else "reference"
 
 
-class _InCache(torch.autograd.Function):
-    """Layers with ReLU between them, some points after the others. Hidden layers are not kept for the way back, but
-    computed again: that is cheaper than to write them to memory and to read them from there.
+def in_cache(
+    points: Float[Tensor, "points in_dim"], shift: Optional[Float[Tensor, "rays width"]], *weights: Tensor
+) -> Float[Tensor, "points out_dim"]:
+    """Layers with ReLU between them, by numba's kernels; ``shift`` is added in the first layer to each ray's points."""
+    from dac_nerfstudio.kplanes.backends import cpu_mlp
 
-    The first layer's bias is one for all points, or one for as many points in a row as there are for each.
-    """
-
-    @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx: Any, points: Tensor, bias: Optional[Tensor], *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(points, bias, *weights)
-        parts = _parts(points, bias)
-        return torch.cat([_inputs(part, shift, weights)[-1] @ weights[-1].T for _, part, shift in parts])
-
-    @staticmethod
-    @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
-        points, bias, *weights = ctx.saved_tensors
-        points_gradient = torch.empty_like(points) if ctx.needs_input_grad[0] else None
-        bias_gradients: list[Tensor] = []
-        gradients = [torch.zeros_like(weight) for weight in weights]
-        for start, part, shift in _parts(points, bias):
-            rows = slice(start, start + len(part))
-            inputs, gradient = _inputs(part, shift, weights), upstream[0][rows]
-            for layer in reversed(range(len(weights))):
-                gradients[layer].addmm_(gradient.T, inputs[layer])
-                if layer > 0:
-                    gradient = torch.ops.aten.threshold_backward(gradient @ weights[layer], inputs[layer], 0)
-            if shift is not None:
-                bias_gradients.append(_by_bias(gradient, shift).sum(dim=1))
-            if points_gradient is not None:
-                torch.mm(gradient, weights[0], out=points_gradient[rows])
-        bias_gradient = None
-        if bias is not None:
-            bias_gradient = torch.cat(bias_gradients)
-            bias_gradient = bias_gradient.sum(dim=0) if bias.dim() == 1 else bias_gradient
-        return (points_gradient, bias_gradient, *gradients)
+    return cpu_mlp.in_cache(points, shift, *weights)
 
 
-def _parts(points: Tensor, bias: Optional[Tensor]) -> Iterator[tuple[int, Tensor, Optional[Tensor]]]:
-    """Where some points start, these points, and the biases [rays, width] that are theirs."""
-    if bias is None or bias.dim() == 1:
-        for start in range(0, max(len(points), 1), POINTS_AT_A_TIME):
-            yield start, points[start : start + POINTS_AT_A_TIME], None if bias is None else bias[None]
-        return
-    samples = len(points) // max(len(bias), 1)
-    rays = max(POINTS_AT_A_TIME // max(samples, 1), 1)
-    for first in range(0, max(len(bias), 1), rays):
-        yield first * samples, points[first * samples : (first + rays) * samples], bias[first : first + rays]
-
-
-def _by_bias(values: Tensor, bias: Tensor) -> Tensor:
-    """Rows of the hidden layer by the bias that they have."""
-    return values.view(len(bias), len(values) // max(len(bias), 1), values.shape[1])
-
-
-def _inputs(points: Tensor, bias: Optional[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    """The inputs of each layer."""
-    inputs = [points]
-    for layer, weight in enumerate(weights[:-1]):
-        out = F.linear(inputs[-1], weight)
-        if layer == 0 and bias is not None:
-            _by_bias(out, bias).add_(bias[:, None])
-        inputs.append(out.relu_())
-    return inputs
+def example(case: Case, backend: Backend) -> List[Tensor]:
+    """Two layers of the points of two rays, and their gradients."""
+    points, shift, weight = (
+        torch.linspace(-1, 1, n * m).view(n, m).requires_grad_() for n, m in ((6, 5), (2, 9), (9, 5))
+    )
+    if backend == "cpu":
+        out = in_cache(points, shift, weight, weight.T)
+    else:
+        out = F.relu(points @ weight.T + shift.repeat_interleave(3, dim=0)) @ weight
+    return [out.detach(), *torch.autograd.grad(out, (points, shift, weight), torch.linspace(0.5, 1, 30).view(6, 5))]

@@ -29,6 +29,7 @@ from dac_nerfstudio.kplanes.proposals import (
     anneal_exponent,
     histogram_loss,
 )
+from dac_nerfstudio.kplanes.rays import composite
 from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv
 
 
@@ -213,7 +214,9 @@ class KPlanesModel(Model):
         proposals, bins = self.sampler(rays, list(self.proposal_networks), anneal, learn)
         density, colours = self.field(bins.positions(rays), rays.directions)
         final = Level(bins, density)
-        rgb = self.renderer_rgb(colours, final.weights[..., None], background_color=background)
+        rgb = composite(final.weights, colours, background)
+        if not self.training:
+            rgb = rgb.nan_to_num().clamp(0, 1)
         return Rendering(proposals, final, colours, rgb)
 
     def get_outputs(self, ray_bundle: RayBundle) -> Dict[str, Any]:

@@ -17,10 +17,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components.losses import lossfun_outer
 from torch import Tensor, nn
 
-PADDING = 0.01
-"""Added to the weight of each bin before the next level is drawn, so that no bin is never looked into."""
-LEAST_SUM = 1e-5
-"""Weights of a ray that sum to less are raised evenly to this."""
+from dac_nerfstudio.kplanes.rays import opacities, resample
 
 
 @dataclass
@@ -51,13 +48,7 @@ class Level:
 
     def __init__(self, bins: Bins, density: Float[Tensor, "rays bins"]) -> None:
         self.bins = bins
-        depth = density * bins.widths
-        self.alphas: Float[Tensor, "rays bins"] = 1 - torch.exp(-depth)
-        """Opacity of each bin by itself."""
-        before = depth[:, :-1].cumsum(dim=-1)
-        transmittance = torch.exp(-torch.cat((torch.zeros_like(depth[:, :1]), before), dim=-1))
-        self.weights: Float[Tensor, "rays bins"] = torch.nan_to_num(self.alphas * transmittance)
-        """Share of the ray's colour that each bin has (NeRF, arXiv 2003.08934, eq. 3)."""
+        self.alphas, self.weights = opacities(density, bins.widths)
 
     @property
     def edges(self) -> Float[Tensor, "rays bins_plus_1"]:
@@ -143,8 +134,14 @@ class ProposalSampler(nn.Module):
     def __init__(self, counts: Sequence[int], disparity: bool, single_jitter: bool) -> None:
         super().__init__()
         self.counts, self.disparity, self.single_jitter = tuple(counts), disparity, single_jitter
+        even = torch.linspace(0, 1, counts[0] + 1)[None]
+        middles = (even[:, 1:] + even[:, :-1]) / 2
+        lower, upper = torch.cat((even[:, :1], middles), dim=-1), torch.cat((middles, even[:, -1:]), dim=-1)
         self.even: Tensor
-        self.register_buffer("even", torch.linspace(0, 1, counts[0] + 1)[None], persistent=False)
+        self.lower: Tensor
+        self.span: Tensor
+        for name, edges in (("even", even), ("lower", lower), ("span", upper - lower)):
+            self.register_buffer(name, edges, persistent=False)
         for number, count in enumerate(counts[1:]):
             lower = torch.linspace(0, 1 - 1 / (count + 1), count + 1)[None]
             self.register_buffer(f"quantiles_{number}", lower, persistent=False)
@@ -180,17 +177,14 @@ class ProposalSampler(nn.Module):
         assert nears is not None and fars is not None
         if self.disparity:
             nears, fars = to_disparity(nears), to_disparity(fars)
-        distances = edges * fars + (1 - edges) * nears
+        distances = torch.addcmul(nears, edges, fars - nears)
         return Bins(edges, from_disparity(distances) if self.disparity else distances)
 
     def first(self, count: int) -> Float[Tensor, "count edges"]:
         """Even edges, in training each shifted at random between the middles of its neighbouring bins."""
         if not self.training:
             return self.even.expand(count, -1)
-        middles = (self.even[:, 1:] + self.even[:, :-1]) / 2
-        lower = torch.cat((self.even[:, :1], middles), dim=-1)
-        upper = torch.cat((middles, self.even[:, -1:]), dim=-1)
-        return lower + (upper - lower) * self.jitter(count, self.even)
+        return torch.addcmul(self.lower, self.span, self.jitter(count, self.even))
 
     def quantiles(self, lower: Float[Tensor, "1 edges"], count: int) -> Float[Tensor, "count edges"]:
         """Where in the cumulative distribution edges are drawn: at random within even strata in training, else in
@@ -202,24 +196,3 @@ class ProposalSampler(nn.Module):
 
     def jitter(self, count: int, like: Tensor) -> Float[Tensor, "count _"]:
         return torch.rand((count, 1 if self.single_jitter else like.shape[1]), device=like.device)
-
-
-def resample(
-    edges: Float[Tensor, "rays bins_plus_1"], weights: Float[Tensor, "rays bins"], quantiles: Float[Tensor, "rays n"]
-) -> Float[Tensor, "rays n"]:
-    """Edges of new bins: the inverse at ``quantiles`` of the distribution that is even in each bin and has its weight.
-
-    Weights of 3 and 1 in bins [0, 0.5] and [0.5, 1] have quantiles 0.375 and 0.75 at 0.25 and 0.5 (but for PADDING).
-    """
-    weights = weights + PADDING
-    total = weights.sum(dim=-1, keepdim=True)
-    padding = torch.relu(LEAST_SUM - total)
-    share = (weights + padding / weights.shape[-1]) / (total + padding)
-    cumulative = torch.nn.functional.pad(share.cumsum(dim=-1).clamp(max=1), (1, 0))
-    above = torch.searchsorted(cumulative, quantiles, side="right")
-    below = (above - 1).clamp(min=0)
-    above = above.clamp(max=edges.shape[-1] - 1)
-    low, high = cumulative.gather(-1, below), cumulative.gather(-1, above)
-    start, end = edges.gather(-1, below), edges.gather(-1, above)
-    within = torch.nan_to_num((quantiles - low) / (high - low), 0).clamp(0, 1)
-    return start + within * (end - start)

@@ -34,7 +34,7 @@ def test_a_basis_per_ray_gives_what_a_basis_per_sample_gives() -> None:
     inputs = torch.randn(rays, samples, features, requires_grad=True)
     weights = torch.randn(rays, samples, 3)
 
-    per_ray = decoder.colour(inputs, directions)
+    per_ray = decoder(inputs, directions)[1]
     repeated = directions.repeat_interleave(samples, dim=0)
     basis = decoder.basis(repeated).view(rays, samples, 3, features)
     per_sample = torch.sigmoid((inputs[:, :, None] * basis).sum(-1))
@@ -52,7 +52,7 @@ def test_explicit_colour_is_the_references_for_a_basis_per_ray(reference: dict[s
     features, basis = (torch.tensor(entry["inputs"][name]) for name in ("features", "basis"))
     decoder = ExplicitDecoder(features.shape[-1], 1, "torch")
     decoder.basis = Given(basis)
-    colour = decoder.colour(features, torch.randn(len(features), 3))
+    colour = decoder(features, torch.randn(len(features), 3))[1]
     torch.testing.assert_close(colour, torch.tensor(entry["reference"]), rtol=1e-6, atol=1e-7)
 
 
@@ -62,7 +62,7 @@ def test_explicit_colour_is_the_references_for_a_basis_per_sample(reference: dic
     decoder = ExplicitDecoder(features.shape[-1], 1, "torch")
     decoder.basis = Given(basis)
     # Every sample as a ray of its own.
-    colour = decoder.colour(features[:, None], torch.randn(len(features), 3))
+    colour = decoder(features[:, None], torch.randn(len(features), 3))[1]
     expected = torch.tensor(entry["reference"]).flatten(0, 1)[:, None]
     torch.testing.assert_close(colour, expected, rtol=1e-6, atol=1e-7)
 
@@ -113,18 +113,17 @@ def test_a_decoder_without_activation_is_linear() -> None:
     assert not torch.allclose(mlp(16, 1, 64, 1, "torch")(-a), -mlp(16, 1, 64, 1, "torch")(a))
 
 
-def test_hybrid_decoder_gives_15_geometry_features_and_colours_between_0_and_1() -> None:
+def test_hybrid_decoder_gives_densities_and_colours_between_0_and_1() -> None:
     torch.manual_seed(0)
     decoder = HybridDecoder(12, "torch")
-    raw, geometry = decoder.density(torch.randn(4 * 5, 12))
-    assert raw.shape == (20, 1) and geometry.shape == (20, 15)
     directions = nn.functional.normalize(torch.randn(4, 3), dim=-1)
     # Large inputs: without the sigmoid these would leave the range by far.
-    colour = decoder.colour(100 * geometry.view(4, 5, 15), directions)
-    assert colour.shape == (4, 5, 3)
+    features = 1000 * torch.randn(4, 5, 12)
+    raw, colour = decoder(features, directions)
+    assert raw.shape == (4, 5) and colour.shape == (4, 5, 3)
     assert colour.min() >= 0 and colour.max() <= 1 and colour.max() - colour.min() > 0.5
-    turned = decoder.colour(100 * geometry.view(4, 5, 15), -directions)
-    assert not torch.allclose(turned, colour)
+    same, turned = decoder(features, -directions)
+    assert torch.equal(same, raw) and not torch.equal(turned, colour)
 
 
 def test_hybrid_colour_of_a_ray_does_not_depend_on_its_neighbours() -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from dac_nerfstudio.kplanes.mlp import MLP, POINTS_AT_A_TIME
+from dac_nerfstudio.kplanes.backends import cpu
+from dac_nerfstudio.kplanes.backends.cpu_mlp import POINTS
+from dac_nerfstudio.kplanes.mlp import MLP
 
 
 @pytest.mark.parametrize("activation", ["ReLU", "None"])
 @pytest.mark.parametrize("hidden_layers", [1, 2, 4])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("points", [0, 1, 2 * POINTS_AT_A_TIME + 3])
+@pytest.mark.parametrize("points", [0, 1, 2 * POINTS + 3])
 def test_values_and_gradients_are_those_of_the_layers(
     activation: Literal["ReLU", "None"], hidden_layers: int, bias: bool, points: int
 ) -> None:
@@ -51,6 +53,18 @@ def test_hidden_layers_are_not_kept_for_the_way_back() -> None:
     assert (100, 8) in kept and (100, 64) not in kept
 
 
+def test_results_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    torch.manual_seed(0)
+    mlp, of_rays, of_samples = MLP(9, 3, 16, 2, True), torch.randn(1001, 4), torch.randn(1001, 13, 5)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        out = mlp.of_rays(of_rays, of_samples)
+        found.append([out, *torch.autograd.grad(out.square().sum(), list(mlp.parameters()))])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_double_precision_and_others_go_through_the_layers() -> None:
     mlp = MLP(8, 3, 16, 1, bias=True).double()
     assert mlp(torch.randn(4, 8, dtype=torch.float64)).dtype == torch.float64
@@ -58,7 +72,7 @@ def test_double_precision_and_others_go_through_the_layers() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("rays", "samples"), [(0, 3), (1, POINTS_AT_A_TIME + 1), (701, 7)])
+@pytest.mark.parametrize(("rays", "samples"), [(0, 3), (1, POINTS + 1), (701, 7)])
 def test_what_depends_on_the_ray_is_computed_once_for_all_of_its_samples(
     rays: int, samples: int, bias: bool, dtype: torch.dtype
 ) -> None:

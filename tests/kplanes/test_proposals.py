@@ -20,7 +20,6 @@ from dac_nerfstudio.kplanes.proposals import (
     UpdateSchedule,
     anneal_exponent,
     histogram_loss,
-    resample,
 )
 
 
@@ -104,18 +103,6 @@ def test_alphas_and_weights_of_a_level_are_the_references(reference: dict[str, A
     # Twice as wide is as opaque as twice as dense.
     wide, dense = Level(bins_between(2 * edges), density), Level(level.bins, 2 * density)
     torch.testing.assert_close(wide.alphas, dense.alphas)
-
-
-def test_quantiles_of_a_histogram_worked_out_by_hand() -> None:
-    # Nearly all the weight is 3 to 1 in the two bins; PADDING is lost in weights this large.
-    edges, weights = torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[3e4, 1e4]])
-    found = resample(edges, weights, torch.tensor([[0.0, 0.375, 0.75, 0.875]]))
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0.25, 0.5, 0.75]]), rtol=1e-5, atol=1e-5)
-    # Without any weight all bins count alike.
-    torch.testing.assert_close(
-        resample(torch.tensor([[0.0, 0.2, 1.0]]), torch.zeros(1, 2), torch.tensor([[0.25, 0.75]])),
-        torch.tensor([[0.1, 0.6]]),
-    )
 
 
 def sampler(*counts: int, disparity: bool = False, single_jitter: bool = False) -> ProposalSampler:

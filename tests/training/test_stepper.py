@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
 import torch
-from tape import Legal, Tapes
+from tape import Launches, Legal, Tapes
 from torch import Tensor
 
 from dac_nerfstudio import methods
-from dac_nerfstudio.kplanes import lookup, regularizers
+from dac_nerfstudio.kplanes import lookup, mlp, rays, regularizers
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.teachers.rendered_views import RenderedViews
 from dac_nerfstudio.teachers.slots import Slots
@@ -28,7 +29,8 @@ Make = Callable[..., DaCTrainer]
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain PyTorch alone: what numba computes no dispatch mode sees."""
-    monkeypatch.setattr(lookup, "choose", lambda *_: "reference")
+    for module in (lookup, mlp, rays):
+        monkeypatch.setattr(module, "choose", lambda *_: "reference")
     monkeypatch.setattr(regularizers, "smoothness_case_of", lambda _: None)
 
 
@@ -36,7 +38,9 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(demo: Path, tmp_path: Path) -> Make:
     """Trainers of small models, set up; the same settings give the same trainer."""
 
-    def made(method: Any = methods.baseline, run: str = "run", **settings: Any) -> DaCTrainer:
+    def made(
+        method: Any = methods.baseline, run: str = "run", shape: Optional[dict[str, Any]] = None, **settings: Any
+    ) -> DaCTrainer:
         config = copy.deepcopy(method.config)
         config.output_dir, config.vis, config.timestamp = tmp_path / "outputs", "tensorboard", run
         config.machine.device_type, config.max_num_iterations = "cpu", 60
@@ -46,6 +50,8 @@ def make(demo: Path, tmp_path: Path) -> Make:
         model.grid_base_resolution = model.grid_feature_dim = 4
         model.multiscale_res, model.proposal_resolutions = (1,), (8,)
         model.num_proposal_samples, model.num_samples, model.proposal_weights_anneal_max_num_iters = (8,), 6, 40
+        for name, value in (shape or {}).items():
+            setattr(model, name, value)
         for group in config.optimizers.values():
             group["scheduler"] = replace(group["scheduler"], warmup_steps=10)
         for name, value in settings.items():
@@ -216,6 +222,59 @@ def test_a_step_waits_for_nothing_and_reads_nothing_of_the_host(
     make: Make, method: Callable[[Make], DaCTrainer]
 ) -> None:
     assert broken_by(method(make)) == set()
+
+
+class LaunchedLookup(torch.autograd.Function):
+    """As many operations as the GPU's lookup has: a kernel for each scale, and backward one more to set zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, *scales: Tensor) -> Tensor:
+        ctx.shapes = [scale.shape for scale in scales]
+        out = points.new_empty(len(points), sum(scale.shape[3] for scale in scales))
+        for _ in scales:
+            out.fill_(0.5)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
+        return None, *[upstream[0].new_zeros(shape).fill_(1e-3) for shape in ctx.shapes]
+
+
+class LaunchedSmoothness(torch.autograd.Function):
+    """As many operations as the GPU's total variation has: partial sums and their sum, and a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor) -> Tensor:
+        ctx.shape = planes.shape
+        return planes.new_empty(3).fill_(0.1).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        return upstream[0].new_empty(ctx.shape).fill_(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "learning", "resting"),
+    [(baseline, 436, 281), (expert, 436, 281), (finetuned, 436, 281), (white, 577, 426), (distilled, 951, 753)],
+)
+def test_a_step_starts_no_more_operations_than_it_did(
+    make: Make, monkeypatch: pytest.MonkeyPatch, method: Callable[[Make], DaCTrainer], learning: int, resting: int
+) -> None:
+    """With the reference's numbers of scales, levels and layers, on which alone it depends, and two experts; on steps
+    on which the proposals learn, and on which they rest. Where there are fewer now, lower the number."""
+    monkeypatch.setattr(lookup, "lookup", lambda scales, points, backend=None: LaunchedLookup.apply(points, *scales))
+    monkeypatch.setattr(regularizers, "squared_differences", LaunchedSmoothness.apply)
+    shape = {"multiscale_res": (1, 2, 4), "proposal_resolutions": (4, 8), "num_proposal_samples": (8, 6)}
+    trainer = method(partial(make, shape=shape))
+    stepper = trainer.stepper = Stepper(trainer, None, slots_of(trainer))
+    found = {}
+    for step in range(16):
+        trainer.train_iteration(step)
+        learn = stepper.load(step)
+        with Launches() as launches:
+            stepper.body(learn)
+        found[learn] = launches.count
+    assert found[True] <= learning and found[False] <= resting, found
 
 
 class Refusing(Tapes):

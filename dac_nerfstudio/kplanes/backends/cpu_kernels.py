@@ -83,14 +83,16 @@ def broadcast(typingctx: Any, number: types.Type, width: types.UniTuple) -> Any:
 
 @intrinsic
 def total(typingctx: Any, value: Lanes) -> Any:
-    """Sum over lanes, in ascending order."""
+    """Sum over lanes: of their two halves, then of the halves of these."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        lanes = [builder.extract_element(args[0], cgutils.int32_t(lane)) for lane in range(value.count)]
-        result = lanes[0]
-        for lane in lanes[1:]:
-            result = builder.fadd(result, lane)
-        return result
+        result, count = args[0], value.count
+        while count > 1:
+            count //= 2
+            halves = [ir.Constant(ir.VectorType(cgutils.int32_t, count), [*range(at, at + count)]) for at in (0, count)]
+            low, high = (builder.shuffle_vector(result, result, half) for half in halves)
+            result = builder.fadd(low, high)
+        return builder.extract_element(result, cgutils.int32_t(0))
 
     return types.float32(value), generate
 

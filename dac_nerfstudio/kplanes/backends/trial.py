@@ -29,7 +29,7 @@ COMPILERS = {"cpu": "numba", "triton": "triton"}
 class Case:
     """What a backend compiles kernels for."""
 
-    operation: Literal["lookup", "total variation"]
+    operation: Literal["lookup", "total variation", "sampling of rays", "layers of a network"]
     backend: Literal["cpu", "triton"]
     device: str
     planes: torch.dtype
@@ -40,6 +40,8 @@ class Case:
     points_gradient: bool
 
     def __str__(self) -> str:
+        if not self.channels:
+            return f"the {self.operation} on {self.device}"
         wanted = [what for what in ("planes", "points") if getattr(self, f"{what}_gradient")]
         gradients = f"with the gradient of {' and '.join(wanted)}" if wanted else "without gradients"
         planes, points = (str(dtype).removeprefix("torch.") for dtype in (self.planes, self.points))

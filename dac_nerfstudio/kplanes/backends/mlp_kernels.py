@@ -1,0 +1,212 @@
+"""Numba kernels of small multi-layer perceptrons with ReLU: all layers of some points, while they are in the cache.
+
+Matrices are kept in panels: as many columns as a vector has lanes, row by row, one panel after the other. A block of
+points is as many panels as it has features. Padded columns and rows are zero, and stay so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from dac_nerfstudio.kplanes.backends.compiling import kernel
+from dac_nerfstudio.kplanes.backends.cpu_kernels import FLOAT, FLOAT_BYTES, Lanes, broadcast, load, store
+
+WIDTH = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
+"""Lanes of a vector that this machine has; eight rows of them are summed in its registers at a time."""
+ROWS = 8
+BLOCK = 128
+"""Points whose layers are computed together."""
+
+
+@intrinsic
+def repeat(typingctx: Any, address: types.Type, width: types.UniTuple) -> Any:
+    """Lanes that all hold the number at an address."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        number = builder.load(builder.inttoptr(args[0], FLOAT.as_pointer()))
+        undefined = ir.Constant(ir.VectorType(FLOAT, width.count), ir.Undefined)
+        first = builder.insert_element(undefined, number, cgutils.int32_t(0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(cgutils.int32_t, width.count), None))
+
+    return Lanes(width.count)(types.intp, width), generate
+
+
+@njit(inline="always")
+def multiply(sums, left, row, step, right, count, width):
+    """``sums`` of eight rows plus the products of what lies at ``left`` (``row`` bytes from row to row, ``step`` from
+    column to column) with the ``count`` rows of a panel."""
+    a, b, c, d, e, f, g, h = sums
+    for k in range(count):
+        panel = load(right + k * len(width) * FLOAT_BYTES, width)
+        at = left + k * step
+        a = repeat(at, width) * panel + a
+        b = repeat(at + row, width) * panel + b
+        c = repeat(at + 2 * row, width) * panel + c
+        d = repeat(at + 3 * row, width) * panel + d
+        e = repeat(at + 4 * row, width) * panel + e
+        f = repeat(at + 5 * row, width) * panel + f
+        g = repeat(at + 6 * row, width) * panel + g
+        h = repeat(at + 7 * row, width) * panel + h
+    return a, b, c, d, e, f, g, h
+
+
+@njit(inline="always")
+def read(at, step, width):
+    """Eight rows of lanes."""
+    return (
+        load(at, width), load(at + step, width), load(at + 2 * step, width), load(at + 3 * step, width),
+        load(at + 4 * step, width), load(at + 5 * step, width), load(at + 6 * step, width), load(at + 7 * step, width),
+    )  # fmt: skip
+
+
+@njit(inline="always")
+def write(at, step, rows):
+    """Store eight rows of lanes."""
+    a, b, c, d, e, f, g, h = rows
+    store(at, a), store(at + step, b), store(at + 2 * step, c), store(at + 3 * step, d)
+    store(at + 4 * step, e), store(at + 5 * step, f), store(at + 6 * step, g), store(at + 7 * step, h)
+
+
+@njit(inline="always")
+def layer(source, target, matrix, inside, outside, points, add, width):
+    """Put in a block ``target`` of ``outside`` features, or add to it, the product of a block ``source`` with a matrix
+    in panels."""
+    row = len(width) * FLOAT_BYTES
+    block = BLOCK * row
+    zero = broadcast(np.float32(0), width)
+    for panel in range(outside // len(width)):
+        for point in range(0, points, ROWS):
+            at = target + panel * block + point * row
+            sums = read(at, row, width) if add else (zero, zero, zero, zero, zero, zero, zero, zero)
+            for part in range(inside // len(width)):
+                left = source + part * block + point * row
+                right = matrix + (panel * inside + part * len(width)) * row
+                sums = multiply(sums, left, row, FLOAT_BYTES, right, len(width), width)
+            write(at, row, sums)
+
+
+@njit(inline="always")
+def fill(block, values, first, count, width):
+    """Put rows of ``values`` from ``first`` on into a block, and zeros in its other rows and columns."""
+    lanes, columns = len(width), values.shape[1]
+    block[:] = np.float32(0)
+    for panel in range((columns + lanes - 1) // lanes):
+        for i in range(count):
+            at = (panel * BLOCK + i) * lanes
+            if (panel + 1) * lanes <= columns:
+                source = values.ctypes.data + ((first + i) * columns + panel * lanes) * FLOAT_BYTES
+                store(block.ctypes.data + at * FLOAT_BYTES, load(source, width))
+            else:
+                for k in range(columns - panel * lanes):
+                    block[at + k] = values[first + i, panel * lanes + k]
+
+
+@njit(inline="always")
+def take(values, block, first, count, width):
+    """The inverse of ``fill``."""
+    lanes, columns = len(width), values.shape[1]
+    for panel in range((columns + lanes - 1) // lanes):
+        for i in range(count):
+            at = (panel * BLOCK + i) * lanes
+            if (panel + 1) * lanes <= columns:
+                target = values.ctypes.data + ((first + i) * columns + panel * lanes) * FLOAT_BYTES
+                store(target, load(block.ctypes.data + at * FLOAT_BYTES, width))
+            else:
+                for k in range(columns - panel * lanes):
+                    values[first + i, panel * lanes + k] = block[at + k]
+
+
+@njit(inline="always")
+def activate(points, first, count, shift, samples, sizes, matrices, blocks, width):
+    """Compute the inputs of all layers, and the last one's output, for a block of points; where that begins."""
+    row = len(width) * FLOAT_BYTES
+    padded = (count + ROWS - 1) // ROWS * ROWS
+    start, offset, last = 0, 0, len(sizes) - 1
+    fill(blocks[: BLOCK * sizes[0]], points, first, count, width)
+    for number in range(last):
+        inside, outside = sizes[number], sizes[number + 1]
+        end = start + BLOCK * inside
+        source, target = blocks[start:].ctypes.data, blocks[end:].ctypes.data
+        shifted = number == 0 and len(shift) > 0
+        for panel in range(shift.shape[1] // len(width) if shifted else 0):
+            for i in range(padded):
+                ray = min((first + i) // samples, len(shift) - 1)
+                of_ray = shift.ctypes.data + (ray * outside + panel * len(width)) * FLOAT_BYTES
+                store(target + (panel * BLOCK + i) * row, load(of_ray, width))
+        layer(source, target, matrices[offset:].ctypes.data, inside, outside, padded, shifted, width)
+        if number + 1 < last:
+            out = blocks[end : end + BLOCK * outside]
+            for i in range(len(out)):
+                out[i] = max(out[i], np.float32(0))
+        start, offset = end, offset + inside * outside
+    return start
+
+
+@kernel
+def forward(points, shift, samples, sizes, matrices, out, begin, end, width):
+    """Output for points ``begin`` to ``end``.
+
+    Args:
+        points: [points, features], the last of which may be a one, for a bias.
+        shift: added to the first layer, by ray [rays, width]; none if it is empty, else padded as the layer.
+        samples: points of each ray.
+        sizes: of the layers, multiples of the lanes.
+        matrices: the transposed weights in panels, layer after layer.
+    """
+    blocks = np.empty(BLOCK * sizes.sum(), np.float32)
+    for first in range(begin, end, BLOCK):
+        count = min(BLOCK, end - first)
+        start = activate(points, first, count, shift, samples, sizes, matrices, blocks, width)
+        take(out, blocks[start:], first, count, width)
+
+
+@kernel
+def backward(
+    points, shift, samples, sizes, matrices, weights, upstream, in_points, in_shift, in_weights, begin, end, width
+):
+    """Gradients by points ``begin`` to ``end``: of these and, added, of their rays and of the weights, the latter in
+    panels. Gradients of no size are not wanted."""
+    lanes, row = len(width), len(width) * FLOAT_BYTES
+    blocks = np.empty(BLOCK * sizes.sum(), np.float32)
+    gradient, next_gradient = np.empty(BLOCK * sizes.max(), np.float32), np.empty(BLOCK * sizes.max(), np.float32)
+    for first in range(begin, end, BLOCK):
+        count = min(BLOCK, end - first)
+        padded = (count + ROWS - 1) // ROWS * ROWS
+        start = activate(points, first, count, shift, samples, sizes, matrices, blocks, width)
+        offset = len(weights)
+        fill(gradient[: BLOCK * sizes[-1]], upstream, first, count, width)
+        for number in range(len(sizes) - 2, -1, -1):
+            inside, outside = sizes[number], sizes[number + 1]
+            start, offset = start - BLOCK * inside, offset - inside * outside
+            inputs, source = blocks[start:].ctypes.data, gradient.ctypes.data
+            for panel in range(inside // lanes):
+                for j in range(0, outside, ROWS):
+                    at = in_weights[offset:].ctypes.data + (panel * outside + j) * row
+                    left = source + j // lanes * BLOCK * row + j % lanes * FLOAT_BYTES
+                    right = inputs + panel * BLOCK * row
+                    write(at, row, multiply(read(at, row, width), left, FLOAT_BYTES, row, right, padded, width))
+            if number == 0:
+                for panel in range(in_shift.shape[1] // lanes):
+                    for i in range(count):
+                        ray = (first + i) // samples
+                        of_ray = in_shift.ctypes.data + (ray * outside + panel * lanes) * FLOAT_BYTES
+                        here = load(source + (panel * BLOCK + i) * row, width)
+                        store(of_ray, load(of_ray, width) + here)
+                if len(in_points) == 0:
+                    break
+            out = next_gradient[: BLOCK * inside]
+            layer(source, out.ctypes.data, weights[offset:].ctypes.data, outside, inside, padded, False, width)
+            if number > 0:
+                before = blocks[start : start + BLOCK * inside]
+                for i in range(len(out)):
+                    out[i] = out[i] if before[i] > np.float32(0) else np.float32(0)
+            gradient, next_gradient = next_gradient, gradient
+        if len(in_points) > 0:
+            take(in_points, gradient, first, count, width)

@@ -1,0 +1,116 @@
+"""What is computed along each ray, by numba's kernels on the CPU and in plain PyTorch elsewhere.
+
+Widths, edges, quantiles and backgrounds have no gradient. A ``backend`` is who computes it, by default the fastest that
+works for the tensors.
+"""
+
+from __future__ import annotations
+
+from typing import List, Optional
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dac_nerfstudio.kplanes.backends.trial import Backend, Case, works
+
+CASE = Case("sampling of rays", "cpu", "cpu", torch.float32, torch.float32, 0, 0, True, False)
+PADDING = 0.01
+"""Added to the weight of each bin before the next level is drawn, so that no bin is never looked into."""
+LEAST_SUM = 1e-5
+"""Weights of a ray that sum to less are raised evenly to this."""
+
+
+def choose(*tensors: Tensor) -> Backend:
+    """Who is fastest for these tensors, and works here."""
+    fit = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    return "cpu" if fit and works(CASE, example) else "reference"
+
+
+def opacities(
+    density: Float[Tensor, "rays bins"], widths: Float[Tensor, "rays bins"], backend: Optional[Backend] = None
+) -> tuple[Float[Tensor, "rays bins"], Float[Tensor, "rays bins"]]:
+    """Opacity of each bin by itself, and its share of the ray's colour (NeRF, arXiv 2003.08934, eq. 3)."""
+    if (backend or choose(density, widths)) == "cpu":
+        from dac_nerfstudio.kplanes.backends import cpu_rays
+
+        return cpu_rays.opacities(density, widths)
+    depth = density * widths
+    alphas = 1 - torch.exp(-depth)
+    before = depth[:, :-1].cumsum(dim=-1)
+    transmittance = torch.exp(-torch.cat((torch.zeros_like(depth[:, :1]), before), dim=-1))
+    return alphas, torch.nan_to_num(alphas * transmittance)
+
+
+def composite(
+    weights: Float[Tensor, "rays samples"],
+    colours: Float[Tensor, "rays samples 3"],
+    background: Float[Tensor, "3"],
+    backend: Optional[Backend] = None,
+) -> Float[Tensor, "rays 3"]:
+    """Colour of rays whose samples have these shares of it, the background the rest."""
+    if (backend or choose(weights, colours, background)) == "cpu":
+        from dac_nerfstudio.kplanes.backends import cpu_rays
+
+        return cpu_rays.composite(weights, colours, background)
+    return (weights[..., None] * colours).sum(dim=-2) + background * (1 - weights.sum(dim=-1, keepdim=True))
+
+
+def products(
+    features: Float[Tensor, "rays samples C"],
+    head: Float[Tensor, "C"],
+    basis: Float[Tensor, "rays 3 C"],
+    backend: Optional[Backend] = None,
+) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, "rays samples 3"]]:
+    """Scalar products of each sample's features with the head, and with the three vectors of its ray."""
+    if (backend or choose(features, head, basis)) == "cpu":
+        from dac_nerfstudio.kplanes.backends import cpu_rays
+
+        return cpu_rays.products(features, head, basis)
+    return features @ head, features @ basis.transpose(1, 2)
+
+
+@torch.no_grad()
+def resample(
+    edges: Float[Tensor, "rays bins_plus_1"],
+    weights: Float[Tensor, "rays bins"],
+    quantiles: Float[Tensor, "rays n"],
+    backend: Optional[Backend] = None,
+) -> Float[Tensor, "rays n"]:
+    """Edges of new bins: the inverse at ``quantiles`` of the distribution that is even in each bin and has its weight.
+
+    Weights of 3 and 1 in bins [0, 0.5] and [0.5, 1] have quantiles 0.375 and 0.75 at 0.25 and 0.5 (but for PADDING).
+
+    Args:
+        quantiles: of each ray, ascending, in [0, 1].
+    """
+    if (backend or choose(edges, weights, quantiles)) == "cpu":
+        from dac_nerfstudio.kplanes.backends import cpu_rays
+
+        return cpu_rays.resample(edges, weights, quantiles, PADDING, LEAST_SUM)
+    weights = weights + PADDING
+    total = weights.sum(dim=-1, keepdim=True)
+    padding = torch.relu(LEAST_SUM - total)
+    share = (weights + padding / weights.shape[-1]) / (total + padding)
+    cumulative = torch.nn.functional.pad(share.cumsum(dim=-1).clamp(max=1), (1, 0))
+    above = torch.searchsorted(cumulative, quantiles, side="right")
+    below = (above - 1).clamp(min=0)
+    above = above.clamp(max=edges.shape[-1] - 1)
+    low, high = cumulative.gather(-1, below), cumulative.gather(-1, above)
+    start, end = edges.gather(-1, below), edges.gather(-1, above)
+    within = torch.nan_to_num((quantiles - low) / (high - low), 0).clamp(0, 1)
+    return start + within * (end - start)
+
+
+def example(case: Case, backend: Backend) -> List[Tensor]:
+    """All that there is along two rays, and the gradients of what their colours are made from."""
+    numbers = torch.linspace(0.1, 0.9, 2 * 3 * 8)
+    features, basis = numbers.view(2, 3, 8).requires_grad_(), numbers.flip(0).view(2, 3, 8).requires_grad_()
+    edges = torch.tensor([[0.0, 0.2, 0.5, 1.0]] * 2)
+    density, logits = products(features, basis[0, 0], basis, backend)
+    alphas, weights = opacities(density, edges.diff(), backend)
+    rgb = composite(weights, logits, edges[0, 1:], backend)
+    again = resample(edges, weights.detach(), edges[:, :-1] + 0.1, backend)
+    upstream = torch.linspace(0.5, 1, 6).view(2, 3)
+    gradients = torch.autograd.grad((upstream * (rgb + alphas)).sum(), (features, basis))
+    return [alphas.detach(), weights.detach(), rgb.detach(), again, *gradients]
