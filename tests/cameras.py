@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import Transform, Views
+from dac_nerfstudio.partition import Partition, Transform, Views
 
 
 def looking_at_origin(centre: np.ndarray) -> np.ndarray:
@@ -18,6 +18,13 @@ def looking_at_origin(centre: np.ndarray) -> np.ndarray:
     right = np.cross([0.0, 0.0, 1.0], back)
     right /= np.linalg.norm(right)
     return np.stack([right, np.cross(back, right), back, centre], axis=1)
+
+
+def manual(views: Views, homes: list[int]) -> Partition:
+    """A division by hand."""
+    groups = max(homes)
+    settings = {"strategy": "manual", "similarity": None, "groups": groups, "overlap": 0.0, "softness": 0.0}
+    return Partition(views, np.array(homes), np.arange(1, groups + 1)[:, None] == np.array(homes), settings)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from PIL import Image
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Similarity, assess, divide, measure
-from dac_nerfstudio.partition.page import matrix, space, write_page
+from dac_nerfstudio.partition.page import matrix, pyramids, space, write_page
+from dac_nerfstudio.scene.views import viewing_directions
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror='alert("2")'>&amp;%{x}.jpg"""
 
@@ -172,6 +173,19 @@ def test_cameras_are_pyramids_scaled_to_a_reach_of_1(scene) -> None:
     np.testing.assert_allclose(lengths, lengths[0, 0], atol=1e-3)
     assert [view["group"] for view in drawn["views"]] == partition.homes.tolist()
     assert [view["group"] for view in drawn["test"]] == partition.route(test.camera_to_worlds).tolist()
+
+
+def test_pyramids_open_to_where_cameras_look(ring) -> None:
+    views, length = ring(range(5, 360, 30)), 0.7
+    drawn = pyramids(views, divide(views, 2).axis, length)
+    tips, corners = drawn[:, 0], drawn[:, 1:]
+    np.testing.assert_allclose(np.linalg.norm(corners - tips[:, None], axis=2), length, rtol=1e-6)
+    middle = corners.mean(axis=1) - tips
+    directions = viewing_directions(views.camera_to_worlds)
+    np.testing.assert_allclose(middle / np.linalg.norm(middle, axis=1, keepdims=True), directions, atol=1e-6)
+    assert (corners[:, :2, 2] > corners[:, 2:, 2]).all()  # the first two are the upper ones
+    width, height = np.linalg.norm(corners[0, 1] - corners[0, 0]), np.linalg.norm(corners[0, 2] - corners[0, 1])
+    assert width / height == pytest.approx(16 / 12)
 
 
 def test_cameras_name_their_view_and_its_similarity(scene) -> None:

@@ -92,11 +92,6 @@ def test_a_similarity_follows_the_order_of_the_views(scene: Views, kind: str) ->
     np.testing.assert_allclose(measure(scene.select(order), kind).values, expected, atol=1e-12)
 
 
-def test_auto_is_covisibility_where_tracks_are_known(scene: Views) -> None:
-    assert measure(scene).kind == "covisibility"
-    assert measure(replace(scene, tracks=None)).kind == "frustum"
-
-
 def test_what_cannot_be_measured_is_refused(scene: Views) -> None:
     for kind in ("covisible", ""):
         with pytest.raises(PartitionError, match=f"'{kind}'; choose one of: auto, covisibility, frustum, appearance"):

@@ -155,16 +155,6 @@ def test_names_are_the_same_however_folder_and_photos_are_given(
     assert_same_cameras(read, expected)
 
 
-@pytest.mark.parametrize(
-    ("image", "name"),
-    [("images_4/left/a.jpg", "left/a.jpg"), ("../photos/a.jpg", "../photos/a.jpg"), ("train/a.png", "train/a.png")],
-)
-def test_photos_are_named_from_the_datas_folder(ring, blender_folder, image: str, name: str) -> None:
-    data = blender_folder(ring([0]))
-    assert scene_at(data).name_of(data / image) == name
-    assert scene_at(data).name_of(Path("/elsewhere/a.png")) == "/elsewhere/a.png"
-
-
 # What parsers refuse
 
 
@@ -214,21 +204,6 @@ def test_what_the_parser_refuses_is_named(ring, nerfstudio_folder, changes: dict
     path = nerfstudio_folder(ring([0, 20], prefix="v")) / "transforms.json"
     rewrite(path, **changes)
     assert refusal(path).startswith(f"{path} {message}")
-
-
-def test_a_null_among_the_lenses_is_named(ring, nerfstudio_folder) -> None:
-    path = nerfstudio_folder(ring([0, 20], prefix="v")) / "transforms.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "k1": None}))
-    assert refusal(path) == f'{path} has "k1" null, which is no number, for all frames.'
-
-
-def test_masks_of_some_frames_are_refused_in_the_parsers_words(ring, nerfstudio_folder) -> None:
-    path = nerfstudio_folder(ring([0, 20], prefix="v")) / "transforms.json"
-    frames = json.loads(path.read_text())["frames"]
-    for key in ("mask_path", "depth_file_path"):
-        rewrite(path, frames=[{**frames[0], key: "images/v0.png"}, frames[1]])
-        assert refusal(path).startswith(f"{path} cannot be used: Different number of image and ")
-        assert f"check that {key} is specified for every frame (or zero frames)" in refusal(path)
 
 
 @pytest.mark.parametrize(("angle", "message"), [(None, 'has no "camera_angle_x"'), ("a", "which is no number")])
@@ -320,11 +295,6 @@ def test_wrong_lists_beside_a_colmap_model_are_refused(photographed, colmap_fold
     (data / "train_list.txt").write_text(content)
     with pytest.raises(PartitionError, match=message):
         read_views(data)
-
-
-def test_a_colmap_model_of_one_photo_has_no_training_views(photographed: Views, colmap_folder) -> None:
-    with pytest.raises(SplitError, match="has too few photos for a split 'train'. List some for it"):
-        read_views(colmap_folder(photographed.select([0])))
 
 
 @pytest.fixture
