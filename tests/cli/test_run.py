@@ -306,7 +306,7 @@ def test_ready_experts_bring_the_division_of_a_new_folder(shell: Shell, tmp_path
 def test_a_file_of_flags_is_kept_for_whoever_repeats_the_run(shell: Shell, tmp_path: Path) -> None:
     mine, kept, text = tmp_path / "mine.toml", tmp_path / "demo" / f"{RUN}.toml", "[all]\nsteps-per-save = 9  # often\n"
     mine.write_text(text)
-    given = {"flags": read_flags(mine)}
+    given = dict(zip(("flags", "config"), read_flags(mine)))
     mine.write_text("[all]\nsteps-per-save = 4\n")  # which the runs that were begun know nothing of
     for changes, there in ((given, True), ({"only": "split"}, True), ({}, False)):
         plan = pickle.loads(pickle.dumps(planned(shell, output_dir=tmp_path, **changes)))
@@ -434,7 +434,7 @@ def test_dry_run_prints_what_departs_from_the_methods_own_settings(
         # In the form of a file for --config; folders and names, which are the run's own affair, are not among them.
         (tmp_path / "dac.toml").write_text(f"[all]\n{blocks['all']}{blocks[job.name]}")
         if job.kind == "train":
-            read = read_flags(tmp_path / "dac.toml")["all"]
+            read = read_flags(tmp_path / "dac.toml")[0]["all"]
             assert list(map(str, words(read))) == list(words({name: job.flags[name] for name in read}))
             expected = set(job.flags) - {"data", "output-dir", "experiment-name", "timestamp", "vis", "student"}
             assert set(read) == expected - {"machine.device-type", "machine.seed", "group", "trunk", "experts"}

@@ -44,14 +44,14 @@ def test_flags_of_a_file_are_those_of_the_command_line(tmp_path: Path) -> None:
         '[all]\npipeline.model.num-samples = 12\nmixed-precision = false\n"vis" = "tensorboard"\n'
         "[dac-expert]\nmax-num-iterations = 7\n[dac-expert.pipeline.model]\nmultiscale-res = [1, 2]\n"
     )
-    assert read_flags(path) == {
+    assert read_flags(path)[0] == {
         "all": {"pipeline.model.num-samples": 12, "mixed-precision": False, "vis": "tensorboard"},
         "dac-expert": {"max-num-iterations": 7, "pipeline.model.multiscale-res": [1, 2]},
     }
-    assert words(read_flags(path)["all"]) == (
+    assert words(read_flags(path)[0]["all"]) == (
         "--pipeline.model.num-samples", "12", "--mixed-precision", "False", "--vis", "tensorboard",
     )  # fmt: skip
-    assert words(read_flags(path)["dac-expert"])[2:] == ("--pipeline.model.multiscale-res", "1", "2")
+    assert words(read_flags(path)[0]["dac-expert"])[2:] == ("--pipeline.model.multiscale-res", "1", "2")
 
 
 @pytest.mark.parametrize(
