@@ -163,11 +163,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             pass
 
 
-def test_errors_of_the_work_itself_are_not_the_lock_s(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="disk full"), scene_lock(tmp_path):
-        raise OSError("disk full")
-
-
 @pytest.mark.parametrize(
     ("visible", "number", "expected"),
     [
@@ -431,17 +426,6 @@ def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_end
     ]
 
 
-def test_a_stage_takes_longer_with_more_steps_and_fewer_cores(shell: Shell) -> None:
-    from dac_nerfstudio.launch.commands import parse
-    from dac_nerfstudio.launch.dry_run import about, seconds_of
-
-    config = parse(("dac-baseline", "--machine.device-type", "cpu"))
-    assert seconds_of(config, 200, 1) == pytest.approx(4 * seconds_of(config, 100, 2))
-    distill = parse(("dac-distill", "--machine.device-type", "cuda"))
-    assert seconds_of(distill, 100, 1) == pytest.approx(100 * 4 * 0.017)
-    assert [about(minutes) for minutes in (0.4, 12.3, 150)] == ["less than a minute", "about 12 min", "about 2 hours"]
-
-
 def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> None:
     views = read_views(shell.folder / "demo")
     before = divide(views, 3, "kmeans", softness=0.2)
@@ -485,12 +469,3 @@ def test_what_is_wrong_at_once_is_said_before_anything_heavy_is_imported(
 
 def test_help_breaks_lines_where_they_end(shell: Shell) -> None:
     assert "(transforms.json) or a COLMAP model (images/" in shell.dac("run", "--help").output
-
-
-def test_a_dry_run_leaves_nothing_behind(shell: Shell) -> None:
-    arguments = ("--data", "demo", "--preset", "quick", "--only", "baseline", "--output-dir", "dry", "--dry-run")
-    output = shell.dac("run", *arguments).output
-    assert "baseline: runs" in output
-    told = "Times are estimated from steps of the demo measured on two cores of a server; expect half to twice as long."
-    assert output.splitlines()[-1] == told
-    assert not (shell.folder / "dry").exists()

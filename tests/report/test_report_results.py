@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
@@ -64,24 +64,6 @@ def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size:
     assert ("are of one size" in str(summary(results).caption)) == one_size
     del results.methods["dac-baseline"]
     assert "are of one size" not in str(summary(results).caption)
-
-
-def test_two_runs_that_took_different_time_differ_in_costs_alone(maker: Callable) -> None:
-    one, other = maker().everything(), maker("other/lego").everything()
-    run_dir = other.train("dac-baseline", seconds=99.0)
-    content = json.loads((run_dir / "evaluation.json").read_text())
-    for view in content["views"]:
-        view["fps"] = 1.0
-    (run_dir / "evaluation.json").write_text(json.dumps(content))
-    results, others = gather(one.folder, RUN), gather(other.folder, RUN)
-    assert results.costs != others.costs
-    assert replace(results, costs={}) == replace(others, costs={})
-
-
-def test_the_same_folders_give_the_same_file(maker: Callable, copied: Callable) -> None:
-    folder = maker().everything().folder
-    first, second = save(gather(folder, RUN), folder).read_bytes(), save(gather(folder, RUN), folder).read_bytes()
-    assert first == second == save(gather(copied(folder), RUN), folder).read_bytes()
 
 
 @pytest.mark.parametrize("method", ["dac-baseline", "dac-distill", "dac-finetune"])
@@ -280,10 +262,6 @@ def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> Non
     ]
 
 
-def test_left_out_scores_keep_the_reason_that_was_recorded(maker: Callable) -> None:
-    assert gather(maker().everything().folder, RUN).left_out["lpips"] == "no weights."
-
-
 def test_views_of_different_choice_are_noted(maker: Callable) -> None:
     made = maker().everything()
     path = made.run_dir("dac-baseline") / "evaluation.json"
@@ -352,10 +330,6 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
-
-
-def test_there_are_no_commands_where_nothing_was_recorded(maker: Callable) -> None:
-    assert gather(maker().everything().folder, RUN).commands == []
 
 
 def test_the_table_fits_a_terminal(maker: Callable) -> None:

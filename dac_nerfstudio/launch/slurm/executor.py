@@ -14,9 +14,9 @@ from rich.table import Table
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.local import run_plans
 from dac_nerfstudio.launch.plan import Plan
-from dac_nerfstudio.launch.slurm.follow import POLL, follow
+from dac_nerfstudio.launch.slurm.follow import follow
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions, parameters
-from dac_nerfstudio.launch.slurm.queue import Submitted, refuse_queued, whole_id
+from dac_nerfstudio.launch.slurm.queue import Submitted, refuse_queued
 from dac_nerfstudio.launch.slurm.submit import submit
 from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.runs.layout import slurm_folder
@@ -53,9 +53,7 @@ def check_executor(executor: str, options: SlurmOptions, devices: str) -> None:
     parameters(options)
 
 
-def run_on_slurm(
-    plans: Sequence[Plan], options: SlurmOptions, wait: bool, console: Console, patience: float = POLL
-) -> bool:
+def run_on_slurm(plans: Sequence[Plan], options: SlurmOptions, wait: bool, console: Console) -> bool:
     """Divide the views here, submit all other stages, and follow them if asked to; whether all that was done succeeded.
 
     The flags of all stages are checked and the views divided at once: that takes seconds, and what is wrong with either
@@ -66,7 +64,6 @@ def run_on_slurm(
         options: what to ask Slurm for.
         wait: follow the jobs until all have ended.
         console: where jobs and their progress are printed.
-        patience: seconds between two looks at the queue.
 
     Raises:
         StageError: a scene is being worked on, or Slurm refuses the jobs.
@@ -81,7 +78,7 @@ def run_on_slurm(
     if not wait or not any(one.jobs for one in submitted):
         return True
     try:
-        return follow(submitted, console, patience)
+        return follow(submitted, console)
     except KeyboardInterrupt:
         numbers = " ".join(number for one in submitted for number in one.ids)
         console.print(f"The jobs go on. To cancel them: scancel {numbers}", highlight=False, soft_wrap=True)
@@ -93,11 +90,10 @@ def _explain(submitted: Submitted, console: Console) -> None:
         return
     scene_dir = submitted.plan.scene_dir
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (scene_dir.name, "job", "waits for"):
+    for column in (scene_dir.name, "job"):
         table.add_column(literally(column), no_wrap=True)
     for name, number in submitted.jobs.items():
-        needs = dict.fromkeys(whole_id(submitted.jobs[other]) for other in submitted.needs[name])
-        table.add_row(name, number, " ".join(needs))
+        table.add_row(name, number)
     console.print(table)
     for title, text in {
         "Look": f"squeue --jobs {','.join(submitted.ids)}",

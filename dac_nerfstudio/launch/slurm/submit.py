@@ -74,7 +74,7 @@ def _add(
     after = f"{kind}:{':'.join(numbers)}" if numbers else None
     executor = _executor(submitted.plan.scene_dir, name, options, after)
     for job, one in zip(jobs, executor.submit_array([StageJob(job, submitted.plan) for job in jobs])):
-        submitted.jobs[job.name], submitted.needs[job.name] = str(one.job_id), tuple(needs)
+        submitted.jobs[job.name] = str(one.job_id)
 
 
 def _executor(scene_dir: Path, name: str, options: SlurmOptions, dependency: Optional[str]) -> Any:
