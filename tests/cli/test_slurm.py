@@ -24,12 +24,10 @@ from dac_nerfstudio.cli import main
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Plan, Request, make_plan
-from dac_nerfstudio.launch.slurm.executor import check_executor, run_on_slurm
-from dac_nerfstudio.launch.slurm.follow import follow
+from dac_nerfstudio.launch.slurm.executor import check_executor, follow, run_on_slurm, submit
 from dac_nerfstudio.launch.slurm.job import StageJob, _interrupt, end_or_requeue
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
 from dac_nerfstudio.launch.slurm.queue import refuse_queued
-from dac_nerfstudio.launch.slurm.submit import submit
 from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.runs.layout import SLURM_JOBS
 from dac_nerfstudio.runs.record import Stage
@@ -138,15 +136,6 @@ def test_stages_alone_wait_for_nothing(fake: FakeSlurm, planned: Callable[..., P
     assert divided.jobs == {}
 
 
-def test_defaults_name_nothing_that_a_plain_cluster_lacks(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
-    submit([planned()], DEFAULTS)
-    assert set(fake.options("4")) == {
-        *("cpus-per-task", "dependency", "gpus-per-node", "job-name", "kill-on-invalid-dep", "nodes"),
-        *("ntasks-per-node", "open-mode", "output", "requeue", "signal", "time"),
-    }
-    assert fake.options("4")["signal"] == "USR2@90"
-
-
 def test_options_reach_sbatch(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
     options = SlurmOptions(
         partition="gpu", account="vision", time="1-00:00:30", gpus=0, cpus=3, mem="16G",
@@ -232,13 +221,6 @@ def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable
         "squeue does not answer: squeue: error: timed out\n"
         f"If no job of this scene is queued any more, delete {plan.scene_dir / SLURM_JOBS}."
     )
-
-
-def test_scene_whose_jobs_slurm_has_forgotten_is_free(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
-    plan = planned()
-    submit([plan], DEFAULTS)
-    assert (plan.scene_dir / SLURM_JOBS).exists()
-    refuse_queued(plan.scene_dir)
 
 
 def test_followed_jobs_tell_why_they_did_not_succeed(
