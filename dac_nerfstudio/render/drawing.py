@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.report.pictures import RED
 from dac_nerfstudio.style import INK
 
-PAPER, RED = "#FFFFFF", (213, 94, 0)
+PAPER = "#FFFFFF"
 SEAM = 2
 """Width of the line between the two sides of a wipe, in pixels."""
 MOST_BYTES, WIDEST = 2_000_000, 960
@@ -59,20 +60,6 @@ def sheet(
                 box = (x - thick, top - thick, x + width - 1 + thick, top + height - 1 + thick)
                 draw.rectangle(box, None, colour, thick)
     return np.asarray(picture)
-
-
-def boxed(image: np.ndarray, box: Tuple[int, int, int]) -> np.ndarray:
-    """An image with a square drawn into it, given by its top, its left and its side."""
-    picture = Image.fromarray(image)
-    top, left, side = box
-    thick = max(1, min(image.shape[:2]) // 150)
-    ImageDraw.Draw(picture).rectangle((left, top, left + side - 1, top + side - 1), None, RED, thick)
-    return np.asarray(picture)
-
-
-def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
-    """An image whose pixels stay visible: each becomes a square."""
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def close_up(image: np.ndarray, box: Tuple[int, int, int], factor: int) -> np.ndarray:

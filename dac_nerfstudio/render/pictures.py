@@ -12,9 +12,9 @@ from rich.progress import track
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.video import RATE, as_bytes, flight, save_mp4
-from dac_nerfstudio.render.drawing import boxed, close_up, enlarged, save_png, save_webp, sheet, wipe
+from dac_nerfstudio.render.drawing import close_up, save_png, save_webp, sheet, wipe
 from dac_nerfstudio.render.scene import Scene
-from dac_nerfstudio.report.pictures import Comparison, coloured
+from dac_nerfstudio.report.pictures import Comparison, boxed, coloured, enlarged
 from dac_nerfstudio.style import colour
 from dac_nerfstudio.units import signed
 

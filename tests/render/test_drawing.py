@@ -11,7 +11,8 @@ from PIL import Image
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.video import save_mp4
-from dac_nerfstudio.render.drawing import close_up, enlarged, save_png, save_webp, sheet, wipe
+from dac_nerfstudio.render.drawing import close_up, save_png, save_webp, sheet, wipe
+from dac_nerfstudio.report.pictures import enlarged
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
