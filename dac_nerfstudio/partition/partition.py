@@ -120,8 +120,6 @@ class Partition:
             Groups [cameras] as integers from 1 to N.
         """
         camera_to_worlds = np.asarray(camera_to_worlds, dtype=np.float64)
-        if camera_to_worlds.shape[1:] != (3, 4):
-            raise PartitionError(f"Cannot route poses of shape {camera_to_worlds.shape}; expected [cameras, 3, 4].")
         if self.settings["strategy"] == "azimuth":
             return azimuth(self.axis.upright(camera_to_worlds[:, :, 3]), self.num_groups)
         distances = view_distances(camera_to_worlds, self.views.camera_to_worlds, spread(self.views.centres))

@@ -24,7 +24,6 @@ from PIL import Image
 from rich.console import Console
 
 from dac_nerfstudio import cli, methods
-from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.launch import evaluate
@@ -74,13 +73,6 @@ def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
     assert needs["expert 1"] == {"split", "trunk"}
     assert needs["distill"] == needs["ensemble"] == {"split", "expert 1", "expert 2"}
     assert (needs["finetune"], needs["video"]) == ({"distill"}, {"finetune"})
-
-
-def test_baseline_gets_as_many_steps_as_the_student_altogether(shell: Shell) -> None:
-    for preset in ("quick", "few", "demo"):
-        jobs = {job.name: job for job in planned(shell, preset=preset).jobs}
-        steps = {name: jobs[name].flags["max-num-iterations"] for name in ("distill", "finetune", "baseline")}
-        assert steps["baseline"] == steps["distill"] + steps["finetune"]
 
 
 def test_another_baseline_gets_as_many_steps_as_all_stages_together(shell: Shell) -> None:
@@ -291,18 +283,6 @@ def test_experts_of_several_scenes_are_refused(shell: Shell) -> None:
         cli.run((shell.folder / "demo", shell.folder / "real"), preset="quick", experts=(Path("a"),), devices="cpu")
 
 
-def test_a_division_that_cannot_be_read_is_made_again(shell: Shell, tmp_path: Path) -> None:
-    current = tmp_path / "demo" / "partition.json"
-    current.parent.mkdir()
-    current.write_text('{"format": "dac-partition", "version": 1}')
-    plan = planned(shell, output_dir=tmp_path, only="split")
-    told: list[Report] = []
-    assert examine(plan)[0].why == "the views are not divided yet"
-    split(plan.jobs[0], plan, told.append)
-    assert told[0].state == "done" and "cannot be read and is now partition-before-20" in told[0].text
-    assert Partition.load(current).num_groups == GROUPS
-
-
 def test_dividing_waits_for_nobody_who_works_on_the_scene(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,21 +296,6 @@ def test_dividing_waits_for_nobody_who_works_on_the_scene(
     with pytest.raises(StageError, match="jobs of demo are queued"):
         cli.split(shell.folder / "demo", output_dir=tmp_path)
     assert not (tmp_path / "demo" / "partition.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[all]\ntimestamp = 'mine'\n", "timestamp cannot be set in a file. Runs are named by --preset and --seed."),
-        ("[all]\noutput_dir = 'x'\n", "output_dir cannot be set in a file. Say it with --output-dir."),
-        ("[dac-expert.machine]\nseed = 3\n", "machine.seed cannot be set in a file. Say it with --seed."),
-        ("[all]\npartition = 'p.json'\n", "partition cannot be set in a file. dac run takes the partition.json in"),
-    ],
-)
-def test_what_dac_run_decides_cannot_be_set_in_a_file(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "dac.toml").write_text(text)
-    with pytest.raises(StageError, match=message):
-        read_flags(tmp_path / "dac.toml")
 
 
 def test_plan_takes_the_number_of_groups_from_the_scene(shell: Shell, tmp_path: Path) -> None:
@@ -824,16 +789,6 @@ def test_results_have_these_keys(whole: Ran, results: Results) -> None:
     assert results.commands[0].startswith("dac run --data ")
 
 
-def test_results_score_every_test_view(results: Results) -> None:
-    views = {f"test/r_{number}.png" for number in range(TEST_VIEWS)}
-    for figures in results.methods.values():
-        assert set(figures.per_view) == views
-        for score, mean in figures.scores.items():
-            assert mean == pytest.approx(sum(view[score] for view in figures.per_view.values()) / TEST_VIEWS)
-            # Two views in each of the two groups.
-            assert mean == pytest.approx(sum(figures.per_group[score]) / GROUPS)
-
-
 def test_results_count_steps_and_parameters(results: Results, whole: Ran) -> None:
     methods, costs = results.methods, results.costs
     steps = {name: figures.steps for name, figures in methods.items()}
@@ -859,12 +814,6 @@ def test_photo_and_rendering_of_every_test_view_are_kept(whole: Ran, results: Re
             # Kept as bytes, so nearly what was scored.
             assert -10 * np.log10(((photo - rendering) ** 2).mean()) == pytest.approx(view["psnr"], abs=0.05)
     assert not (whole.job("distill").run_dir / "test").exists()
-
-
-def test_video_is_a_video(whole: Ran) -> None:
-    content = (whole.plan.scene_dir / "report" / "video.mp4").read_bytes()
-    assert content[4:8] == b"ftyp"
-    assert len(content) > 1000
 
 
 def test_second_run_keeps_everything(whole: Ran, results: Results) -> None:
@@ -1006,14 +955,6 @@ def test_what_lies_in_a_folder_is_what_is_scored(whole: Ran, shell: Shell, tmp_p
     after = json.loads((run_dir / "evaluation.json").read_text())["views"]
     assert [view["name"] for view in after] == [view["name"] for view in before]
     assert all(one["psnr"] != other["psnr"] for one, other in zip(before, after))
-
-
-def test_a_run_is_not_scored_on_photos_that_it_was_not_trained_for(scored: tuple[Plan, Job], tmp_path: Path) -> None:
-    plan, job = scored
-    other = make_demo_scene(tmp_path / "other", size=32, train=12, val=2, test=TEST_VIEWS)
-    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, data=other))
-    with pytest.raises(StageError, match="was trained on other photos than those in"):
-        evaluate.score(job, plan, lambda report: None)
 
 
 def test_photos_that_were_replaced_by_others_of_the_same_name_and_size_are_noticed(

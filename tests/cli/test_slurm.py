@@ -25,7 +25,7 @@ from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.executor import check_executor, follow, run_on_slurm, submit
-from dac_nerfstudio.launch.slurm.job import StageJob, _interrupt, end_or_requeue
+from dac_nerfstudio.launch.slurm.job import _interrupt, end_or_requeue
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
 from dac_nerfstudio.launch.slurm.queue import refuse_queued
 from dac_nerfstudio.presets import PRESETS
@@ -128,14 +128,6 @@ def test_experts_are_an_array_and_each_stage_waits_for_what_it_needs(
     assert {fake.options(number)["kill-on-invalid-dep"] for number in submitted.ids} == {"yes"}
 
 
-def test_stages_alone_wait_for_nothing(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
-    (submitted,) = submit([planned(only="finetune", baseline="no", video=False)], DEFAULTS)
-    assert submitted.jobs == {"finetune": "1", "report": "2"}
-    assert "dependency" not in fake.options("1")
-    (divided,) = submit([planned(only="split", scene="other")], DEFAULTS)
-    assert divided.jobs == {}
-
-
 def test_options_reach_sbatch(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
     options = SlurmOptions(
         partition="gpu", account="vision", time="1-00:00:30", gpus=0, cpus=3, mem="16G",
@@ -168,21 +160,6 @@ def test_time_limits_are_written_as_slurm_writes_them(text: str, expected: int) 
 def test_other_time_limits_are_refused(text: str) -> None:
     with pytest.raises(StageError, match=re.escape(f"--slurm.time {text}: expected at least 5 minutes, as minutes,")):
         minutes(text)
-
-
-def test_submitted_stages_are_those_of_the_plan(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
-    from submitit.core.utils import DelayedSubmission
-
-    plan = planned()
-    (submitted,) = submit([plan], DEFAULTS)
-    folder = plan.scene_dir / "logs" / "slurm"
-    for job in plan.jobs:
-        if job.kind == "split":
-            continue
-        pickled = DelayedSubmission.load(folder / f"{submitted.jobs[job.name]}_submitted.pkl")
-        assert pickled.function == StageJob(job, plan)
-        # What submitit calls before it requeues: the same once more.
-        assert pickled.function.checkpoint().function == StageJob(job, plan)
 
 
 def test_all_or_nothing_is_submitted(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:

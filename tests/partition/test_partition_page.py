@@ -98,12 +98,6 @@ def test_the_program_never_makes_markup_of_what_it_reads(page: Page) -> None:
     assert len(words) == 12 + 6 and all(HOSTILE in lines[0] for lines in words)
 
 
-def test_a_page_without_photos_is_small(scene, tmp_path: Path) -> None:
-    partition, similarity, test = scene
-    write_page(replace(partition, views=replace(partition.views, photos=None)), tmp_path / "a.html", similarity, test)
-    assert (tmp_path / "a.html").stat().st_size < 40_000
-
-
 def test_page_fetches_nothing(page: Page) -> None:
     addresses = [
         value
@@ -138,29 +132,12 @@ def test_table_has_the_figures_of_every_group(scene, page: Page) -> None:
     assert page.text["b"] == [f"{quality['modularity']:.3f}", f"{quality['featureless_modularity']:.3f}"]
 
 
-def test_a_difference_of_nothing_has_no_minus(scene, tmp_path: Path) -> None:
-    partition, similarity, _ = scene
-    quality = {**partition.about["quality"], "modularity": 0.0748, "featureless_modularity": 0.0751}
-    write_page(replace(partition, about={"quality": quality}), tmp_path / "a.html", similarity)
-    assert any("only the difference, +0.000," in " ".join(text.split()) for text in Page(tmp_path / "a.html").text["p"])
-
-
 def test_what_is_not_known_is_left_out(ring, tmp_path: Path) -> None:
     partition = replace(divide(ring(range(0, 360, 30)), 3), about={})
     write_page(partition, tmp_path / "a.html")
     page = Page(tmp_path / "a.html")
     assert page.text["h2"] == ["Cameras in space"]
     assert not page.all("img") and not page.all("table") and "matrix" not in json.loads(page.data())
-
-
-@pytest.mark.parametrize("groups", [1, 12])
-def test_groups_of_all_or_of_one_view_have_a_page(ring, tmp_path: Path, groups: int) -> None:
-    views = ring(range(5, 360, 30))
-    similarity, partition = measure(views), divide(views, groups)
-    about = {"quality": assess(partition, similarity, ring([20], prefix="test/"))}
-    write_page(replace(partition, about=about), tmp_path / "a.html", similarity)
-    cells = np.array(Page(tmp_path / "a.html").text["td"]).reshape(groups, -1)
-    assert ("–" in cells[:, 3]) == (groups == 1) and ("–" in cells[:, 2]) == (groups == 12)
 
 
 def test_cameras_are_pyramids_scaled_to_a_reach_of_1(scene) -> None:

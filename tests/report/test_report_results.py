@@ -152,13 +152,6 @@ def test_the_student_is_compared_with_the_better_baseline_at_equal_cost(
     assert f"400 steps (as many as all stages together) {25.5 + ahead:.2f} dB; the better one" in headline(results)
 
 
-def test_plain_training_may_be_better_for_fewer_steps_too(maker: Callable) -> None:
-    made = maker().everything()
-    content = json.loads((made.run_dir("dac-finetune") / "evaluation.json").read_text())
-    made.score(made.run_dir("dac-finetune"), views=[{**v, "psnr": v["psnr"] - 1} for v in content["views"]])
-    assert headline(with_long(made, -0.25)).startswith("Plain training for fewer steps is better here, by 0.75 dB.")
-
-
 def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) -> None:
     made = maker().everything()
     assert not gather(made.folder, RUN).processor
@@ -271,14 +264,6 @@ def test_views_of_different_choice_are_noted(maker: Callable) -> None:
     results = gather(made.folder, RUN)
     assert "not scored on the same views" in results.notes[0]
     assert [view.name for view in results.gain.views] == ["test/b.png", "test/d.png", "test/c.png"]
-
-
-def test_a_student_with_more_steps_than_the_baseline_is_noted(maker: Callable) -> None:
-    made = maker().everything()
-    assert gather(made.folder, RUN).notes == []
-    made.score(made.train("dac-baseline", total_steps=120, steps=120))
-    (note,) = gather(made.folder, RUN).notes
-    assert note == "The student was trained for 150 steps in all, the baseline for 120."
 
 
 def test_the_latest_run_is_the_one_worked_on_last(maker: Callable) -> None:
