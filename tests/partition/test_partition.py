@@ -22,9 +22,7 @@ from dac_nerfstudio.partition import (
     divide,
     publish,
     publish_first,
-    view_distances,
 )
-from dac_nerfstudio.scene.frames import spread
 
 EVERY_30 = range(5, 360, 30)
 
@@ -110,33 +108,12 @@ def test_other_divisions_route_to_the_home_of_the_nearest_view(ring) -> None:
     np.testing.assert_array_equal(partition.route(views.camera_to_worlds), partition.homes)
 
 
-def test_routing_does_not_depend_on_the_unit_of_length(ring) -> None:
-    views, queries = ring([10, 91, 190, 280]), ring(range(0, 360, 7)).camera_to_worlds
-    queries[:, :, :3] = ring(range(80, 440, 7)).camera_to_worlds[:, :, :3]  # place and direction disagree
-    scaled = np.array([1, 1, 1, 1000.0])
-    larger = Views(views.names, views.camera_to_worlds * scaled, views.intrinsics)
-    homes = [1, 2, 3, 4]
-    np.testing.assert_array_equal(manual(views, homes).route(queries), manual(larger, homes).route(queries * scaled))
-
-
 def test_cameras_on_one_spot_are_routed_by_direction(ring) -> None:
     views = ring([10, 100, 190])
     poses = views.camera_to_worlds.copy()
     poses[:, :, 3] = 7.0
     partition = manual(Views(views.names, poses, views.intrinsics), [1, 2, 3])
     assert partition.route(ring([20, 110, 150]).camera_to_worlds).tolist() == [1, 2, 3]
-
-
-def test_view_distance_adds_centre_over_unit_and_chord_of_directions() -> None:
-    here = np.eye(4)[None, :3]  # looks along -z
-    there = np.array([[[-1.0, 0, 0, 6], [0, 1, 0, 0], [0, 0, -1, 8]]])  # 10 away, looks along +z
-    assert view_distances(here, there, unit=5.0).tolist() == [[10 / 5 + 2]]
-    assert spread(np.array([[0.0, 0, 0], [0, 0, 8]])) == 4.0
-
-
-def test_poses_of_a_wrong_shape_are_not_routed(ring) -> None:
-    with pytest.raises(PartitionError, match=r"shape \(3, 4\); expected \[cameras, 3, 4\]"):
-        divide(ring(EVERY_30)).route(np.eye(4)[:3])
 
 
 # The file

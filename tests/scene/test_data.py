@@ -105,15 +105,6 @@ def test_transforms_json_gives_names_and_cameras(ring, nerfstudio_folder) -> Non
         np.testing.assert_array_equal(read.intrinsics, [[100, 101, 8, 6, 16, 12]] * 2)
 
 
-def test_transforms_json_takes_intrinsics_per_frame(ring, nerfstudio_folder) -> None:
-    path = nerfstudio_folder(ring([10, 100], prefix="v")) / "transforms.json"
-    frames = json.loads(path.read_text())["frames"]
-    for focal, frame in zip((50, 60), frames, strict=True):
-        frame["fl_x"] = focal
-    rewrite(path, frames=frames, fl_x=None)
-    assert read_views(path).intrinsics[:, 0].tolist() == [50, 60]
-
-
 def test_transforms_json_follows_its_lists_of_splits(ring, nerfstudio_folder) -> None:
     lists = {"train_filenames": ["images/v2.png", "./images/v0.png"], "val_filenames": ["images/v1.png"]}
     data = nerfstudio_folder(ring([0, 90, 180], prefix="v"), **lists)
@@ -121,15 +112,6 @@ def test_transforms_json_follows_its_lists_of_splits(ring, nerfstudio_folder) ->
     assert read_views(data, "val").names == ("v1.png",)
     with pytest.raises(SplitError, match=r"has no views for the split 'test', as others have lists. Add its list"):
         read_views(data, "test")
-
-
-def test_transforms_json_without_lists_is_split_as_nerfstudio_does(ring, nerfstudio_folder) -> None:
-    data = nerfstudio_folder(ring(range(0, 360, 18), prefix="v"))  # 20 frames, sorted v0, v1, v10, v11, ... by name
-    by_name = sorted(f"v{number}.png" for number in range(20))
-    train, test = read_views(data).names, read_views(data, "test").names
-    assert len(train) == 18 and sorted(train + test) == by_name
-    assert train == tuple(by_name[int(place)] for place in np.linspace(0, 19, 18))
-    assert read_views(data, "val").names == test
 
 
 def test_too_few_frames_for_a_test_split_are_no_split(ring, nerfstudio_folder) -> None:

@@ -181,13 +181,6 @@ def test_lenses_of_other_than_six_parameters_are_refused(
     )
 
 
-def test_a_fisheye624_has_twelve_parameters(real: Callable[..., Path]) -> None:
-    assert found(real(camera_model="FISHEYE624", distortion_params=[0.0] * 12)).problems == []
-    assert "of 6 distortion parameters; expected 12" in only_problem(
-        real(camera_model="FISHEYE624", distortion_params=[0.0] * 6)
-    )
-
-
 # Poses
 
 
