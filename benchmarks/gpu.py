@@ -1,44 +1,49 @@
-"""All that there is to know of a new GPU, most informative first, within a given time.
+"""What there is to learn from a GPU, most informative first, within a given time.
 
-    python benchmarks/gpu.py --minutes 20 --json gpu.json
+    python benchmarks/gpu.py --minutes 9.5 --json gpu.json --keep kept --data FOLDER
+    python benchmarks/gpu.py page --json gpu.json
 
-Each part runs in a process of its own, so that one that fails or hangs costs no other; what it has found is kept. The
-file is written after every figure. The same command goes on from it: parts that are done with the same settings, on the
-same device, are not done again. Parts that no longer fit into the time are named as skipped; the last ones, which train
-with the reference's constants, take all that is left.
+First whether kernels and captured steps are right, then milliseconds of a step, the lookup, a table of kernels; then
+the paper's recipe on a scene in Blender's format, which goes on in the background between calls; the rest after it.
+Each part runs in a process of its own: one that fails or hangs costs no other. The file is written after every figure;
+curves and figures of the background's runs are copied beside it. The same command goes on from there: parts that are
+done with the same settings, on the same device, are not done again.
 
-Without CUDA, or with --small, everything is tiny and takes a minute or two: it then shows that the script works, and
-nothing else.
+Without CUDA, or with --small, everything is tiny and takes minutes: it shows that the script works, and nothing else.
+"page" writes what the file holds into docs/speed.md and docs/results.md.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 from unittest.mock import patch
 
 import lookup
 import memory
+import psutil
 import render
 import step
 import timing
 import torch
 import tyro
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from rich.console import Console
 from torch import Tensor
 
@@ -51,20 +56,30 @@ from dac_nerfstudio.methods import BOUNDED, methods
 
 DECODERS = ("explicit", "hybrid")
 STAGES = ("baseline", "distill", "expert")
+GROUPS = 4
+STEPS = 60
+"""Steps after which weights are compared; runs resume in the middle."""
+TURN = 12
+"""Steps of a turn: two on which the proposals learn."""
 DAC = (sys.executable, "-c", "from dac_nerfstudio.cli import main; main()")
 """As `dac`, which is not on PATH where the package is not installed."""
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 @dataclass
 class Options:
     """How long, and on what."""
 
+    action: tyro.conf.Positional[Literal["measure", "page"]] = "measure"
+    """Measure, or write the pages."""
     minutes: float = 20.0
     """Time for all parts together."""
     json: Path = Path("gpu.json")
     """File of results; the same command goes on from what is in it."""
+    keep: Path = Path("gpu")
+    """Folder of the runs in the background, which stays between calls."""
     data: Optional[Path] = None
-    """Scene in Blender's format for real training; the generated one without it."""
+    """Scene in Blender's format for the paper's recipe; the generated one without it."""
     small: bool = False
     """Everything tiny: to see that the script works. Always so without CUDA."""
     parts: tuple[str, ...] = ()
@@ -80,12 +95,14 @@ class Task:
     data: Optional[Path]
     folder: Path
     """Where files go that are written on the way."""
+    keep: Path
+    """Where the runs in the background lie."""
+    copies: Path
+    """Where their curves and figures are copied to."""
     context: str
     """How multiprocessing starts processes."""
     until: float
     """When to be done, in the seconds of time.time()."""
-    results: dict[str, Any] = field(default_factory=dict)
-    """Results of the parts before, by name."""
 
     @property
     def size(self) -> str:
@@ -101,11 +118,6 @@ class Task:
         """The generated scene."""
         tiny = {"size": 24, "train": 12, "val": 2, "test": 4} if self.small else {}
         return make_demo_scene(self.folder / "demo", **tiny)
-
-    @property
-    def scene(self) -> Path:
-        """The scene for real training."""
-        return self.data or self.demo
 
     @property
     def seconds(self) -> float:
@@ -149,11 +161,9 @@ def exactness(task: Task, tell: Tell) -> None:
     """Triton's kernels beside plain PyTorch in single precision on the same numbers."""
     sizes: list[tuple[tuple[int, ...], int, int]] = [((2, 7), 4, 30), ((5,), 8, 30)]
     if not task.small:
-        points = 4096 * 48
-        sizes = [((128, 256, 512), 32, points), ((64, 128, 256, 512), 32, points)]
-        sizes += [((64,), 8, 4096 * 256), ((128,), 8, 4096 * 128)]
+        sizes = [((128, 256, 512), 32, 4096 * 48), ((128,), 8, 4096 * 128)]
     for resolutions, channels, points in sizes:
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for dtype in (torch.float32, torch.float16):
             torch.manual_seed(0)
             # Off zero, as trained planes are; beyond the box, too, where the border's values count.
             planes = [torch.rand(3, r, r, channels, device=task.device) + 0.1 for r in resolutions]
@@ -202,38 +212,138 @@ def _apart(ours: list[Tensor], theirs: list[Tensor]) -> dict[str, Any]:
     return {"absolute": absolute, "relative": absolute / max(float(other.abs().max()) for other in theirs)}
 
 
-def steps(task: Task, tell: Tell, decoder: str, implementation: str = "torch") -> None:
-    """Milliseconds of a training step by part: ``device`` from event to event, waiting included; ``host`` what the host
-    takes to ask for it; ``kernels`` what the device works."""
-    if implementation == "tcnn" and find_spec("tinycudann") is None:
-        tell({"skipped": "tiny-cuda-nn is not installed"})
-        return
-    device, options = torch.device(task.device), task.options
-    bandwidth = timing.copy_bandwidth(device, 16 if task.small else 256)
-    for stage in STAGES if implementation == "torch" else STAGES[:1]:
-        config = step.settings(task.demo, task.size, decoder, stage, options)
-        config.pipeline.model.implementation = implementation
-        training = step.Training(config, options.groups, device)
+def trainer(task: Task, stage: str, decoder: str = "explicit", run: str = "run", **settings: Any) -> Any:
+    """A trainer that is set up; the same settings give the same weights."""
+    config = copy.deepcopy(methods(BOUNDED)[stage].config)
+    config.output_dir, config.experiment_name, config.timestamp = task.folder / decoder, "scene", run
+    config.vis, config.max_num_iterations, config.machine.device_type = "tensorboard", STEPS, task.device
+    config.pipeline.datamanager.data = task.demo
+    config.pipeline.datamanager.train_num_rays_per_batch = task.options.rays
+    model = {**step.SIZES[task.size], "linear_decoder": decoder == "explicit"}
+    model["implementation"] = "tcnn" if decoder == "tiny-cuda-nn" else "torch"
+    for owner, values in ((config.pipeline.model, model), (config, settings)):
+        for name, value in values.items():
+            setattr(owner, name, value)
+    torch.manual_seed(0)
+    made = config.setup(local_rank=0, world_size=1)
+    made.setup()
+    return made
 
-        def timed(clock: torch.device, training: step.Training = training) -> dict[str, timing.Times]:
-            turns = timing.alternate({"ours": training.turn}, options.turns, clock)
-            return step.per_step(turns["ours"], training.period)
 
-        spent, asked = timed(device), timed(torch.device("cpu"))
-        whole = timing.total(spent.values())
-        worked = timing.operations(training.turn, device)
-        tell(
-            {
-                "stage": stage,
-                "decoder": decoder,
-                "implementation": implementation,
-                "step": whole,
-                "device": {part: times.median for part, times in spent.items()},
-                "host": {part: times.median for part, times in asked.items()},
-                "kernels": {name: number / training.period for name, number in worked.items()},
-                "share of copy bandwidth": step.least_bytes(training) / bandwidth / (whole.median / 1e3),
-            }
+def save_experts(task: Task, decoder: str) -> None:
+    """Experts for students to learn from: untrained, and finished."""
+    for group in range(1, GROUPS + 1):
+        trainer(task, "expert", decoder, group=group, groups=GROUPS).save_checkpoint(STEPS - 1)
+
+
+def ways(task: Task) -> dict[str, dict[str, Any]]:
+    """Who takes the steps, and the settings for it."""
+    return {"Python": {"cuda_graphs": False}, **({"graph": {}} if task.device == "cuda" else {})}
+
+
+def graphs(task: Task, tell: Tell) -> None:
+    """Weights after captured steps, after Python's once more (a GPU adds up in any order), and after a run that resumed
+    in the middle, beside those after Python's steps."""
+    save_experts(task, "explicit")
+    for stage in STAGES[:2]:
+        done: dict[str, Any] = {}
+        for name, settings in (*ways(task).items(), ("again", {"cuda_graphs": False})):
+            done[name] = trainer(task, stage, run=name, **settings)
+            for number in range(STEPS):
+                done[name].train_iteration(number)
+                if number + 1 == STEPS // 2 and name == [*ways(task)][-1]:
+                    done[name].save_checkpoint(number)
+                    saved = done[name].checkpoint_dir, settings
+        done["resumed"] = trainer(task, stage, run="resumed", load_dir=saved[0], **saved[1])
+        for number in range(STEPS // 2, STEPS):
+            done["resumed"].train_iteration(number)
+        weights = {name: [w for w in one.pipeline.model.parameters() if w.numel()] for name, one in done.items()}
+        for name in [*done][1:]:
+            tell({"stage": stage, "steps by": name, "weights": _apart(weights[name], weights["Python"])})
+
+
+def steps(task: Task, tell: Tell, decoder: str) -> None:
+    """Milliseconds of a step that Python takes, and of one that a graph repeats, all taking turns."""
+    if decoder == "tiny-cuda-nn" and find_spec("tinycudann") is None:
+        return tell({"skipped": "tiny-cuda-nn is not installed"})
+    save_experts(task, decoder)
+    contestants: dict[str, Callable[[timing.Stage], None]] = {}
+    for stage in STAGES:
+        for way, settings in ways(task).items():
+            group = {"group": 1, "groups": GROUPS} if stage == "expert" else {}
+            contestants[f"{stage}, {way}"] = partial(turn, warmed(task, stage, decoder, f"{way}", **settings, **group))
+    times = timing.alternate(contestants, task.options.turns, torch.device(task.device))
+    for name, spent in times.items():
+        stage, way = name.split(", ")
+        tell({"stage": stage, "decoder": decoder, "steps by": way, "ms": step.per_step(spent, TURN)["step"]})
+
+
+def warmed(task: Task, stage: str, decoder: str, run: str, **settings: Any) -> Any:
+    """A trainer late in its schedule, whose steps are captured if they will be."""
+    one = trainer(task, stage, decoder, run, **settings)
+    one.pipeline.model.first_step = 10_000
+    for _ in range(3):
+        turn(one, lambda label: nullcontext())
+    return one
+
+
+def turn(one: Any, stage: timing.Stage) -> None:
+    with stage("step"):
+        for number in range(TURN):
+            one.train_iteration(number)
+
+
+def kernels(task: Task, tell: Tell, stage: str) -> None:
+    """What a step's milliseconds are spent on by the device, greatest first."""
+    save_experts(task, "explicit")
+    one = warmed(task, stage, "explicit", "kernels", **[*ways(task).values()][-1])
+    found = timing.table(partial(turn, one), torch.device(task.device))
+    found["all"] = sum(calls for calls, _ in found.values()), sum(ms for _, ms in found.values())
+    for name, (calls, ms) in sorted(found.items(), key=lambda entry: -entry[1][1])[:61]:
+        tell({"kernel": name[:100], "calls": calls / TURN, "ms": ms / TURN})
+
+
+def paper(task: Task, tell: Tell) -> None:
+    """`dac run` with the paper's recipe, two stages at a time, in a process that outlives this one."""
+    output, started = task.keep / "outputs", task.keep / "started.json"
+    results = output / "scene" / "report" / "results.json"
+    if not results.exists() and not (started.exists() and alive(json.loads(started.read_text())["pid"])):
+        task.keep.mkdir(parents=True, exist_ok=True)
+        flags = {"max-num-iterations": 4} if task.small else {"steps-per-save": 20000, "steps-per-eval-image": 1000}
+        (task.keep / "flags.toml").write_text(
+            "[all]\n" + "".join(f"{name} = {value}\n" for name, value in flags.items())
         )
+        devices, preset = ("0,0", "reference") if task.device == "cuda" else ("cpu", "demo")
+        scene = task.data or replace(task, folder=task.keep).demo
+        where = ("--data", str(scene), "--scene", "scene", "--output-dir", str(output))
+        how = ("--config", str(task.keep / "flags.toml"), "--preset", preset, "--devices", devices, "--no-video")
+        with (task.keep / "log.txt").open("a") as log:
+            process = subprocess.Popen((*DAC, "run", *where, *how), stdout=log, stderr=log, start_new_session=True)
+        before = json.loads(started.read_text())["time"] if started.exists() else time.time()
+        write_json(started, {"pid": process.pid, "time": before})
+    while True:
+        alone = results.exists() or not alive(json.loads(started.read_text())["pid"])
+        for path in output.rglob("*"):
+            if path.suffix in (".json", ".html") or "tfevents" in path.name:
+                target = task.copies / path.relative_to(output)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+        if alone:
+            break
+        time.sleep(1 if task.small else 10)
+    if not results.exists():
+        raise RuntimeError("dac run ended: " + " ".join(tail(task.keep / "log.txt")))
+    seconds = results.stat().st_mtime - json.loads(started.read_text())["time"]
+    for method, entry in json.loads(results.read_text("utf8"))["methods"].items():
+        tell({"method": method, "steps": entry["steps"], "seconds": entry.get("seconds"), **entry["scores"]})
+    tell({"method": "all stages", "seconds": round(seconds)})
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def naively(task: Task, tell: Tell, decoder: str) -> None:
@@ -269,162 +379,20 @@ def rendering(task: Task, tell: Tell) -> None:
             tell(entry)
 
 
-def demo_run(task: Task, tell: Tell, both: bool) -> None:
-    """`dac run` on the generated scene, one stage at a time or two."""
-    device = "0" if task.device == "cuda" else "cpu"
-    devices = f"{device},{device}" if both else device
-    flags = {"all": {"max-num-iterations": 4}} if task.small else {}
-    tell({"devices": devices, **dac_run(task, task.demo, "demo", devices, flags)})
-
-
-def dac_run(task: Task, scene: Path, preset: str, devices: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """Seconds and final figures of the whole pipeline."""
-    config = task.folder / "flags.toml"
-    tables = [f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in table.items()) for name, table in flags.items()]
-    config.write_text("\n".join(tables))
-    output = task.folder / f"dac-{preset}-{devices}"
-    where = ("--data", str(scene), "--scene", "scene", "--output-dir", str(output), "--config", str(config))
-    start = time.perf_counter()
-    command = (*DAC, "run", *where, "--preset", preset, "--devices", devices, "--no-video")
-    subprocess.run(command, check=True)
-    seconds = time.perf_counter() - start
-    results = json.loads((output / "scene" / "report" / "results.json").read_text("utf8"))
-    figures = {
-        method: {name: value for name, value in entry.items() if name != "per_view"}
-        for method, entry in results["methods"].items()
-    }
-    return {"seconds": seconds, "methods": figures}
-
-
-class Stop(Exception):
-    """The time is up."""
-
-
-def train(task: Task, steps: int, marks: Collection[int], tell: Tell, graphs: bool = True, test: int = 0) -> None:
-    """Train a baseline with the reference's constants; print PSNR on validation views and seconds of training at marks.
-
-    Args:
-        steps: its length, which its cosine has, too.
-        marks: numbers of steps after which to look.
-        test: score so many test views in the end, or where time runs out.
-    """
-    method = methods(BOUNDED)["baseline"]
-    config = replace(
-        method.config, vis="tensorboard", max_num_iterations=steps, cuda_graphs=graphs, data=task.scene,
-        output_dir=Path(tempfile.mkdtemp(dir=task.folder)), timestamp="run", experiment_name="scene",
-        steps_per_save=10**9, steps_per_eval_batch=10**9, steps_per_eval_image=10**9,
-    )  # fmt: skip
-    config.machine.device_type = task.device  # type: ignore[assignment]
-    manager = config.pipeline.datamanager
-    manager.data, manager.train_num_rays_per_batch = task.scene, task.options.rays
-    for name, value in step.SIZES[task.size].items():
-        setattr(config.pipeline.model, name, value)
-    config.save_config()
-    torch.manual_seed(config.machine.seed)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    looking, start = 0.0, time.perf_counter()
-
-    def look(step: int) -> None:
-        nonlocal looking
-        late = test and task.seconds < seconds_to_test(task, test)
-        if not (late or step + 1 in marks):
-            return
-        if task.device == "cuda":
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        tell({"steps": step + 1, "of": steps, "seconds": now - start - looking, "val psnr": psnr(trainer.pipeline)})
-        looking += time.perf_counter() - now
-        if late:
-            raise Stop
-
-    trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], look))
-    try:
-        trainer.train()
-    except Stop:
-        pass
-    if test:
-        held_out = manager.setup(device=task.device, test_mode="test", world_size=1, local_rank=0)
-        with patch.object(trainer.pipeline, "datamanager", held_out):
-            views = trainer.pipeline.score_views(most=test)
-        scores = {name: sum(view[name] for view in views) / len(views) for name in ("psnr", "ssim")}
-        tell({"test views": len(views), **{f"test {name}": value for name, value in scores.items()}})
-
-
-def seconds_to_test(task: Task, views: int) -> float:
-    """Set aside for scores of test views."""
-    return 2 if task.small else 20 + 2 * views
-
-
-@torch.no_grad()
-def psnr(pipeline: Any, most: int = 4) -> float:
-    """Mean over a few validation views."""
-    pipeline.eval()
-    loader = pipeline.datamanager.fixed_indices_eval_dataloader
-    scores = []
-    for number in range(min(most, len(pipeline.datamanager.eval_dataset))):
-        camera, batch = loader.get_camera(number)
-        outputs = pipeline.model.get_outputs_for_camera(camera=camera)
-        scores.append(float(pipeline.model.get_metrics_dict(outputs, batch)["psnr"]))
-    pipeline.train()
-    return sum(scores) / len(scores)
-
-
-def captured(task: Task, tell: Tell) -> None:
-    """Training with steps that a CUDA graph repeats beside training with steps that Python takes."""
-    steps = 4 if task.small else 2000
-    for graphs in (True, False):
-        about = {"steps by": "graph" if graphs and task.device == "cuda" else "Python"}
-        train(task, steps, {steps // 2, steps}, lambda row, about=about: tell({**about, **row}), graphs)
-
-
-def real(task: Task, tell: Tell) -> None:
-    """A baseline with the reference's constants: PSNR against seconds, as many of its steps as there is time for."""
-    rows: list[dict[str, Any]] = []
-    rehearsal = (2, 4) if task.small else (100, 400)
-    train(task, rehearsal[1], rehearsal, rows.append)
-    pace = (rows[1]["seconds"] - rows[0]["seconds"]) / (rehearsal[1] - rehearsal[0])
-    test = 2 if task.small else 25
-    # A tenth for looking at validation views on the way.
-    fit = 8 if task.small else int(0.9 * (task.seconds - seconds_to_test(task, test)) / pace)
-    steps = max(min(fit, methods(BOUNDED)["baseline"].config.max_num_iterations), 1)
-    tell({"ms per step": pace * 1e3, "steps": steps})
-    # As often as the curve bends: at 1/64, 1/32, ... of the way, and at every tenth.
-    marks = {steps >> shift for shift in range(7)} | {steps * tenth // 10 for tenth in range(1, 11)}
-    train(task, steps, marks, tell, test=test)
-
-
-def divided(task: Task, tell: Tell) -> None:
-    """All stages with the reference's constants, the baseline included, by one factor shorter to fit the time."""
-    pace = task.results["real"]["results"][0]["ms per step"] / 1e3
-    steps = 4 * BOUNDED.steps["expert"] + sum(BOUNDED.steps[stage] for stage in ("distill", "finetune", "baseline"))
-    share = 1e-4 if task.small else min(1.0, 0.7 * task.seconds / (pace * steps))
-    lengths = {stage: max(int(share * count), 2) for stage, count in BOUNDED.steps.items()}
-    flags = {f"dac-{stage}": {"max-num-iterations": length} for stage, length in lengths.items()}
-    device = "0" if task.device == "cuda" else "cpu"
-    tell(
-        {
-            "share of the reference's steps": share,
-            **dac_run(task, task.scene, "demo" if task.small else "reference", device, flags),
-        }
-    )
-
-
 PARTS = (
-    Part("exact", exactness, most=300, interpreted=True),
-    *(Part(f"steps, {decoder}", partial(steps, decoder=decoder), most=240) for decoder in DECODERS),
-    Part("peak memory", peaks, most=240),
-    Part("rendering", rendering, most=180),
+    Part("exact", exactness, most=120, interpreted=True),
+    Part("graphs", graphs, most=180),
+    *(Part(f"steps, {decoder}", partial(steps, decoder=decoder), most=180) for decoder in DECODERS),
+    Part("lookup", lookups, most=60),
+    *(Part(f"kernels, {stage}", partial(kernels, stage=stage), most=60) for stage in STAGES[:2]),
+    Part("paper", paper),
     *(
         Part(f"steps beside the naive path, {decoder}", partial(naively, decoder=decoder), most=240)
         for decoder in DECODERS
     ),
-    Part("lookup", lookups, most=120),
-    *(Part(f"dac run, {count} at a time", partial(demo_run, both=count == "two"), 60, 300) for count in ("one", "two")),
-    Part("tiny-cuda-nn", partial(steps, decoder="hybrid", implementation="tcnn"), most=120),
-    Part("captured", captured, 60, 240),
-    Part("real", real, 120),
-    Part("experts and student", divided, 180),
+    Part("peak memory", peaks, most=240),
+    Part("rendering", rendering, most=180),
+    Part("steps, tiny-cuda-nn", partial(steps, decoder="tiny-cuda-nn"), most=180),
 )
 
 
@@ -433,6 +401,9 @@ PARTS = (
 
 def main(options: Options) -> dict[str, Any]:
     """Carry out all parts; what the file then holds."""
+    if options.action == "page":
+        write_pages(json.loads(options.json.read_text("utf8")))
+        return {}
     end = time.time() + 60 * options.minutes
     unknown = set(options.parts) - {part.name for part in PARTS}
     if unknown:
@@ -445,7 +416,8 @@ def main(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         # Forking saves the imports, but fails where those have touched CUDA, as tiny-cuda-nn's does.
         for context in ("fork", "spawn"):
-            task = Task(device, small, data, Path(folder), context, end)
+            keep, copies = options.keep.resolve(), options.json.resolve().parent / "runs"
+            task = Task(device, small, data, Path(folder), keep, copies, context, end)
             about = carry_out(Part("machine", machine), task, lambda entry: None)
             if about["status"] == "done":
                 break
@@ -470,7 +442,7 @@ def main(options: Options) -> dict[str, Any]:
                 write({"status": "skipped", "why": f"{left:.0f} s were left"})
             else:
                 until = min(end, time.time() + part.most)
-                carry_out(part, replace(task, until=until, results=parts), write)
+                carry_out(part, replace(task, until=until), write)
             entry = parts[part.name]
             console.print(f"{part.name}: {entry['status']}, {entry.get('seconds', 0):.0f} s")
     return content
@@ -555,6 +527,39 @@ def end_group(process: Any) -> None:
             break
         process.join(patience)
     process.join()
+
+
+BEGIN, END = "<!-- begin gpu.json -->", "<!-- end gpu.json -->"
+
+
+def write_pages(content: dict[str, Any], docs: Path = DOCS) -> None:
+    """Replace what stands between the marks of the pages on speed and on results, or add it at their ends."""
+    parts = {name: part["results"] for name, part in content["parts"].items() if part["results"]}
+    paper = parts.pop("paper", None)
+    about = f"Measured on {content['machine']['device']} by `benchmarks/gpu.py`."
+    for name, tables in (("speed.md", parts), ("results.md", {"The paper's recipe": paper} if paper else {})):
+        if tables:
+            page = docs / name
+            text = "\n\n".join([about, *(f"### {title}\n\n{table(rows[:13])}" for title, rows in tables.items())])
+            head, _, rest = page.read_text("utf8").partition(BEGIN)
+            after = rest.partition(END)[2] or "\n"
+            page.write_text(f"{head.rstrip()}\n\n{BEGIN}\n{text}\n{END}{after}", "utf8")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows in Markdown; a column for each entry that any of them has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [columns, ["---"] * len(columns), *([shown(row.get(name, "")) for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(value: Any) -> str:
+    """A value in a table."""
+    if isinstance(value, dict) and "median" in value:
+        return f"{value['median']:.3g} ({value['min']:.3g}–{value['max']:.3g})"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(one)}" for name, one in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """How fast a training step is, beside the naive path's (see naive.py), and where its time goes.
 
-A step is what nerfstudio's trainer does: draw rays, render and compare them, go back, update. Both paths start from the
-same weights, and first have to render the same colours; then they take turns. "ratio" is the naive path's time over
-ours, turn by turn; figures are medians with the least and the greatest in brackets.
+A step is what nerfstudio's trainer does: draw rays, render and compare them, go back, update. Both paths first have to
+render the same colours from the same weights; then they take turns, each in its own process. "ratio" is the naive
+path's time over ours, turn by turn; figures are medians with the least and the greatest in brackets.
 
-    python benchmarks/step.py --sizes quick reference --rays 512 --json step.json
-    python benchmarks/step.py --device cuda --sizes reference
+    python benchmarks/step.py --sizes demo reference --json step.json
+    python benchmarks/step.py --device cuda --sizes reference --rays 4096
 """
 
 from __future__ import annotations
 
 import copy
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -25,24 +27,28 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConf
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
 from dac_nerfstudio.demo import make_demo_scene
-from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.kplanes.teaching import ExpertModel, StudentModel
 from dac_nerfstudio.methods import BOUNDED, methods
 from dac_nerfstudio.partition import divide, publish_first
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.teachers.ensemble import Ensemble
 
-SIZES = {
-    "quick": {
-        "grid_base_resolution": 32,
-        "grid_feature_dim": 16,
-        "proposal_resolutions": (64,),
-        "num_proposal_samples": (48,),
-        "num_samples": 20,
-    },
-    "reference": {},
-}
-"""The preset `quick`'s model, and the reference's."""
+
+def model_of(preset: str) -> dict[str, Any]:
+    """Settings of a preset's model."""
+    settings = {}
+    for flag, value in PRESETS[preset].flags.items():
+        name = flag.removeprefix("pipeline.model.").replace("-", "_")
+        if hasattr(KPlanesModelConfig, name):
+            several = isinstance(getattr(KPlanesModelConfig, name), tuple)
+            settings[name] = (value,) if several and not isinstance(value, tuple) else value
+    return settings
+
+
+SIZES = {"demo": model_of("demo"), "quick": model_of("quick"), "reference": {}}
+"""The models of two presets, and the reference's."""
 PARTS = ("data", "forward", "losses", "backward", "update")
 """The parts of a step. Data are pixels and their rays; the model's own regularisers are part of its forward pass."""
 
@@ -53,13 +59,13 @@ class Options:
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Where. On CUDA both paths use half precision where training does."""
-    sizes: tuple[Literal["quick", "reference"], ...] = ("quick",)
+    sizes: tuple[Literal["demo", "quick", "reference"], ...] = ("demo",)
     """Models."""
     decoders: tuple[Literal["explicit", "hybrid"], ...] = ("explicit", "hybrid")
     """Decoders."""
     stages: tuple[Literal["baseline", "expert", "distill"], ...] = ("baseline", "distill")
     """An expert's step is a baseline's, with fewer photos."""
-    rays: int = 4096
+    rays: int = 512
     """Rays per step."""
     groups: int = 4
     """Number of experts that answer in distillation."""
@@ -68,7 +74,7 @@ class Options:
     turns: int = 5
     """Timings of each path. A turn has as many steps as it takes for the proposals to be updated once."""
     profile: bool = False
-    """Also print what each path's step spends its time on, by torch's profiler."""
+    """Also print what our step spends its time on, by torch's profiler."""
     json: Optional[Path] = None
     """Also write all figures to this file."""
 
@@ -178,6 +184,23 @@ def agree(ours: Training, slow: Training) -> None:
         torch.testing.assert_close(seen[0], seen[1], atol=1e-2 if ours.mixed else 1e-4, rtol=0)
 
 
+READY: list[Training] = []
+"""The naive path's training, in its process."""
+
+
+def begin(config: Any, options: Options) -> None:
+    """Get the naive path ready in this process."""
+    torch.set_num_threads(options.threads)
+    with naive.parts():
+        READY.append(Training(naively(config), options.groups, torch.device(options.device)))
+
+
+def naive_turn() -> dict[str, float]:
+    """Milliseconds of the naive path's next turn, by part."""
+    with naive.parts():
+        return timing.once(READY[0].turn, READY[0].device)
+
+
 def per_step(stages: dict[str, timing.Times], period: int) -> dict[str, timing.Times]:
     """Times of a step, from those of turns of so many."""
     return {part: timing.Times(t / period for t in spent) for part, spent in stages.items()}
@@ -189,20 +212,15 @@ def measure(scene: Path, size: str, decoder: str, stage: str, options: Options) 
     config = settings(scene, size, decoder, stage, options)
     ours = Training(config, options.groups, device)
     with naive.parts():
-        slow = Training(naively(config), options.groups, device)
-        agree(ours, slow)
-
-    def naive_turn(stage: timing.Stage) -> None:
-        with naive.parts():
-            slow.turn(stage)
-
-    paths = {"naive": naive_turn, "ours": ours.turn}
+        agree(ours, Training(naively(config), options.groups, device))
     if options.profile:
-        for name, path in paths.items():
-            timing.profile(f"{name}: {stage}, {decoder}, {size}", path, device)
-    times = {
-        name: per_step(stages, ours.period) for name, stages in timing.alternate(paths, options.turns, device).items()
-    }
+        timing.profile(f"{stage}, {decoder}, {size}", ours.turn, device)
+    # In a process of its own: what this one does about memory helps the naive path, too.
+    slow = ProcessPoolExecutor(1, get_context("spawn"), begin, (config, options))
+    with slow:
+        paths = {"naive": lambda stage: slow.submit(naive_turn).result(), "ours": ours.turn}
+        spent = timing.alternate(paths, options.turns, device)
+    times = {name: per_step(stages, ours.period) for name, stages in spent.items()}
     whole = {name: timing.total(spent.values()) for name, spent in times.items()}
     return [
         {

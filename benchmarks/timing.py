@@ -51,25 +51,31 @@ def alternate(
 
     Args:
         contestants: by name; each is called with what it marks its stages by.
-        device: on CUDA, times are the GPU's own, between events.
+        device: on CUDA, times are the GPU's own, between events; on the CPU with one thread, the process's own.
     """
     times: dict[str, dict[str, Times]] = {name: {} for name in contestants}
     for turn in range(turns + 1):
         for name, contestant in contestants.items():
-            spent: dict[str, float] = {}
-
-            @contextmanager
-            def stage(label: str, spent: dict[str, float] = spent) -> Iterator[None]:
-                clock = _cuda_clock() if device.type == "cuda" else _cpu_clock()
-                next(clock)
-                yield
-                spent[label] = spent.get(label, 0.0) + next(clock)
-
-            contestant(stage)
+            spent = once(contestant, device)
             if turn > 0:
                 for label, milliseconds in spent.items():
                     times[name].setdefault(label, Times()).append(milliseconds)
     return times
+
+
+def once(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, float]:
+    """Milliseconds of a contestant's stages; one who took them elsewhere returns them."""
+    spent: dict[str, float] = {}
+
+    @contextmanager
+    def stage(label: str) -> Iterator[None]:
+        clock = _cuda_clock() if device.type == "cuda" else _cpu_clock()
+        next(clock)
+        yield
+        spent[label] = spent.get(label, 0.0) + next(clock)
+
+    told = contestant(stage)
+    return told if isinstance(told, dict) else spent
 
 
 def total(parts: Iterable[Times]) -> Times:
@@ -95,21 +101,24 @@ def profile(title: str, contestant: Callable[[Stage], Any], device: torch.device
     print(profiler.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=rows))
 
 
-def operations(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, float]:
-    """What a device does for a contestant, after a warm-up: the number of its kernels and the milliseconds in them, by
-    torch's profiler. The rest of the contestant's time it waits. On the CPU: operations, and the time in them."""
-    profiler = profiled(contestant, device)
-    events = [event for event in profiler.events() if event.device_type.name.lower() == device.type]
-    microseconds = sum(
-        getattr(event, f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total") for event in events
-    )
-    return {"operations": len(events), "ms": microseconds / 1e3}
+def table(contestant: Callable[[Stage], Any], device: torch.device) -> dict[str, tuple[int, float]]:
+    """What a device does for a contestant, after a warm-up: calls and milliseconds of its kernels by name, by torch's
+    profiler. On the CPU those of operations."""
+    found: dict[str, tuple[int, float]] = {}
+    for event in profiled(contestant, device).events():
+        if event.device_type.name.lower() == device.type:
+            microseconds = getattr(event, f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total")
+            calls, milliseconds = found.get(event.name, (0, 0.0))
+            found[event.name] = calls + 1, milliseconds + microseconds / 1e3
+    return found
 
 
 def _cpu_clock() -> Iterator[float]:
-    start = time.perf_counter()
+    # What one thread works for is not lengthened by who else is on the machine.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     yield 0.0
-    yield (time.perf_counter() - start) * 1e3
+    yield (clock() - start) * 1e3
 
 
 def _cuda_clock() -> Iterator[float]:

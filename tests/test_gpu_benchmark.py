@@ -96,8 +96,7 @@ def test_parts_without_time_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_every_part_answers_without_a_gpu(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
-    # The last part is the same command, with other numbers of steps.
-    names = [part.name for part in gpu.PARTS if not part.name.startswith("dac run")]
+    names = [part.name for part in gpu.PARTS if part.name != "paper"]
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--small", "--minutes", "12", "--json", str(file)]
     subprocess.run([*command, "--parts", *names], check=True, capture_output=True, timeout=800)
     parts = json.loads(file.read_text())["parts"]
@@ -106,37 +105,52 @@ def test_every_part_answers_without_a_gpu(tmp_path: Path) -> None:
     for row in parts["exact"]["results"]:
         worst = max(value["relative"] for value in row.values() if isinstance(value, dict))
         assert worst < (1e-5 if row["dtype"] == "float32" else 5e-2)
-    for row in parts["steps, explicit"]["results"]:
-        assert set(row["device"]) == set(row["host"]) == {"data", "forward", "losses", "backward", "update"}
-    assert parts["real"]["results"][-1]["test views"] == 2
-    assert {"dac-baseline", "dac-expert", "dac-distill", "dac-finetune"} <= set(
-        parts["experts and student"]["results"][0]["methods"]
-    )
+    rows = parts["graphs"]["results"]
+    assert [(row["stage"], row["steps by"]) for row in rows] == [
+        ("baseline", "again"), ("baseline", "resumed"), ("distill", "again"), ("distill", "resumed")
+    ]  # fmt: skip
+    assert all(row["weights"]["absolute"] == 0 for row in rows), "on a CPU"
+    assert [row["stage"] for row in parts["steps, explicit"]["results"]] == list(gpu.STAGES)
+    assert parts["kernels, distill"]["results"][0]["kernel"] == "all"
 
 
-@pytest.mark.parametrize(("count", "devices"), [("one", "cpu"), ("two", "cpu,cpu")])
-def test_the_demo_runs_one_stage_at_a_time_or_two(
-    count: str, devices: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ran: list[list[str]] = []
-
-    def carry_out(command: list[str], check: bool) -> None:
-        ran.append([str(word) for word in command])
-        report = Path(ran[0][ran[0].index("--output-dir") + 1]) / "scene" / "report"
-        report.mkdir(parents=True)
-        (report / "results.json").write_text('{"methods": {"dac-baseline": {"steps": 4, "per_view": {}}}}')
-
-    monkeypatch.setattr(gpu.subprocess, "run", carry_out)
-    told: list[dict[str, Any]] = []
-    (part,) = [part for part in gpu.PARTS if part.name == f"dac run, {count} at a time"]
-    part.ask(gpu.Task("cpu", True, None, tmp_path, "fork", 0.0), told.append)
-    assert ran[0][3:5] == ["run", "--data"] and ran[0][-3:] == ["--devices", devices, "--no-video"]
-    assert (tmp_path / "flags.toml").read_text() == "[all]\nmax-num-iterations = 4\n"
-    assert [(row["devices"], row["methods"]) for row in told] == [(devices, {"dac-baseline": {"steps": 4}})]
+FINISHED = {"methods": {"dac-baseline": {"steps": 4, "scores": {"psnr": 10.0}, "per_view": {}}}}
 
 
-def test_parts_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_papers_recipe_goes_on_between_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Here a command that takes two seconds to leave results."""
+    report = tmp_path / "kept" / "outputs" / "scene" / "report" / "results.json"
+    script = f"import pathlib, time; time.sleep(2); p = pathlib.Path({str(report)!r}); p.parent.mkdir(parents=True)"
+    monkeypatch.setattr(gpu, "DAC", (sys.executable, "-c", f"{script}; p.write_text({json.dumps(FINISHED)!r})"))
+    monkeypatch.setattr(gpu, "PARTS", (gpu.Part("paper", gpu.paper, least=0, most=1),))
+    options = gpu.Options(json=tmp_path / "gpu.json", keep=tmp_path / "kept", small=True)
+    for _ in range(20):
+        paper = gpu.main(options)["parts"]["paper"]
+        if paper["status"] == "done":
+            break
+        assert paper["status"] == "stopped when its time was up"
+    assert paper["results"][0] == {"method": "dac-baseline", "steps": 4, "seconds": None, "psnr": 10.0}
+    assert 0 <= paper["results"][1]["seconds"] < 60
+    assert (tmp_path / "runs" / "scene" / "report" / "results.json").exists(), "beside the file of results"
+
+
+def test_what_was_found_is_written_into_the_pages(tmp_path: Path) -> None:
+    for name in ("speed.md", "results.md"):
+        (tmp_path / name).write_text("# A page\n")
+    times = {"median": 3.14159, "min": 3.0, "max": 3.3}
+    parts = {"steps, explicit": {"results": [{"stage": "baseline", "ms": times}]}, "late": {"results": []}}
+    content = {"machine": {"device": "A GPU"}, "parts": {**parts, "paper": {"results": [{"method": "dac-baseline"}]}}}
+    for _ in range(2):
+        gpu.write_pages(content, tmp_path)
+    about = f"# A page\n\n{gpu.BEGIN}\nMeasured on A GPU by `benchmarks/gpu.py`.\n\n###"
+    table = "| stage | ms |\n| --- | --- |\n| baseline | 3.14 (3–3.3) |"
+    assert (tmp_path / "speed.md").read_text() == f"{about} steps, explicit\n\n{table}\n{gpu.END}\n"
+    table = "| method |\n| --- |\n| dac-baseline |"
+    assert (tmp_path / "results.md").read_text() == f"{about} The paper's recipe\n\n{table}\n{gpu.END}\n"
+
+
+def test_parts_may_be_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="There is no part exactness. Parts: exact; "):
         gpu.main(gpu.Options(json=tmp_path / "gpu.json", parts=("exactness",)))
-    content = gpu.main(gpu.Options(small=True, json=tmp_path / "gpu.json", parts=("tiny-cuda-nn",)))
-    assert list(content["parts"]) == ["tiny-cuda-nn"]
+    content = gpu.main(gpu.Options(small=True, json=tmp_path / "gpu.json", parts=("steps, tiny-cuda-nn",)))
+    assert list(content["parts"]) == ["steps, tiny-cuda-nn"]

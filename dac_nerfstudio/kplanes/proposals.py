@@ -17,7 +17,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components.losses import lossfun_outer
 from torch import Tensor, nn
 
-from dac_nerfstudio.kplanes.rays import opacities, resample
+from dac_nerfstudio.kplanes.rays import opacities, positions, resample
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Bins:
 
     def positions(self, rays: RayBundle) -> Float[Tensor, "rays bins 3"]:
         """Points in the middle of the bins."""
-        return torch.addcmul(rays.origins[:, None], rays.directions[:, None], self.midpoints[..., None])
+        return positions(rays.origins, rays.directions, self.distances)
 
 
 class Level:

@@ -27,6 +27,21 @@ def choose(*tensors: Tensor) -> Backend:
     return "cpu" if fit and works(CASE, example) else "reference"
 
 
+def positions(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    distances: Float[Tensor, "rays bins_plus_1"],
+    backend: Optional[Backend] = None,
+) -> Float[Tensor, "rays bins 3"]:
+    """Points in the middle of bins whose edges have these distances from the origin."""
+    if (backend or choose(origins, directions, distances)) == "cpu" and not origins.requires_grad:
+        from dac_nerfstudio.kplanes.backends import cpu_rays
+
+        return cpu_rays.positions(origins, directions, distances)
+    middles = (distances[:, 1:] + distances[:, :-1]) / 2
+    return torch.addcmul(origins[:, None], directions[:, None], middles[..., None])
+
+
 def opacities(
     density: Float[Tensor, "rays bins"], widths: Float[Tensor, "rays bins"], backend: Optional[Backend] = None
 ) -> tuple[Float[Tensor, "rays bins"], Float[Tensor, "rays bins"]]:
@@ -107,10 +122,11 @@ def example(case: Case, backend: Backend) -> List[Tensor]:
     numbers = torch.linspace(0.1, 0.9, 2 * 3 * 8)
     features, basis = numbers.view(2, 3, 8).requires_grad_(), numbers.flip(0).view(2, 3, 8).requires_grad_()
     edges = torch.tensor([[0.0, 0.2, 0.5, 1.0]] * 2)
+    places = positions(numbers[:6].view(2, 3), numbers[6:12].view(2, 3), edges, backend)
     density, logits = products(features, basis[0, 0], basis, backend)
     alphas, weights = opacities(density, edges.diff(), backend)
     rgb = composite(weights, logits, edges[0, 1:], backend)
     again = resample(edges, weights.detach(), edges[:, :-1] + 0.1, backend)
     upstream = torch.linspace(0.5, 1, 6).view(2, 3)
     gradients = torch.autograd.grad((upstream * (rgb + alphas)).sum(), (features, basis))
-    return [alphas.detach(), weights.detach(), rgb.detach(), again, *gradients]
+    return [places, alphas.detach(), weights.detach(), rgb.detach(), again, *gradients]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dac_nerfstudio.kplanes import rays
 from dac_nerfstudio.kplanes.backends import cpu
-from dac_nerfstudio.kplanes.rays import composite, opacities, products, resample
+from dac_nerfstudio.kplanes.rays import composite, opacities, positions, products, resample
 
 BACKENDS = ("cpu", "reference")
 
@@ -31,6 +31,14 @@ def both(function, *inputs: Tensor) -> list[list[Tensor]]:  # type: ignore[no-un
         wanted = [one for one in inputs if one.requires_grad]
         found.append([*results, *torch.autograd.grad(results, wanted, upstream)])
     return found
+
+
+def test_points_in_the_middle_of_bins_are_pytorchs(threads: None) -> None:
+    torch.manual_seed(0)
+    origins, directions, distances = torch.randn(5, 3), torch.randn(5, 3), torch.rand(5, 9).cumsum(dim=-1)
+    ours, theirs = (positions(origins, directions, distances, backend) for backend in BACKENDS)
+    torch.testing.assert_close(ours, theirs)
+    assert positions(origins.requires_grad_(), directions, distances).requires_grad, "as of cameras that are learned"
 
 
 def test_opacities_and_weights_are_pytorchs(threads: None) -> None:

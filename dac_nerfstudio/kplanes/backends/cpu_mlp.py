@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -27,13 +28,16 @@ def _padded(size: int) -> int:
 
 def _panels(matrices: Sequence[np.ndarray]) -> np.ndarray:
     """Matrices, padded with zeros, as panels one after the other."""
-    parts = []
-    for matrix in matrices:
-        rows, columns = matrix.shape
-        full = np.zeros((_padded(rows), _padded(columns)), np.float32)
-        full[:rows, :columns] = matrix
-        parts.append(full.reshape(len(full), -1, LANES).swapaxes(0, 1).ravel())
-    return np.concatenate(parts)
+    shapes = [(_padded(columns) // LANES, _padded(rows), LANES) for rows, columns in (one.shape for one in matrices)]
+    panels, start = np.zeros(sum(map(math.prod, shapes)), np.float32), 0
+    for matrix, shape in zip(matrices, shapes):
+        size, (rows, columns), whole = math.prod(shape), matrix.shape, matrix.shape[1] // LANES
+        part = panels[start : start + size].reshape(shape)
+        part[:whole, :rows] = matrix[:, : whole * LANES].reshape(rows, whole, LANES).swapaxes(0, 1)
+        if columns % LANES:
+            part[whole, :rows, : columns % LANES] = matrix[:, whole * LANES :]
+        start += size
+    return panels
 
 
 def _matrices(panels: np.ndarray, like: Sequence[Tensor]) -> list[Tensor]:
@@ -92,7 +96,7 @@ class _InCache(torch.autograd.Function):
 def _arguments(points: Tensor, shift: Optional[Tensor], weights: Sequence[Tensor]) -> tuple[Any, ...]:
     """What both kernels want to know."""
     samples = 1 if shift is None else len(points) // len(shift)
-    sizes = np.array([_padded(size) for size in (points.shape[1], *map(len, weights))])
+    sizes = np.array([points.shape[1], *map(len, weights)])
     transposed = _panels([_array(weight).T for weight in weights])
     padded = NONE if shift is None else _array(F.pad(shift.detach(), (0, -shift.shape[1] % LANES)))
     return _array(points), padded, samples, sizes, transposed

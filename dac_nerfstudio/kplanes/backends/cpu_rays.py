@@ -20,6 +20,12 @@ def _run(kernel: Callable[..., None], tensors: Sequence[Tensor], *settings: Any)
     _run_ranges(lambda start, stop: kernel(*arrays, *settings, start, stop), 0, len(arrays[0]), _parts(work))
 
 
+def positions(origins: Tensor, directions: Tensor, distances: Tensor) -> Tensor:
+    out = torch.empty(len(distances), distances.shape[1] - 1, 3)
+    _run(kernels.positions, (origins, directions, distances, out))
+    return out
+
+
 class _Opacities(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, density: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:

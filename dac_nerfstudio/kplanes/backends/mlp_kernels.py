@@ -75,9 +75,15 @@ def write(at, step, rows):
 
 
 @njit(inline="always")
-def layer(source, target, matrix, inside, outside, points, add, width):
+def pad(features, width):
+    """Columns of as many panels as features fill."""
+    return (features + len(width) - 1) // len(width) * len(width)
+
+
+@njit(inline="always")
+def layer(source, target, matrix, used, inside, outside, points, add, width):
     """Put in a block ``target`` of ``outside`` features, or add to it, the product of a block ``source`` with a matrix
-    in panels."""
+    in panels of ``inside`` rows; all but ``used`` of them are zero."""
     row = len(width) * FLOAT_BYTES
     block = BLOCK * row
     zero = broadcast(np.float32(0), width)
@@ -85,10 +91,10 @@ def layer(source, target, matrix, inside, outside, points, add, width):
         for point in range(0, points, ROWS):
             at = target + panel * block + point * row
             sums = read(at, row, width) if add else (zero, zero, zero, zero, zero, zero, zero, zero)
-            for part in range(inside // len(width)):
-                left = source + part * block + point * row
-                right = matrix + (panel * inside + part * len(width)) * row
-                sums = multiply(sums, left, row, FLOAT_BYTES, right, len(width), width)
+            for part in range(0, used, len(width)):
+                left = source + part // len(width) * block + point * row
+                right = matrix + (panel * inside + part) * row
+                sums = multiply(sums, left, row, FLOAT_BYTES, right, min(len(width), used - part), width)
             write(at, row, sums)
 
 
@@ -124,14 +130,15 @@ def take(values, block, first, count, width):
 
 
 @njit(inline="always")
-def activate(points, first, count, shift, samples, sizes, matrices, blocks, width):
-    """Compute the inputs of all layers, and the last one's output, for a block of points; where that begins."""
+def activate(points, first, count, shift, samples, sizes, layers, matrices, blocks, width):
+    """Compute the outputs of the first ``layers`` for a block of points, with ReLU of all but the last, each behind its
+    inputs; where the last one begins."""
     row = len(width) * FLOAT_BYTES
     padded = (count + ROWS - 1) // ROWS * ROWS
-    start, offset, last = 0, 0, len(sizes) - 1
-    fill(blocks[: BLOCK * sizes[0]], points, first, count, width)
-    for number in range(last):
-        inside, outside = sizes[number], sizes[number + 1]
+    start, offset = 0, 0
+    fill(blocks[: BLOCK * pad(sizes[0], width)], points, first, count, width)
+    for number in range(layers):
+        inside, outside = pad(sizes[number], width), pad(sizes[number + 1], width)
         end = start + BLOCK * inside
         source, target = blocks[start:].ctypes.data, blocks[end:].ctypes.data
         shifted = number == 0 and len(shift) > 0
@@ -140,8 +147,9 @@ def activate(points, first, count, shift, samples, sizes, matrices, blocks, widt
                 ray = min((first + i) // samples, len(shift) - 1)
                 of_ray = shift.ctypes.data + (ray * outside + panel * len(width)) * FLOAT_BYTES
                 store(target + (panel * BLOCK + i) * row, load(of_ray, width))
-        layer(source, target, matrices[offset:].ctypes.data, inside, outside, padded, shifted, width)
-        if number + 1 < last:
+        matrix = matrices[offset:].ctypes.data
+        layer(source, target, matrix, sizes[number], inside, outside, padded, shifted, width)
+        if number + 2 < len(sizes):
             out = blocks[end : end + BLOCK * outside]
             for i in range(len(out)):
                 out[i] = max(out[i], np.float32(0))
@@ -157,13 +165,13 @@ def forward(points, shift, samples, sizes, matrices, out, begin, end, width):
         points: [points, features], the last of which may be a one, for a bias.
         shift: added to the first layer, by ray [rays, width]; none if it is empty, else padded as the layer.
         samples: points of each ray.
-        sizes: of the layers, multiples of the lanes.
+        sizes: features of the points, and of each layer.
         matrices: the transposed weights in panels, layer after layer.
     """
-    blocks = np.empty(BLOCK * sizes.sum(), np.float32)
+    blocks = np.empty(BLOCK * pad(sizes, width).sum(), np.float32)
     for first in range(begin, end, BLOCK):
         count = min(BLOCK, end - first)
-        start = activate(points, first, count, shift, samples, sizes, matrices, blocks, width)
+        start = activate(points, first, count, shift, samples, sizes, len(sizes) - 1, matrices, blocks, width)
         take(out, blocks[start:], first, count, width)
 
 
@@ -174,20 +182,20 @@ def backward(
     """Gradients by points ``begin`` to ``end``: of these and, added, of their rays and of the weights, the latter in
     panels. Gradients of no size are not wanted."""
     lanes, row = len(width), len(width) * FLOAT_BYTES
-    blocks = np.empty(BLOCK * sizes.sum(), np.float32)
-    gradient, next_gradient = np.empty(BLOCK * sizes.max(), np.float32), np.empty(BLOCK * sizes.max(), np.float32)
+    blocks, most = np.empty(BLOCK * pad(sizes, width).sum(), np.float32), BLOCK * pad(sizes.max(), width)
+    gradient, next_gradient = np.empty(most, np.float32), np.empty(most, np.float32)
     for first in range(begin, end, BLOCK):
         count = min(BLOCK, end - first)
         padded = (count + ROWS - 1) // ROWS * ROWS
-        start = activate(points, first, count, shift, samples, sizes, matrices, blocks, width)
+        start = activate(points, first, count, shift, samples, sizes, len(sizes) - 2, matrices, blocks, width)
         offset = len(weights)
-        fill(gradient[: BLOCK * sizes[-1]], upstream, first, count, width)
+        fill(gradient[: BLOCK * pad(sizes[-1], width)], upstream, first, count, width)
         for number in range(len(sizes) - 2, -1, -1):
-            inside, outside = sizes[number], sizes[number + 1]
-            start, offset = start - BLOCK * inside, offset - inside * outside
+            inside, outside = pad(sizes[number], width), pad(sizes[number + 1], width)
+            offset -= inside * outside
             inputs, source = blocks[start:].ctypes.data, gradient.ctypes.data
             for panel in range(inside // lanes):
-                for j in range(0, outside, ROWS):
+                for j in range(0, sizes[number + 1], ROWS):
                     at = in_weights[offset:].ctypes.data + (panel * outside + j) * row
                     left = source + j // lanes * BLOCK * row + j % lanes * FLOAT_BYTES
                     right = inputs + panel * BLOCK * row
@@ -202,11 +210,13 @@ def backward(
                 if len(in_points) == 0:
                     break
             out = next_gradient[: BLOCK * inside]
-            layer(source, out.ctypes.data, weights[offset:].ctypes.data, outside, inside, padded, False, width)
+            matrix = weights[offset:].ctypes.data
+            layer(source, out.ctypes.data, matrix, sizes[number + 1], outside, inside, padded, False, width)
             if number > 0:
                 before = blocks[start : start + BLOCK * inside]
                 for i in range(len(out)):
                     out[i] = out[i] if before[i] > np.float32(0) else np.float32(0)
+                start -= BLOCK * pad(sizes[number - 1], width)
             gradient, next_gradient = next_gradient, gradient
         if len(in_points) > 0:
             take(in_points, gradient, first, count, width)

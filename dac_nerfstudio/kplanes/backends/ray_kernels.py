@@ -11,6 +11,16 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @kernel
+def positions(origins, directions, distances, out, start, stop):
+    """Points in the middle of bins."""
+    for ray in range(start, stop):
+        for i in range(out.shape[1]):
+            middle = (distances[ray, i] + distances[ray, i + 1]) * np.float32(0.5)
+            for axis in range(3):
+                out[ray, i, axis] = origins[ray, axis] + directions[ray, axis] * middle
+
+
+@kernel
 def opacities(passed, alphas, weights, start, stop):
     """Opacities and weights of bins that let through the shares ``passed`` of what comes."""
     for ray in range(start, stop):
