@@ -99,7 +99,7 @@ class Settings:
     method: ClassVar[str] = ""
     """What the methods' names end in."""
     axes: ClassVar[Axes] = (
-        ("samples", (lambda v: 2 * v, lambda v: v // 2)),
+        ("samples", (lambda v: 2 * v, lambda v: max(v // 2, 1))),
         ("tv", (lambda v: round(v * 3.16, 5), lambda v: round(v / 3.16, 5))),
         ("planes", (lambda v: 2 * v,)),
         ("linear", (lambda v: not v,)),
@@ -160,7 +160,7 @@ class NerfactoSettings:
 
     method: ClassVar[str] = "_nerfacto"
     axes: ClassVar[Axes] = (
-        ("samples", (lambda v: 2 * v, lambda v: v // 2)),
+        ("samples", (lambda v: 2 * v, lambda v: max(v // 2, 1))),
         ("decay", (times(3.16), times(1 / 3.16))),
         ("finest", (lambda v: 2 * v, lambda v: v // 2)),
         ("rate", (lambda v: 2 * v, lambda v: v / 2)),
@@ -550,7 +550,8 @@ PAGE, BEGIN, END = (
 )
 NAMES = {
     "samples": "samples", "planes": "planes", "tv": "total variation", "rate": "rate", "linear": "decoder",
-    "features": "features", "levels": "proposal levels", "rays": "rays", "steps": "steps",
+    "features": "features", "levels": "proposal levels", "finest": "finest grid", "decay": "hash decay",
+    "table": "entries of a grid", "width": "neurons", "rays": "rays", "steps": "steps",
 }  # fmt: skip
 """Settings as the page calls them."""
 
@@ -559,45 +560,60 @@ def value_of(setting: str, value: Any) -> str:
     """A setting's value as the page has it."""
     shown = {
         "samples": lambda v: f"{32 * v} + {16 * v}", "planes": lambda v: f"{32 * v} and {64 * v} points",
-        "linear": lambda v: "explicit" if v else "hybrid", "steps": lambda v: f"{v:,}",
+        "linear": lambda v: "explicit" if v else "hybrid", "steps": lambda v: f"{v:,}", "table": lambda v: f"{2**v:,}",
     }  # fmt: skip
     return shown.get(setting, lambda v: f"{v:g}")(value)
+
+
+def different(settings: AnySettings, others: AnySettings) -> str:
+    """The settings that differ from others, in words."""
+    one, other = asdict(settings), asdict(others)
+    return ", ".join(f"{NAMES[name]} {value_of(name, one[name])}" for name in one if one[name] != other[name])
+
+
+def table(headings: Sequence[str], rows: list[list[Any]]) -> str:
+    """A table in Markdown: text on the left, numbers on the right."""
+    shown = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    lines = [list(headings), ["---", *["---:"] * (len(headings) - 1)], *shown]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("| --- |", "|---|").replace(" ---: ", "---:")
+
+
+def label_of(kind: str, run: dict[str, Any]) -> str:
+    """A run in words."""
+    if "steps" not in run:
+        return kind
+    settings = settings_of(run)
+    model = "nerfacto" if settings.method else value_of("linear", run["linear"])
+    share = f", share {run['kind'].partition('share')[2]}" if "share" in run["kind"] else ""
+    return f"{kind}, {model}, {settings.steps:,} steps{share}"
 
 
 def tables(figures: dict[str, Any]) -> str:
     """What was tuned and what came of it, scene by scene, in Markdown."""
     parts = []
     for name, scene in figures.items():
-        shape, best = SCENES[name], scene["baseline"]
+        shape = SCENES[name]
         parts.append(f"### {name}: {shape.photos} photos, {shape.width} pixels wide")
-        chosen = ", ".join(f"{NAMES[key]} {value_of(key, value)}" for key, value in best.items())
-        parts.append(f"Chosen for the baseline, from {len(scene['tuned'])} trainings: {chosen}.")
-        rows = ["| baseline | validation | test | seconds of a core |", "|---|---:|---:|---:|"]
-        first = scene["tuned"][0]
-        for entry in scene["tuned"]:
-            changed = [f"{NAMES[key]} {value_of(key, entry[key])}" for key in NAMES if entry[key] != first[key]]
-            label = ", ".join(changed) or "first settings: " + ", ".join(
-                f"{NAMES[key]} {value_of(key, first[key])}" for key in NAMES
-            )
-            mark = "**" if all(entry[key] == best[key] for key in NAMES) else ""
-            rows.append(f"| {mark}{label}{mark} | {entry['val']:.2f} | {entry['test']:.2f} | {entry['seconds']} |")
-        parts.append("\n".join(rows))
-        if scene.get("trained"):
+        for title, kind in (("K-Planes", Settings), ("nerfacto", NerfactoSettings)):
+            tuned = scene.get(f"tuned{kind.method}", [])
+            if not tuned:
+                continue
+            best, first = kind(**scene[f"baseline{kind.method}"]), settings_of(tuned[0])
+            rows = []
+            for entry in tuned:
+                settings = settings_of(entry)
+                label = different(settings, first) or f"first: {different(first, kind()) or 'as above'}"
+                label = f"**{label}**" if settings == best else label
+                rows.append([label, entry["val"], entry["test"], entry["seconds"]])
+            parts.append(table([f"baseline, {title}", "validation", "test", "seconds of a core"], rows))
+        for key, heading in (("trained", "with these settings"), ("kinds", "teachers of two kinds")):
             rows = [
-                "| with these settings | seed | validation | test | seconds of a core |",
-                "|---|---:|---:|---:|---:|",
+                [label_of(kind, run), run["seed"], run["val"], run["test"], run.get("seconds of all", run["seconds"])]
+                for kind, runs in scene.get(key, {}).items()
+                for run in runs
             ]
-            for kind, runs in scene["trained"].items():
-                for run in runs:
-                    label = (
-                        kind
-                        if "steps" not in run
-                        else f"{kind}, {value_of('linear', run['linear'])}, {run['steps']:,} steps"
-                    )
-                    label += f", share {run['kind'].partition('share')[2]}" if "share" in run.get("kind", "") else ""
-                    seconds = run.get("seconds of all", run["seconds"])
-                    rows.append(f"| {label} | {run['seed']} | {run['val']:.2f} | {run['test']:.2f} | {seconds} |")
-            parts.append("\n".join(rows))
+            if rows:
+                parts.append(table([heading, "seed", "validation", "test", "seconds of a core"], rows))
     return "\n\n".join(parts)
 
 

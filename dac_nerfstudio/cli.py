@@ -210,7 +210,7 @@ def run(
         "groups": groups, "strategy": strategy, "similarity": similarity, "overlap": overlap, "softness": softness,
     }  # fmt: skip
     asked = {name: value for name, value in settings.items() if value is not None}
-    flags = read_flags(config) if config is not None else {}
+    flags, content = read_flags(config) if config is not None else ({}, None)
     scenes = [_examined(layout, skip_missing, console) for layout in layouts]
     name: str = preset or ""
     if preset is None:

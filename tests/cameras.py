@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import Transform, Views
+from dac_nerfstudio.partition import Partition, Transform, Views
 
 
 def looking_at_origin(centre: np.ndarray) -> np.ndarray:
@@ -20,20 +20,28 @@ def looking_at_origin(centre: np.ndarray) -> np.ndarray:
     return np.stack([right, np.cross(back, right), back, centre], axis=1)
 
 
+def manual(views: Views, homes: list[int]) -> Partition:
+    """A division by hand."""
+    groups = max(homes)
+    settings = {"strategy": "manual", "similarity": None, "groups": groups, "overlap": 0.0, "softness": 0.0}
+    return Partition(views, np.array(homes), np.arange(1, groups + 1)[:, None] == np.array(homes), settings)
+
+
+def ring_of(degrees: Any, prefix: str = "train/r_", height: float = 1.0) -> Views:
+    """Views at given azimuths in degrees, 4 from the up axis, looking at the origin."""
+    angles = np.deg2rad(np.asarray(degrees, dtype=np.float64))
+    centres = np.stack([4 * np.cos(angles), 4 * np.sin(angles), np.full_like(angles, height)], axis=1)
+    return Views(
+        names=tuple(f"{prefix}{i}.png" for i in range(len(angles))),
+        camera_to_worlds=np.stack([looking_at_origin(centre) for centre in centres]),
+        intrinsics=np.tile([100.0, 100.0, 8.0, 6.0, 16.0, 12.0], (len(angles), 1)),
+    )
+
+
 @pytest.fixture
 def ring() -> Callable[..., Views]:
-    """Makes views at given azimuths in degrees, at radius 4 and height 1, looking at the origin."""
-
-    def make(degrees: Any, prefix: str = "train/r_") -> Views:
-        angles = np.deg2rad(np.asarray(degrees, dtype=np.float64))
-        centres = np.stack([4 * np.cos(angles), 4 * np.sin(angles), np.ones_like(angles)], axis=1)
-        return Views(
-            names=tuple(f"{prefix}{i}.png" for i in range(len(angles))),
-            camera_to_worlds=np.stack([looking_at_origin(centre) for centre in centres]),
-            intrinsics=np.tile([100.0, 100.0, 8.0, 6.0, 16.0, 12.0], (len(angles), 1)),
-        )
-
-    return make
+    """Makes views on a ring."""
+    return ring_of
 
 
 @pytest.fixture

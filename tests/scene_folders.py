@@ -16,6 +16,15 @@ from scipy.spatial.transform import Rotation
 from dac_nerfstudio.scene.views import Views
 
 
+def edited(path: Path, change: Callable[[dict[str, Any]], Any] | None) -> Path:
+    """Applies a change to the content of a JSON file."""
+    content = json.loads(path.read_text())
+    if change is not None:
+        change(content)
+        path.write_text(json.dumps(content))
+    return path
+
+
 def _matrix(pose: np.ndarray) -> list[list[float]]:
     return [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]]
 
@@ -93,3 +102,28 @@ def colmap_folder(tmp_path: Path, colmap_model: Callable[..., Path]) -> Callable
         return tmp_path / "colmap_scene"
 
     return write
+
+
+@pytest.fixture
+def real(ring: Callable[..., Views], nerfstudio_folder: Callable[..., Path]) -> Callable[..., Path]:
+    """Makes a scene of twelve views in nerfstudio's format; `change` is applied to its JSON."""
+
+    def make(change: Callable[[dict[str, Any]], Any] | None = None, prefix: str = "v", **entries: Any) -> Path:
+        data = nerfstudio_folder(ring(np.linspace(0, 300, 12), prefix=prefix), **entries)
+        return edited(data / "transforms.json", change).parent
+
+    return make
+
+
+@pytest.fixture
+def blender(ring: Callable[..., Views], blender_folder: Callable[..., Path]) -> Callable[..., Path]:
+    """Makes a scene in Blender's format, of twelve views to train on, two to validate and three to test; `change` is
+    applied to all its JSON files."""
+
+    def make(change: Callable[[dict[str, Any]], Any] | None = None) -> Path:
+        for split, count in (("train", 12), ("val", 2), ("test", 3)):
+            data = blender_folder(ring(np.linspace(0, 300, count), prefix=f"{split}/r_"), split=split)
+            edited(data / f"transforms_{split}.json", change)
+        return data
+
+    return make

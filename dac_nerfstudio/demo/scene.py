@@ -1,15 +1,14 @@
 """``make_demo_scene``: a ray-traced scene in Blender (NeRF-synthetic) format, for trying the method without a download.
 
-The scene folder holds ``transforms_{train,val,test}.json``, ``{train,val,test}/r_<i>.png`` and, once all of these are
-there, the marker ``scene.json``. While work is under way the marker is called ``scene.json.part``.
+The scene folder holds ``transforms_{train,val,test}.json``, ``{train,val,test}/r_<i>.png`` and ``scene.json``, the
+settings that it was made with.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import shutil
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +16,7 @@ from PIL import Image
 
 from dac_nerfstudio.demo.castle import LIGHTS, castle
 from dac_nerfstudio.demo.tracing import Renderer, look_at_origin
+from dac_nerfstudio.files import read_json, write_json
 
 CAMERA_ANGLE_X = 0.6911112070083618
 """Horizontal field of view of NeRF-synthetic, radians."""
@@ -29,7 +29,7 @@ ELEVATION_DEG = (5.0, 75.0)
 
 GENERATOR = "dac_nerfstudio.demo.scene"
 VERSION = 1
-"""Raise this when a change alters the pictures or poses, so that scenes already on disk are made again."""
+"""Raise this when a change alters the pictures or poses: a scene already on disk is then another one."""
 SUPERSAMPLING = 3
 """Rays per pixel along each axis."""
 
@@ -77,7 +77,7 @@ def make_demo_scene(
 ) -> Path:
     """Ray-trace the demo scene into ``folder``, or return at once when it is already there with these settings.
 
-    An interrupted call is taken up where it stopped; a scene of ours with other settings is replaced.
+    The folder is there once all of it is; until then it is called ``<folder>.part``.
 
     Args:
         folder: the scene's folder; created when absent.
@@ -90,7 +90,7 @@ def make_demo_scene(
         ``folder``, ready for nerfstudio's ``blender-data``.
 
     Raises:
-        ValueError: a number is out of range, or ``folder`` holds something that this function did not make.
+        ValueError: a number is out of range, or ``folder`` holds something else.
     """
     folder = Path(folder)
     counts = {"train": train, "val": val, "test": test}
@@ -98,76 +98,31 @@ def make_demo_scene(
         if number < 1:
             raise ValueError(f"make_demo_scene: {name} is {number}, expected at least 1; give a positive number.")
     settings = {"generator": GENERATOR, "version": VERSION, "size": size, **counts, "seed": seed}
-    pictures = {(split, i): folder / split / f"r_{i}.png" for split, count in counts.items() for i in range(count)}
-    transforms = {split: folder / f"transforms_{split}.json" for split in counts}
-
-    marker, part = folder / "scene.json", folder / "scene.json.part"
-    found = _found_settings(folder, marker, part)
-    if found == settings and marker.exists() and all(p.exists() for p in (*pictures.values(), *transforms.values())):
+    if read_json(folder / "scene.json") == settings:
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    if marker.exists():
-        # From here until the end the folder is unfinished, yet must stay recognisable as ours.
-        os.replace(marker, part)
-    if found is not None and found != settings:
-        _remove_outputs(folder)
-    _write_json(part, settings)
-
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        raise ValueError(
+            f"make_demo_scene: found something else at {folder}; expected an absent or empty folder, or a demo scene "
+            "with these settings. Choose another folder, or empty this one yourself if nothing in it is needed."
+        )
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     rng = np.random.default_rng(seed)
-    renderer: Optional[Renderer] = None
+    renderer = Renderer(castle(np.random.default_rng(seed)), LIGHTS, size)
     poses = {"train": band_poses(train, rng), "val": band_poses(val, rng), "test": orbit_poses(test)}
-    for split in counts:
-        (folder / split).mkdir(exist_ok=True)
-        frames = [{"file_path": f"./{split}/r_{i}", "transform_matrix": p.tolist()} for i, p in enumerate(poses[split])]
-        _write_json(transforms[split], {"camera_angle_x": CAMERA_ANGLE_X, "frames": frames})
     turn = np.radians(-INTRICATE_AZIMUTH_DEG)
     to_stage = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
-    focal = 0.5 * size / np.tan(0.5 * CAMERA_ANGLE_X)
-    for done, ((split, i), path) in enumerate(pictures.items(), start=1):
-        if not path.exists():
-            renderer = renderer or Renderer(castle(np.random.default_rng(seed)), LIGHTS, size)
-            pose = poses[split][i]
+    focal, done = 0.5 * size / np.tan(0.5 * CAMERA_ANGLE_X), 0
+    for split in counts:
+        (part / split).mkdir(parents=True)
+        frames = [{"file_path": f"./{split}/r_{i}", "transform_matrix": p.tolist()} for i, p in enumerate(poses[split])]
+        write_json(part / f"transforms_{split}.json", {"camera_angle_x": CAMERA_ANGLE_X, "frames": frames})
+        for i, pose in enumerate(poses[split]):
             rgba = renderer.render(to_stage @ pose[:3, :3], to_stage @ pose[:3, 3], size, focal, SUPERSAMPLING)
-            temporary = path.with_suffix(f".png.{os.getpid()}.tmp")
-            Image.fromarray(rgba).save(temporary, format="PNG")
-            os.replace(temporary, path)
-        if progress is not None:
-            progress(done, len(pictures))
-    os.replace(part, marker)
+            Image.fromarray(rgba).save(part / split / f"r_{i}.png")
+            done += 1
+            if progress is not None:
+                progress(done, sum(counts.values()))
+    write_json(part / "scene.json", settings)
+    part.replace(folder)
     return folder
-
-
-def _found_settings(folder: Path, marker: Path, part: Path) -> Optional[dict[str, Any]]:
-    """Settings of the scene, finished or not, that the folder holds; None for an absent or empty folder."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
-    for path in (marker, part):
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text())
-            except ValueError:
-                found = None
-            if isinstance(found, dict) and found.get("generator") == GENERATOR:
-                return found
-    what = "a file" if not folder.is_dir() else "files without a marker of this generator, such as "
-    if folder.is_dir():
-        what += ", ".join(repr(path.name) for path in sorted(folder.iterdir())[:3])
-    raise ValueError(
-        f"make_demo_scene: found {what} at {folder}; expected an absent or empty folder, or a demo scene with its "
-        f"{marker.name}. Choose another folder, or empty this one yourself if nothing in it is needed."
-    )
-
-
-def _remove_outputs(folder: Path) -> None:
-    """Remove what an earlier call with other settings made, and nothing else."""
-    for split in ("train", "val", "test"):
-        (folder / f"transforms_{split}.json").unlink(missing_ok=True)
-        for path in (folder / split).glob("r_*.png*"):
-            path.unlink()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write through a temporary name, so that the file is either absent, old or complete."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -60,13 +60,7 @@ def _values(value: Any) -> Tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-class FlagsFile(Dict[str, Flags]):
-    """Flags per table, with the bytes of the file that they were read from, which may have changed since."""
-
-    content: bytes
-
-
-def read_flags(path: Path) -> FlagsFile:
+def read_flags(path: Path) -> Tuple[Dict[str, Flags], bytes]:
     """Flags per table of a TOML file such as
 
         [all]
@@ -76,6 +70,9 @@ def read_flags(path: Path) -> FlagsFile:
         max-num-iterations = 3000
 
     Names are those that `ns-train METHOD --help` lists, without the dashes in front. `all` comes before a method's own.
+
+    Returns:
+        The flags, and the file's bytes: later it may hold others.
 
     Raises:
         StageError: the file is missing, is not of this form, or sets what is dac run's to decide.
@@ -87,9 +84,7 @@ def read_flags(path: Path) -> FlagsFile:
         raise StageError(f"There is no file {path}. --config wants a TOML file with tables {_tables()}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is not valid TOML: {error}.") from None
-    flags = FlagsFile(flags_of(tables, path))
-    flags.content = content
-    return flags
+    return flags_of(tables, path), content
 
 
 def flags_of(content: Mapping[str, Any], source: Path) -> Dict[str, Flags]:

@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 from typing import Iterator, List, Optional, Sequence
 
@@ -189,10 +190,14 @@ def _hear(task: Task, console: Console) -> bool:
     how = f"ended without a message (exit code {code})"
     if code == -signal.SIGKILL:
         how = f"killed {task.kills} times, as the kernel does when memory runs out (dmesg tells)"
-    log = log_path(task.plan.scene_dir, task.job.name)
-    lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
-    task.problem = "\n".join([f"{how}. The end of {log}:", *lines[-END_OF_LOG:]])
+    task.problem = end_of(log_path(task.plan.scene_dir, task.job.name), how)
     return False
+
+
+def end_of(log: Path, how: str) -> str:
+    """How a job ended, with the last lines of its log."""
+    lines = log.read_text("utf8", errors="replace").splitlines() if log.exists() else []
+    return "\n".join([f"{how}. The end of {log}:", *lines[-END_OF_LOG:]])
 
 
 def _stop(running: Sequence[Task], console: Console) -> None:

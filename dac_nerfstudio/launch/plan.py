@@ -57,8 +57,8 @@ class Request:
     experts: Tuple[Path, ...] = ()
     flags: Mapping[str, Flags] = field(default_factory=dict)
     """Flags of ``ns-train`` by table, see `dac_nerfstudio.launch.flags`."""
-    config: Optional[Path] = None
-    """The file that they come from."""
+    config: Optional[bytes] = None
+    """What the file that they come from holds."""
     teachers: Tuple[Path, ...] = ()
     """Run folders of finished runs of any method, which teach the student instead of experts."""
 

@@ -22,7 +22,6 @@ from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.launch.commands import config_of, parse
 from dac_nerfstudio.launch.division import divide_settings
 from dac_nerfstudio.launch.evaluate import evaluate, score
-from dac_nerfstudio.launch.flags import FlagsFile
 from dac_nerfstudio.launch.plan import Job, Plan, Report, Tell
 from dac_nerfstudio.launch.resume import take_up
 from dac_nerfstudio.launch.video import video
@@ -83,9 +82,9 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
         if other.kind == "train":
             config_of(other)
     request, kept_flags = plan.request, flags_path(plan.scene_dir, plan.recipe.run_name(plan.request.seed))
-    if isinstance(request.flags, FlagsFile):  # for whoever wants to repeat these runs
+    if request.config is not None:  # for whoever wants to repeat these runs
         with atomic_write(kept_flags) as temporary:
-            temporary.write_bytes(request.flags.content)
+            temporary.write_bytes(request.config)
     elif request.only is None:
         kept_flags.unlink(missing_ok=True)
     config = parse(job.arguments)

@@ -84,7 +84,8 @@ class Nerfacto(NerfactoModel):
         # nerfacto counts the steps since the last update, which a resumed run does not know.
         self.proposal_sampler.update_sched = lambda step: 0 if self.update_schedule.due(step) else 1
         compile_grids(self)
-        self.grids = [module for module in self.modules() if isinstance(module, HashEncoding)]
+        # Those of tiny-cuda-nn keep their entries to themselves.
+        self.grids = [one for one in self.modules() if isinstance(one, HashEncoding) and len(one.hash_table)]
         for grid in self.grids:
             # nerfacto asks for the gradient of positions, which nobody uses where cameras and normals are not learned.
             grid.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),))
@@ -112,10 +113,9 @@ class Nerfacto(NerfactoModel):
         self, outputs: Dict[str, Any], batch: Dict[str, Any], metrics_dict: Optional[Dict[str, Any]] = None
     ) -> Dict[str, Tensor]:
         losses = super().get_loss_dict(outputs, batch, metrics_dict)
-        if self.training and self.config.hash_decay > 0:
-            tables = (grid.hash_table for grid in self.grids)
-            decay = sum(grid.num_levels * table.square().mean() for grid, table in zip(self.grids, tables))
-            losses["hash_decay_loss"] = self.config.hash_decay * decay
+        if self.training and self.grids and self.config.hash_decay > 0:
+            levels = [grid.num_levels * grid.hash_table.square().mean() for grid in self.grids]
+            losses["hash_decay_loss"] = self.config.hash_decay * torch.stack(levels).sum()
         return losses
 
     def teach_on(self, device: torch.device | str) -> Nerfacto:

@@ -20,15 +20,14 @@ from dac_nerfstudio.partition.contacts import (
     in_order,
     lost_photos,
     ordered_similarity,
-    reach,
-    shown_views,
     small_photo,
-    space_of,
 )
 from dac_nerfstudio.partition.partition import Partition
 from dac_nerfstudio.partition.quality import figures_of, verdict
+from dac_nerfstudio.partition.sampling import sample_of
 from dac_nerfstudio.partition.similarity import Similarity
 from dac_nerfstudio.partition.strategies import STRATEGIES
+from dac_nerfstudio.scene.frames import Axis
 from dac_nerfstudio.scene.views import Views
 from dac_nerfstudio.style import SHADES, address, colour, counted, render
 
@@ -115,7 +114,7 @@ def _sheets(partition: Partition, similarity: Similarity | None, border: np.ndar
     views = partition.views
     if views.photos is None:
         return None
-    order, shown = in_order(partition), shown_views(partition, similarity)
+    order, shown = in_order(partition), _shown_views(partition, similarity)
     order = order[np.isin(order, shown)]
     groups, lost = [], 0
     for group in range(1, partition.num_groups + 1):
@@ -145,24 +144,54 @@ def space(partition: Partition, similarity: Similarity | None, test: Views | Non
         base of its pyramid. `test`: per test view, its group, its words and its centre. `floor`, `top`, `radius`: of
         the ground under the cameras. `colours`: of the groups.
     """
-    space, unit = space_of(partition, similarity, test), reach(partition.views.centres)
-    points = np.concatenate([space.cameras.centres[:, None], space.cameras.corners], axis=1) / unit  # [views, 5, 3]
-    words = _words(partition, similarity, space.shown)
-    tested = zip(() if test is None else test.names, space.answering.tolist(), _rounded(space.test / unit))
+    shown = _shown_views(partition, similarity)
+    views, unit = partition.views.select(shown), reach(partition.views.centres)
+    # Long enough for the cameras' pyramids to be seen, short enough not to hide each other.
+    points = pyramids(views, partition.axis, reach(views.centres) * min(0.25, len(views) ** -0.5)) / unit
+    centres, answering = np.zeros((0, 3)), np.zeros(0, dtype=int)
+    if test is not None:
+        centres, answering = partition.axis.upright(test.centres) / unit, partition.route(test.camera_to_worlds)
+    seen = np.concatenate([points.reshape(-1, 3), centres])
+    words = _words(partition, similarity, shown)
+    tested = zip(() if test is None else test.names, answering.tolist(), _rounded(centres))
     return {
         "views": [
             {"index": int(index), "group": int(partition.homes[index]), "words": lines, "points": _rounded(pyramid)}
-            for index, lines, pyramid in zip(space.shown, words, points, strict=True)
+            for index, lines, pyramid in zip(shown, words, points, strict=True)
         ],
         "test": [
             {"group": group, "words": [name, f"test view, answered by group {group}"], "points": [centre]}
             for name, group, centre in tested
         ],
-        "radius": _rounded(space.radius / unit),
-        "floor": _rounded(space.floor / unit),
-        "top": _rounded(space.top / unit),
+        "radius": _rounded(np.linalg.norm(seen[:, :2], axis=1).max()),
+        "floor": _rounded(min(0.0, seen[:, 2].min())),
+        "top": _rounded(max(0.0, seen[:, 2].max())),
         "colours": [colour(group) for group in range(1, partition.num_groups + 1)],
     }
+
+
+def pyramids(views: Views, axis: Axis, length: float) -> np.ndarray:
+    """Cameras as pyramids [views, 5, 3] with z up: the tip, and the base from the top left; edges are `length` long."""
+    fx, fy, cx, cy, width, height = views.intrinsics.T
+    nothing = np.zeros(len(views))
+    x = np.stack([nothing, width, width, nothing], axis=1) - cx[:, None]
+    y = cy[:, None] - np.stack([nothing, nothing, height, height], axis=1)
+    rays = np.stack([x / fx[:, None], y / fy[:, None], np.full_like(x, -1.0)], axis=2)  # [views, 4, 3], OpenGL axes
+    rays *= length / np.linalg.norm(rays, axis=2, keepdims=True)
+    tips = views.centres[:, None]
+    corners = tips + np.einsum("vij,vkj->vki", views.camera_to_worlds[:, :, :3], rays)
+    return axis.upright(np.concatenate([tips, corners], axis=1))
+
+
+def reach(centres: np.ndarray) -> float:
+    """Half the longest side of the box round points [views, 3]; 1 where they coincide."""
+    return float(np.ptp(centres, axis=0).max()) / 2 or 1.0
+
+
+def _shown_views(partition: Partition, similarity: Similarity | None) -> np.ndarray:
+    """Indices of the views that are pictured one by one: all, or a sample of many."""
+    count = len(partition.views)
+    return sample_of(count) if similarity is None else similarity.indices(count)
 
 
 def _rounded(values: Any) -> Any:

@@ -36,7 +36,7 @@ class Partition:
     """Views, their home groups, and the weights with which each group draws them. Groups are counted from 1.
 
     Raises:
-        PartitionError: shapes, settings or weights are out of range, a group has no views, or a view has no weight at
+        PartitionError: settings or weights are out of range, a group has no views, or a view has no weight at
             home.
     """
 
@@ -62,13 +62,6 @@ class Partition:
         if origin.shape != (3,) or up.shape != (3,) or not np.isfinite(origin).all() or not abs(up @ up - 1) <= 1e-4:
             raise PartitionError(f"The axis must be a point and a direction of length 1, not {origin} and {up}.")
         views, groups = len(self.views), self.settings["groups"]
-        if self.homes.shape != (views,) or not np.issubdtype(self.homes.dtype, np.integer):
-            raise PartitionError(f"homes must be {views} integers, one per view, not {_described(self.homes)}.")
-        if self.membership.shape != (groups, views):
-            raise PartitionError(
-                f"membership has shape {self.membership.shape}; {groups} groups and {views} views need "
-                f"{(groups, views)}."
-            )
         self._require((self.homes >= 1) & (self.homes <= groups), f"a group outside 1 to {groups}")
         in_range = (self.membership >= 0) & (self.membership <= 1)  # False for NaN as well
         self._require(in_range.all(axis=0), "a membership weight outside [0, 1]")
@@ -127,8 +120,6 @@ class Partition:
             Groups [cameras] as integers from 1 to N.
         """
         camera_to_worlds = np.asarray(camera_to_worlds, dtype=np.float64)
-        if camera_to_worlds.shape[1:] != (3, 4):
-            raise PartitionError(f"Cannot route poses of shape {camera_to_worlds.shape}; expected [cameras, 3, 4].")
         if self.settings["strategy"] == "azimuth":
             return azimuth(self.axis.upright(camera_to_worlds[:, :, 3]), self.num_groups)
         distances = view_distances(camera_to_worlds, self.views.camera_to_worlds, spread(self.views.centres))
@@ -263,10 +254,6 @@ def empty_groups(homes: np.ndarray, groups: int) -> list[int]:
 
 def numbered(groups: list[int]) -> str:
     return f"group{'s' if len(groups) > 1 else ''} {', '.join(map(str, groups))}"
-
-
-def _described(array: np.ndarray) -> str:
-    return f"an array of shape {array.shape} and type {array.dtype}"
 
 
 def checked_settings(settings: Any) -> dict[str, Any]:

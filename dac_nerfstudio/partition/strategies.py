@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from dac_nerfstudio.scene.frames import Axis, spread, view_distances
-from dac_nerfstudio.scene.views import PartitionError, Views, viewing_directions
+from dac_nerfstudio.scene.views import Views, viewing_directions
 
 STRATEGIES = ("azimuth", "kmeans", "spectral", "louvain")
 """The names that `divide` understands, besides `auto`."""
@@ -39,8 +39,6 @@ def sector_centres(groups: int) -> np.ndarray:
     Returns:
         Angles [groups] in radians, counterclockwise from +x.
     """
-    if groups < 1:
-        raise PartitionError(f"Cannot make {groups} sectors; choose a number of groups from 1 up.")
     return (2 * np.arange(groups) + 1) * np.pi / groups
 
 

@@ -1,17 +1,26 @@
-"""Pictures beside each other, with titles. Images are bytes [height, width, 3]."""
+"""Pictures beside each other, with titles, and as files. Images are bytes [height, width, 3]."""
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.report.pictures import RED
 from dac_nerfstudio.style import INK
 
-PAPER, RED = "#FFFFFF", (213, 94, 0)
+PAPER = "#FFFFFF"
 SEAM = 2
 """Width of the line between the two sides of a wipe, in pixels."""
+MOST_BYTES, WIDEST = 2_000_000, 960
+"""No animation of a README is larger, nor wider in pixels."""
+SMALLEST = 64
+"""Pixels of the shorter side below which nothing is left to see."""
 
 
 def sheet(
@@ -53,20 +62,6 @@ def sheet(
     return np.asarray(picture)
 
 
-def boxed(image: np.ndarray, box: Tuple[int, int, int]) -> np.ndarray:
-    """An image with a square drawn into it, given by its top, its left and its side."""
-    picture = Image.fromarray(image)
-    top, left, side = box
-    thick = max(1, min(image.shape[:2]) // 150)
-    ImageDraw.Draw(picture).rectangle((left, top, left + side - 1, top + side - 1), None, RED, thick)
-    return np.asarray(picture)
-
-
-def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
-    """An image whose pixels stay visible: each becomes a square."""
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
 def close_up(image: np.ndarray, box: Tuple[int, int, int], factor: int) -> np.ndarray:
     """A square of an image, enlarged to the image's shorter side times a factor, on white.
 
@@ -93,3 +88,41 @@ def wipe(left: np.ndarray, right: np.ndarray, frames: int) -> Iterator[np.ndarra
         image = np.concatenate((left[:, :x], right[:, x:]), axis=1)
         image[:, max(x - SEAM // 2, 0) : x + SEAM // 2] = RED
         yield image
+
+
+def save_png(image: np.ndarray, path: Path) -> None:
+    """Write an image."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(image).save(temporary, "PNG", optimize=True)
+
+
+def save_webp(frames: Sequence[np.ndarray], path: Path, rate: float, most: int = MOST_BYTES) -> None:
+    """Write frames of one size as an endless animation of at most ``most`` bytes, as large as that allows.
+
+    Args:
+        frames: the images.
+        path: the file.
+        rate: frames per second.
+        most: bytes.
+
+    Raises:
+        StageError: they do not fit, however small they are made.
+    """
+    pictures = [Image.fromarray(frame) for frame in frames]
+    width, height = pictures[0].size
+    factor = min(1.0, WIDEST / width)
+    while True:
+        size = (round(width * factor), round(height * factor))
+        first, *others = [picture.resize(size, Image.Resampling.LANCZOS) for picture in pictures]
+        file = io.BytesIO()
+        first.save(
+            file, "WEBP", save_all=True, append_images=others, duration=round(1000 / rate), loop=0, quality=75, method=4
+        )
+        if file.tell() <= most:
+            break
+        # Bytes go with the area.
+        factor *= min(0.9, (most / file.tell()) ** 0.5)
+        if min(width, height) * factor < SMALLEST:
+            raise StageError(f"{len(frames)} frames do not fit into {most} bytes ({path}). Ask for fewer: --frames")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(file.getvalue())

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Literal, Optional, Sequence, Union
+from typing import Dict, Iterator, List, Literal, Optional, Sequence, Union
 
 import numpy as np
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.base_model import Model
+from rich.progress import track
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.video import RATE, as_bytes, flight, save_mp4
-from dac_nerfstudio.render.drawing import boxed, close_up, enlarged, sheet, wipe
+from dac_nerfstudio.render.drawing import close_up, save_png, save_webp, sheet, wipe
 from dac_nerfstudio.render.scene import Scene
-from dac_nerfstudio.render.writing import save_png, save_webp
-from dac_nerfstudio.report.pictures import Comparison, coloured
+from dac_nerfstudio.report.pictures import Comparison, boxed, coloured, enlarged
 from dac_nerfstudio.style import colour
 from dac_nerfstudio.units import signed
 
@@ -27,20 +27,12 @@ LARGEST = 800
 """Pixels of the longer side of what is rendered of large ones."""
 ERROR = 0.25
 """The mean absolute difference of colours that is drawn brightest."""
-Advance = Callable[[], None]
-"""Called for each image that was rendered."""
 
 
 def default_scale(cameras: Cameras) -> float:
     """Times the photos' resolution at which they can be seen well: small photos larger, large ones smaller."""
     side = int(max(cameras.width.max(), cameras.height.max()))
     return SIDE / side if side < SIDE else min(1.0, LARGEST / side)
-
-
-def work(scene: Scene, what: What, frames: int) -> int:
-    """How many images are rendered for it."""
-    mosaic = len(scene.homes) * (len(scene.experts) + 1)
-    return {"orbit": 2 * frames, "wipe": 2, "strips": 0, "experts": mosaic}[what]
 
 
 def why_not(scene: Scene, what: What) -> Optional[str]:
@@ -52,7 +44,7 @@ def why_not(scene: Scene, what: What) -> Optional[str]:
     return None
 
 
-def make(scene: Scene, what: What, folder: Path, scale: float, frames: int, advance: Advance) -> List[Path]:
+def make(scene: Scene, what: What, folder: Path, scale: float, frames: int) -> List[Path]:
     """Make it; the paths of the files.
 
     Args:
@@ -61,7 +53,6 @@ def make(scene: Scene, what: What, folder: Path, scale: float, frames: int, adva
         folder: where files go.
         scale: times the photos' resolution.
         frames: of an animation.
-        advance: called after every image that was rendered.
 
     Raises:
         StageError: the scene lacks what it takes.
@@ -76,39 +67,40 @@ def make(scene: Scene, what: What, folder: Path, scale: float, frames: int, adva
             save_png(strip(view), path)
         return paths
     if what == "experts":
-        save_png(mosaic(scene, scale / 2, advance), folder / "experts.png")
+        save_png(mosaic(scene, scale / 2), folder / "experts.png")
         return [folder / "experts.png"]
     if what == "wipe":
         # Where there is most to see.
         best = scene.names.index(scene.gains[0].name) if scene.gains else 0
         camera = scaled(scene.cameras[best : best + 1], scale)
-        left, right = (picture(model, camera, advance) for model in (scene.baseline, scene.student))
+        left, right = (picture(model, camera) for model in (scene.baseline, scene.student))
         images = [sheet([[image]], ["baseline  |  student"]) for image in wipe(left, right, frames)]
     else:
-        images = list(orbit(scene, scale, frames, advance))
+        images = list(orbit(scene, scale, frames))
     paths = [folder / f"{what}.webp", folder / f"{what}.mp4"]
     save_webp(images, paths[0], RATE)
     save_mp4(images, paths[1], RATE)
     return paths
 
 
-def orbit(scene: Scene, scale: float, frames: int, advance: Advance) -> Iterator[np.ndarray]:
+def orbit(scene: Scene, scale: float, frames: int) -> Iterator[np.ndarray]:
     """Baseline and student beside each other on a round trip past the test cameras, as titled frames."""
     like = scaled(scene.cameras[:1], scale)
-    for pose in flight(scene.cameras.camera_to_worlds, frames).to(like.camera_to_worlds):
+    poses = flight(scene.cameras.camera_to_worlds, frames).to(like.camera_to_worlds)
+    for pose in track(poses, "orbit", total=frames, transient=True):
         like.camera_to_worlds = pose[None]
-        pair = [picture(model, like, advance) for model in (scene.baseline, scene.student)]
+        pair = [picture(model, like) for model in (scene.baseline, scene.student)]
         yield sheet([pair], ["baseline", "student"])
 
 
-def mosaic(scene: Scene, scale: float, advance: Advance) -> np.ndarray:
+def mosaic(scene: Scene, scale: float) -> np.ndarray:
     """A view of each group as every expert sees it, the group's own in a frame of its colour; the student last."""
     rows, marks = [], {}
     models: Dict[Union[int, str], Model] = {group: expert for group, expert in scene.experts.items()}
     models["student"] = scene.student
-    for row, (group, view) in enumerate(sorted(scene.homes.items())):
+    for row, (group, view) in enumerate(track(sorted(scene.homes.items()), "experts", transient=True)):
         camera = scaled(scene.cameras[view : view + 1], scale)
-        rows.append([picture(model, camera, advance) for model in models.values()])
+        rows.append([picture(model, camera) for model in models.values()])
         marks[row, list(models).index(group)] = colour(group)
     titles = [f"expert {name}" if isinstance(name, int) else name for name in models]
     return sheet(rows, titles, [f"view of group {group}" for group in sorted(scene.homes)], marks)
@@ -129,11 +121,9 @@ def strip(view: Comparison) -> np.ndarray:
     return sheet(rows, ["photo", "baseline", gain, "error of the baseline", "error of the student"])
 
 
-def picture(model: Model, camera: Cameras, advance: Advance) -> np.ndarray:
+def picture(model: Model, camera: Cameras) -> np.ndarray:
     """A model's image of one camera: bytes [height, width, 3]."""
-    rgb = model.get_outputs_for_camera(camera.to(model.device))["rgb"]
-    advance()
-    return as_bytes(rgb)
+    return as_bytes(model.get_outputs_for_camera(camera.to(model.device))["rgb"])
 
 
 def scaled(camera: Cameras, scale: float) -> Cameras:

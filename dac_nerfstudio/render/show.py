@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Optional, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.messages import say
-from dac_nerfstudio.render.pictures import ALL, What, default_scale, make, why_not, work
+from dac_nerfstudio.render.pictures import ALL, What, default_scale, make, why_not
 from dac_nerfstudio.render.scene import Scene, open_scene
 from dac_nerfstudio.runs.layout import pictures_folder
+from dac_nerfstudio.units import size
 
 
 def show(
@@ -55,16 +53,6 @@ def show_scene(
     for why in reasons.values():
         say(console, (why, "yellow"))
     scale = scale or default_scale(scene.cameras)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        for one in [one for one in what or ALL if one not in reasons]:
-            images, start = work(scene, one, frames), perf_counter()
-            task = progress.add_task(one, total=images)
-            paths = make(scene, one, folder, scale, frames, partial(progress.advance, task))
-            seconds = perf_counter() - start
-            for path in paths:
-                size = path.stat().st_size
-                say(progress.console, f"{path} ({size / 1e6:.2f} MB)")
-            if images:
-                text = f"  {images} images in {seconds:.0f} s, {seconds / images:.2f} s each"
-                progress.console.print(text, highlight=False)
+    for one in [one for one in what or ALL if one not in reasons]:
+        for path in make(scene, one, folder, scale, frames):
+            say(console, f"{path} ({size(path.stat().st_size)})")

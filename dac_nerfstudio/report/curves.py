@@ -65,25 +65,20 @@ def read_curves(run_dir: Path) -> Curves:
 
 def _read_events(path: Path) -> Tuple[float, Dict[str, List[Tuple[float, float, float]]]]:
     """When the first step was recorded, and (step, time, value) of each curve."""
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-    wanted = [tag.encode() for tag in TAGS]
-    begun, found = None, defaultdict(list)
     try:
-        for record in RawEventFileLoader(str(path)).Load():
-            # nerfstudio writes several rates at every step, which are most of the file.
-            if begun is not None and not any(tag in record for tag in wanted):
-                continue
-            event = Event.FromString(record)
-            for value in event.summary.value:
-                if begun is None and value.HasField("simple_value"):
-                    begun = event.wall_time
-                if value.tag in TAGS and np.isfinite(value.simple_value):
-                    found[TAGS[value.tag]].append((event.step, event.wall_time, value.simple_value))
-    except Exception:  # readers have errors of their own for files that break off, or are of another kind
-        pass
-    return begun or 0.0, found
+        events = EventAccumulator(str(path), {SCALARS: 0}).Reload()
+        scalars = {tag: events.Scalars(tag) for tag in events.Tags()[SCALARS]}
+    except Exception:  # of a file of another kind
+        scalars = {}
+    found = {
+        name: [(event.step, event.wall_time, event.value) for event in scalars[tag] if np.isfinite(event.value)]
+        for tag, name in TAGS.items()
+        if tag in scalars
+    }
+    begun = min((events[0].wall_time for events in scalars.values()), default=0.0)
+    return begun, {name: points for name, points in found.items() if points}
 
 
 def _joined(parts: List[Tuple[np.ndarray, ...]]) -> Curve:

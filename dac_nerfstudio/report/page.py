@@ -6,11 +6,9 @@ text to it, never markup. Its programs, `templates/wipe.js` and `enlarge.js`, re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import Any, Dict
 
 import numpy as np
-from markupsafe import Markup
 
 from dac_nerfstudio.partition import verdict
 from dac_nerfstudio.partition.contacts import heading
@@ -30,7 +28,6 @@ from dac_nerfstudio.report.pictures import (
 from dac_nerfstudio.report.results import Gain, Results
 from dac_nerfstudio.report.runs import NAMES, STUDENT, TITLES, SceneRuns
 from dac_nerfstudio.report.tables import (
-    Grid,
     cost_grid,
     gain_grid,
     group_grid,
@@ -85,14 +82,8 @@ def page(results: Results, scene: SceneRuns) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _GainShown:
-    text: str
-    chart: Markup
-    grid: Grid
-
-
-def _gain(gain: Gain, results: Results) -> _GainShown:
+def _gain(gain: Gain, results: Results) -> Dict[str, Any]:
+    """What is said of the gain, its chart and its table."""
     by_group = ", ".join(
         f"group {number} {signed(value)} dB"
         for number, value in enumerate(gain.per_group, start=1)
@@ -105,55 +96,36 @@ def _gain(gain: Gain, results: Results) -> _GainShown:
     )
     before = results.methods[gain.over].per_view
     chart = gain_chart(gain, [before[view.name]["psnr"] or 0.0 for view in gain.views])
-    return _GainShown(text, chart, gain_grid(gain))
+    return {"text": text, "chart": chart, "grid": gain_grid(gain)}
 
 
-@dataclass(frozen=True)
-class _Crops:
-    """Pictures of single views."""
+def _crops(gain: Gain, scene: SceneRuns) -> Dict[str, Any]:
+    """Pictures of single views.
 
-    parts: List[Tuple[str, List[_Shown]]]
-    """Captions, and views below them."""
-    names: List[Tuple[int, str]]
-    """Views to wipe on, by their numbers."""
-    pictures: List[Tuple[int, str, str]]
-    """Number of a view, what is seen of it, and the picture."""
-    missing: bool
-    """Whether the files of some are gone."""
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A view, its error maps as bright as ``brightest`` is."""
-
-    name: str
-    group: Optional[int]
-    gain: str
-    brightest: str
-    pictures: List[Tuple[str, str, str]]
-    """Address, caption and class of each."""
-
-
-def _crops(gain: Gain, scene: SceneRuns) -> _Crops:
+    Returns:
+        `parts`: captions, and views below them. `names`: numbers and names of views to wipe on. `pictures`: number of
+        such a view, what is seen of it, and the picture. `missing`: whether the files of some are gone.
+    """
     baseline, student = scene.scored(gain.over)[0], scene.scored(STUDENT)[0]
     gains, losses = ([compare(view, baseline, student) for view in views] for views in extremes(gain.views))
     wiped = [one for view in spread(gain.views) if (one := compare(view, baseline, student)) is not None]
-    return _Crops(
-        parts=[
+    return {
+        "parts": [
             ("Largest gains", [_shown(one) for one in gains if one]),
             ("Largest losses", [_shown(one) for one in losses if one]),
         ],
-        names=[(number, f"{one.name} · {signed(one.gain)} dB") for number, one in enumerate(wiped)],
-        pictures=[
+        "names": [(number, f"{one.name} · {signed(one.gain)} dB") for number, one in enumerate(wiped)],
+        "pictures": [
             (number, name, whole(getattr(one, name), WIPE))
             for number, one in enumerate(wiped)
             for name in ("photo", "baseline", "student")
         ],
-        missing=None in (*gains, *losses),
-    )
+        "missing": None in (*gains, *losses),
+    }
 
 
-def _shown(one: Comparison) -> _Shown:
+def _shown(one: Comparison) -> Dict[str, Any]:
+    """A view: address, caption and class of each picture, its error maps as bright as `brightest` is."""
     errors = {
         name: one.crop(one.error(image)) for name, image in (("baseline", one.baseline), ("student", one.student))
     }
@@ -167,4 +139,10 @@ def _shown(one: Comparison) -> _Shown:
     ]
     for name, error in errors.items():
         pictures.append((png(coloured(error, 0, brightest, ERRORS)), f"error of the {name}", "crop"))
-    return _Shown(one.name, one.group, signed(one.gain), f"{brightest:.2f}", pictures)
+    return {
+        "name": one.name,
+        "group": one.group,
+        "gain": signed(one.gain),
+        "brightest": f"{brightest:.2f}",
+        "pictures": pictures,
+    }

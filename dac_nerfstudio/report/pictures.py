@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -19,6 +19,8 @@ WIPED = 8
 """Views to wipe between baseline and student on, at most."""
 SMALLEST_CROP, LARGEST_CROP = 48, 224
 """Sides of the crops, in pixels; in between two fifths of the photo's shorter side, and at most half of a small one."""
+
+RED = (213, 94, 0)
 
 
 @dataclass(frozen=True)
@@ -114,32 +116,39 @@ def png(image: np.ndarray) -> str:
 
 def whole(image: np.ndarray, side: int) -> str:
     """An image as a WebP of at most ``side`` pixels a side."""
-    return address(_fitted(image, side)[0], "WEBP", quality=88, method=4)
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side))
+    return address(picture, "WEBP", quality=88, method=4)
 
 
 def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
     """An image as a JPEG of at most ``side`` pixels a side, with a square drawn into it."""
-    from PIL import ImageDraw
+    from PIL import Image
 
     # Small photos are enlarged first: the square's line is thin beside their pixels.
     times = max(1, side // max(image.shape[:2]))
-    picture, factor = _fitted(image.repeat(times, axis=0).repeat(times, axis=1), side)
-    top, left, length = (round(value * times * factor) for value in box)
-    draw = ImageDraw.Draw(picture)
-    for inset, ink in ((0, "white"), (1, "#D55E00")):
-        draw.rectangle((left + inset, top + inset, left + length - 1 - inset, top + length - 1 - inset), outline=ink)
+    top, left, length = (value * times for value in box)
+    picture = Image.fromarray(boxed(enlarged(image, times), (top, left, length)))
+    picture.thumbnail((side, side))
     return address(picture, "JPEG", quality=85)
 
 
-def _fitted(image: np.ndarray, side: int) -> Tuple[Any, float]:
-    """An image no larger than ``side`` pixels a side, and by what its sides were multiplied."""
-    from PIL import Image
+def boxed(image: np.ndarray, box: Tuple[int, int, int]) -> np.ndarray:
+    """An image with a square drawn into it, given by its top, its left and its side."""
+    from PIL import Image, ImageDraw
 
     picture = Image.fromarray(image)
-    factor = min(1.0, side / max(picture.size))
-    if factor < 1:
-        picture = picture.resize((round(picture.width * factor), round(picture.height * factor)))
-    return picture, factor
+    top, left, side = box
+    thick = max(1, min(image.shape[:2]) // 150)
+    ImageDraw.Draw(picture).rectangle((left, top, left + side - 1, top + side - 1), None, RED, thick)
+    return np.asarray(picture)
+
+
+def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    """An image whose pixels stay visible: each becomes a square."""
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def partition_picture(path: Path) -> Optional[str]:

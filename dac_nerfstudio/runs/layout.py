@@ -112,21 +112,12 @@ def latest_checkpoint(run_dir: Path) -> Path:
 
 def log_path(scene_dir: Path, job: str) -> Path:
     """File that takes what a job prints, wherever it runs."""
-    return scene_dir / "logs" / f"{_file_name(job)}.log"
+    return scene_dir / "logs" / f"{job.replace(' ', '-')}.log"
 
 
 def slurm_folder(scene_dir: Path) -> Path:
     """Scripts, pickles and Slurm's own words on each job."""
     return scene_dir / "logs" / "slurm"
-
-
-def slurm_status(scene_dir: Path, job: str) -> Path:
-    """The latest report of a job on a cluster."""
-    return slurm_folder(scene_dir) / f"{_file_name(job)}.json"
-
-
-def _file_name(job: str) -> str:
-    return job.replace(" ", "-")
 
 
 def report_folder(scene_dir: Path) -> Path:

@@ -27,7 +27,7 @@ class Views:
     the same views give the same fingerprint, whoever read them.
 
     Raises:
-        PartitionError: the shapes do not fit together, two views share a name, or a number is not usable.
+        PartitionError: there are none, two views share a name, or a number is not usable.
     """
 
     names: tuple[str, ...]
@@ -53,14 +53,6 @@ class Views:
         count = len(self.names)
         if count == 0:
             raise PartitionError("There are no views; at least one is needed.")
-        for field, expected in (("camera_to_worlds", (count, 3, 4)), ("intrinsics", (count, 6))):
-            shape = getattr(self, field).shape
-            if shape != expected:
-                raise PartitionError(f"{field} has shape {shape}; {count} names need {expected}.")
-        for field in ("tracks", "photos"):
-            values = getattr(self, field)
-            if values is not None and len(values) != count:
-                raise PartitionError(f"{len(values)} {field} for {count} views; there must be one per view.")
         if len(set(self.names)) < count:
             duplicates = sorted(name for name, count in Counter(self.names).items() if count > 1)
             raise PartitionError(f"View names must be unique, but these occur more than once: {listing(duplicates)}.")

@@ -222,7 +222,7 @@ class DaCPipeline(VanillaPipeline):
     def render_views(self, teachers: Ensemble, steps: int) -> None:
         """Have teachers render new views, of which training draws its share of rays."""
         assert isinstance(self.config, FinetunePipelineConfig)
-        manager, share = self.datamanager, self.config.novel_share
+        manager, share = self.datamanager, self.config.novel_share or 0.0
         teachers, cameras = self.choose_inverse_temperature(teachers), manager.train_dataset.cameras
         count = enough(int(share * steps * manager.config.train_num_rays_per_batch), cameras)
         manager.rendered = render_views(teachers, cameras, count, np.random.default_rng(self.config.seed))
@@ -243,9 +243,10 @@ class EnsemblePipelineConfig(DaCPipelineConfig):
 class FinetunePipelineConfig(EnsemblePipelineConfig):
     """Settings of the pipeline, with views that experts render."""
 
-    novel_share: float = 0.0
+    novel_share: Optional[float] = None
     """Share of each batch's rays that start from new cameras, between and around the training cameras. There the
-    student learns from pictures that the experts, blended, have rendered before training."""
+    student learns from pictures that the experts, blended, have rendered before training. By
+    default 0, and 0.5 with --teachers."""
 
 
 NOT_SCORES = ("name", "group", "pair")

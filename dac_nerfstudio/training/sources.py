@@ -114,8 +114,8 @@ def carry_over(config: Any) -> None:
             group["scheduler"].begin = 0.5
         if from_scratch:
             group["scheduler"].begin = 0.0
-    if getattr(config, "teachers", ()) and not config.pipeline.novel_share:
-        config.pipeline.novel_share = TAUGHT_SHARE
+    if getattr(config.pipeline, "novel_share", 0.0) is None:
+        config.pipeline.novel_share = TAUGHT_SHARE if config.teachers else 0.0
     # A stage that follows another must not replay its pixels and jitter.
     manager = config.pipeline.datamanager
     config.pipeline.seed = manager.seed = key_of(config.machine.seed, zlib.crc32(str(config.method_name).encode()))
@@ -280,6 +280,11 @@ def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Optiona
     share = config.pipeline.novel_share
     if not 0 <= share <= 1:
         raise StageError(f"--pipeline.novel-share is {share}; expected a number from 0 to 1.")
+    if config.teachers and not share:
+        raise StageError(
+            "Finished runs teach at new cameras alone, and there are none. Leave out --pipeline.novel-share, or leave "
+            "out --teachers."
+        )
     if config.teachers:
         record.inputs.update({f"teacher-{n}": fingerprint_of(run) for n, run in enumerate(config.teachers, start=1)})
         return student, ()

@@ -22,6 +22,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.kplanes.proposals import Schedule
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.teachers.slots import Slots
@@ -205,11 +206,12 @@ def operation(error: BaseException) -> str:
 
 
 def can_capture(trainer: Trainer, teachers: Sequence[Any] = ()) -> bool:
-    """Whether a trainer that is set up takes steps that a CUDA graph can repeat: on one GPU, in one precision, without
-    tiny-cuda-nn, and by fused Adam alone."""
+    """Whether a trainer that is set up takes steps that a CUDA graph can repeat: of K-Planes, on one GPU, in one
+    precision, without tiny-cuda-nn, and by fused Adam alone."""
     config, model = trainer.config, trainer.pipeline.model
     return (
         getattr(config, "cuda_graphs", False)
+        and isinstance(model, KPlanesModel)
         and model.device.type == "cuda"
         and trainer.world_size == 1
         and not (trainer.mixed_precision or trainer.grad_scaler.is_enabled() or config.log_gradients)

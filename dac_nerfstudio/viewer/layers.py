@@ -28,8 +28,6 @@ Outputs = Dict[str, Float[Tensor, "height width channels"]]
 """A model's pictures of one camera, by name."""
 Render = Callable[[str], Outputs]
 """Outputs of a model by its name, at the camera that is looked through; the student's is ``STUDENT``."""
-Layer = Callable[[Render, Cameras], Float[Tensor, "height width channels"]]
-"""Makes a layer's picture from what models render at a camera."""
 
 STUDENT, BASELINE, EXPERTS, ROUTED = "student", "baseline", "experts", "experts, routed"
 DISAGREEMENT = "disagreement"
@@ -77,15 +75,14 @@ class LayersPanel(ViewerControl):
             if said.content != now:
                 said.content = now
 
-        panel = viewer.control_panel
         teachers = None
         if runs and not gone and self.grouped():
             groups = [expert.record.group or 1 for expert in runs.values()]
             teachers = partial(Ensemble, groups=groups, blend=self.manager.blend)
-        layers = layers_of(list(runs), teachers, self.inverse_temperature, baseline is not None)
+        layers = Layers(list(runs), teachers, self.inverse_temperature, baseline is not None)
         if baseline is not None:
             runs[BASELINE] = baseline
-        layered = LayeredModel(viewer.pipeline.model, layers, runs, lambda: _looked_at(panel), tell)
+        layered = LayeredModel(viewer.pipeline.model, layers, runs, partial(_looked_at, viewer.control_panel), tell)
         viewer.get_model = lambda: layered
 
     def grouped(self) -> bool:
@@ -103,7 +100,7 @@ class LayeredModel:
 
     Args:
         model: the student.
-        layers: the layers by name.
+        layers: what there is to show besides.
         runs: of the models that they are made of besides the student.
         looked_at: says which outputs are looked at; the first is whose surfaces hide what the viewer draws behind them.
         tell: is told what keeps a layer from being shown, or nothing where all is well.
@@ -112,7 +109,7 @@ class LayeredModel:
     def __init__(
         self,
         model: Model,
-        layers: Dict[str, Layer],
+        layers: Layers,
         runs: Dict[str, Run],
         looked_at: Callable[[], List[str]],
         tell: Callable[[str], None],
@@ -142,8 +139,8 @@ class LayeredModel:
 
         for name in self.looked_at():
             try:
-                if name in self.layers:
-                    shown[name] = self.layers[name](rendered, camera)
+                if name in self.layers.names:
+                    shown[name] = self.layers.picture(name, rendered, camera)
                 else:
                     shown.update(rendered(STUDENT))
             except (UserError, OSError) as error:
@@ -153,7 +150,7 @@ class LayeredModel:
         if not self.channels:
             # The list of outputs must not change: the viewer would forget what is wiped between.
             own = {name: picture.shape[-1] for name, picture in rendered(STUDENT).items()}
-            self.channels = {**own, **{name: 1 if name in MAPS else 3 for name in self.layers}}
+            self.channels = {**own, **{name: 1 if name in MAPS else 3 for name in self.layers.names}}
         first = next(iter(done.values()))
         outputs = {name: first["depth" if channels == 1 else "rgb"] for name, channels in self.channels.items()}
         return {**outputs, **shown}
@@ -180,48 +177,35 @@ class Rendered:
         return self.rendered(self.name)
 
 
-def layers_of(
-    experts: Sequence[str],
-    teachers: Optional[Callable[..., Ensemble]],
-    inverse_temperature: Callable[[], float],
-    baseline: bool,
-) -> Dict[str, Layer]:
-    """The layers that can be made, by name.
+@dataclass(frozen=True)
+class Layers:
+    """The layers that can be made."""
 
-    Args:
-        experts: names of the experts.
-        teachers: makes an ensemble of their models; None where cameras have no groups, or not all experts are there.
-        inverse_temperature: of the blend.
-        baseline: whether there is a baseline.
-    """
+    experts: Sequence[str]
+    """Names of the experts."""
+    teachers: Optional[Callable[..., Ensemble]]
+    """Makes an ensemble of their models; None where cameras have no groups, or not all experts are there."""
+    inverse_temperature: Callable[[], float]
+    """Of the blend."""
+    baseline: bool
+    """Whether there is a baseline."""
 
-    def alone(name: str) -> Layer:
-        return lambda rendered, camera: rendered(name)["rgb"]
+    @property
+    def names(self) -> List[str]:
+        """Of all layers."""
+        together = [DISAGREEMENT, FROM_EXPERTS, ROUTED, EXPERTS] if self.teachers else []
+        return [*self.experts, *together, *([FROM_BASELINE, BASELINE] if self.baseline else [])]
 
-    def together(output: str, at: Callable[[], float]) -> Layer:
-        def layer(rendered: Render, camera: Cameras) -> Tensor:
-            assert teachers is not None
-            ensemble = teachers([Rendered(name, rendered) for name in experts], inverse_temperature=at())
-            return ensemble.get_outputs_for_camera(camera)[output]
-
-        return layer
-
-    def difference(other: Layer) -> Layer:
-        def layer(rendered: Render, camera: Cameras) -> Tensor:
-            return (rendered(STUDENT)["rgb"] - other(rendered, camera)).abs().mean(dim=-1, keepdim=True)
-
-        return layer
-
-    layers = {name: alone(name) for name in experts}
-    if teachers is not None:
-        layers[DISAGREEMENT] = together("disagreement", inverse_temperature)
-        layers[FROM_EXPERTS] = difference(together("rgb", inverse_temperature))
-        layers[ROUTED] = together("rgb", lambda: float("inf"))
-        layers[EXPERTS] = together("rgb", inverse_temperature)
-    if baseline:
-        layers[FROM_BASELINE] = difference(alone(BASELINE))
-        layers[BASELINE] = alone(BASELINE)
-    return layers
+    def picture(self, name: str, rendered: Render, camera: Cameras) -> Float[Tensor, "height width channels"]:
+        """A layer, from what models render at a camera."""
+        if name in (FROM_EXPERTS, FROM_BASELINE):
+            other = self.picture(EXPERTS if name == FROM_EXPERTS else BASELINE, rendered, camera)
+            return (rendered(STUDENT)["rgb"] - other).abs().mean(dim=-1, keepdim=True)
+        if self.teachers is None or name not in (DISAGREEMENT, ROUTED, EXPERTS):
+            return rendered(name)["rgb"]
+        at = float("inf") if name == ROUTED else self.inverse_temperature()
+        ensemble = self.teachers([Rendered(one, rendered) for one in self.experts], inverse_temperature=at)
+        return ensemble.get_outputs_for_camera(camera)[DISAGREEMENT if name == DISAGREEMENT else "rgb"]
 
 
 def teachers_of(run: Run) -> Dict[str, Run | None]:

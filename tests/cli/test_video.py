@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cameras import ring_of
 
 from dac_nerfstudio.launch.video import KEYS, flight
 
 
 def ring(count: int) -> torch.Tensor:
     """Cameras on a circle of radius 4 that look at its middle, in random order."""
-    angles = 2 * np.pi * np.random.default_rng(0).permutation(count) / count
-    back = np.stack((np.cos(angles), np.sin(angles), np.zeros(count)), axis=1)
-    up = np.broadcast_to([0.0, 0.0, 1.0], back.shape)
-    return torch.from_numpy(np.stack((np.cross(up, back), up, back, 4 * back), axis=2)).float()
+    degrees = 360 * np.random.default_rng(0).permutation(count) / count
+    return torch.from_numpy(ring_of(degrees, height=0.0).camera_to_worlds).float()
 
 
 def test_a_ring_is_gone_round_once_at_an_even_speed() -> None:

@@ -150,3 +150,11 @@ def test_settings_of_another_model_are_refused(train: Train, demo: Path) -> None
     record.save(trainer.base_dir)
     with pytest.raises(StageError, match="not those of a nerfacto model"):
         recorded_config(trainer.base_dir, demo, "cpu")
+
+
+def test_teachers_without_new_cameras_are_refused(train: Train) -> None:
+    teacher = train(methods.baseline_nerfacto, steps=1)
+    settings = copy.deepcopy(methods.finetune.config.pipeline)
+    settings.novel_share = 0.0
+    with pytest.raises(SystemExit, match="Finished runs teach at new cameras alone"):
+        train(methods.finetune, teachers=(teacher.base_dir,), pipeline=settings)

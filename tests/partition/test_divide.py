@@ -195,12 +195,6 @@ def test_every_view_may_be_a_group_and_one_view_is_one(ring, strategy: str) -> N
         divide(views, 6, strategy)
 
 
-@EVERY
-def test_divisions_do_not_depend_on_when_they_are_made(cameras_around, strategy: str) -> None:
-    first, second = (divide(cameras_around(40, 3), 3, strategy) for _ in range(2))
-    assert first.fingerprint == second.fingerprint and first.num_groups == 3
-
-
 # The frame of the data
 
 

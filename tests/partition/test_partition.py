@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cameras import manual
 
 from dac_nerfstudio.partition import (
     Axis,
@@ -23,17 +22,9 @@ from dac_nerfstudio.partition import (
     divide,
     publish,
     publish_first,
-    view_distances,
 )
-from dac_nerfstudio.scene.frames import spread
 
 EVERY_30 = range(5, 360, 30)
-
-
-def manual(views: Views, homes: list[int]) -> Partition:
-    groups = max(homes)
-    settings = {"strategy": "manual", "similarity": None, "groups": groups, "overlap": 0.0, "softness": 0.0}
-    return Partition(views, np.array(homes), np.arange(1, groups + 1)[:, None] == np.array(homes), settings)
 
 
 def files(folder: Path) -> list[str]:
@@ -56,20 +47,6 @@ def test_one_group_is_the_baseline(ring) -> None:
         assert (divide(ring(EVERY_30), 1, **settings).membership == 1).all()
 
 
-@pytest.mark.parametrize("groups", [2, 3, 5])
-def test_softness_is_the_share_of_draws_from_other_groups(ring, groups: int) -> None:
-    partition = divide(ring([*EVERY_30, 1, 2, 3]), groups, softness=0.3)  # groups of different sizes
-    own = partition.homes == np.arange(1, groups + 1)[:, None]
-    outside = np.where(own, 0, partition.membership).sum(axis=1) / partition.membership.sum(axis=1)
-    np.testing.assert_allclose(outside, 0.3, rtol=1e-12)
-    assert (partition.membership[own] == 1).all()
-
-
-def test_softness_gives_no_view_more_than_weight_1(ring) -> None:
-    partition = divide(ring(EVERY_30), 2, softness=0.9)  # half the views cannot be drawn nine times as often
-    assert (partition.membership == 1).all()
-
-
 def test_overlap_takes_the_nearest_views_outside(ring) -> None:
     # Sectors of 180 degrees; group 1 has four views and takes round(0.4 * 4) = 2 of those below the x axis.
     partition = divide(ring([30, 70, 110, 150, 250, 185, 300, 348, 270, 240]), 2, overlap=0.4)
@@ -77,11 +54,6 @@ def test_overlap_takes_the_nearest_views_outside(ring) -> None:
     assert np.flatnonzero(partition.membership[0]).tolist() == [0, 1, 2, 3, 5, 7]
     assert np.flatnonzero(partition.membership[1]).tolist() == [0, 3, 4, 5, 6, 7, 8, 9]  # round(0.4 * 6) = 2
     assert set(np.unique(partition.membership)) == {0.0, 1.0}
-
-
-def test_overlap_stops_at_the_views_there_are(ring) -> None:
-    partition = divide(ring([10, 20, 30, 190]), 2, overlap=1.0)
-    assert partition.membership.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize(
@@ -136,40 +108,12 @@ def test_other_divisions_route_to_the_home_of_the_nearest_view(ring) -> None:
     np.testing.assert_array_equal(partition.route(views.camera_to_worlds), partition.homes)
 
 
-def test_routing_does_not_depend_on_the_unit_of_length(ring) -> None:
-    views, queries = ring([10, 91, 190, 280]), ring(range(0, 360, 7)).camera_to_worlds
-    queries[:, :, :3] = ring(range(80, 440, 7)).camera_to_worlds[:, :, :3]  # place and direction disagree
-    scaled = np.array([1, 1, 1, 1000.0])
-    larger = Views(views.names, views.camera_to_worlds * scaled, views.intrinsics)
-    homes = [1, 2, 3, 4]
-    np.testing.assert_array_equal(manual(views, homes).route(queries), manual(larger, homes).route(queries * scaled))
-
-
 def test_cameras_on_one_spot_are_routed_by_direction(ring) -> None:
     views = ring([10, 100, 190])
     poses = views.camera_to_worlds.copy()
     poses[:, :, 3] = 7.0
     partition = manual(Views(views.names, poses, views.intrinsics), [1, 2, 3])
     assert partition.route(ring([20, 110, 150]).camera_to_worlds).tolist() == [1, 2, 3]
-
-
-def test_view_distance_adds_centre_over_unit_and_chord_of_directions() -> None:
-    here = np.eye(4)[None, :3]  # looks along -z
-    there = np.array([[[-1.0, 0, 0, 6], [0, 1, 0, 0], [0, 0, -1, 8]]])  # 10 away, looks along +z
-    assert view_distances(here, there, unit=5.0).tolist() == [[10 / 5 + 2]]
-    assert spread(np.array([[0.0, 0, 0], [0, 0, 8]])) == 4.0
-
-
-def test_poses_of_a_wrong_shape_are_not_routed(ring) -> None:
-    with pytest.raises(PartitionError, match=r"shape \(3, 4\); expected \[cameras, 3, 4\]"):
-        divide(ring(EVERY_30)).route(np.eye(4)[:3])
-
-
-def test_groups_are_counted_from_1(ring) -> None:
-    partition = divide(ring(EVERY_30), 3)
-    for group in (0, 4):
-        with pytest.raises(PartitionError, match=f"no group {group}; groups are counted from 1 to 3"):
-            partition.members(group)
 
 
 # The file
@@ -311,15 +255,6 @@ def test_a_group_without_views_is_named(ring) -> None:
         Partition(ring([0, 90]), np.array([1, 3]), np.array([[1, 0], [0, 0], [0, 1.0]]), settings)
 
 
-def test_arrays_of_a_wrong_shape_are_named(ring) -> None:
-    views = ring([0, 90])
-    settings = {"strategy": "manual", "similarity": None, "groups": 2, "overlap": 0, "softness": 0}
-    with pytest.raises(PartitionError, match=r"homes must be 2 integers, one per view, not an array of shape \(1,\)"):
-        Partition(views, np.array([1]), np.eye(2), settings)
-    with pytest.raises(PartitionError, match=r"membership has shape \(3, 3\); 2 groups and 2 views need \(2, 2\)"):
-        Partition(views, np.array([1, 2]), np.eye(3), settings)
-
-
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(PartitionError, match=r"There is no partition .*a.json. Make one: dac split"):
         Partition.load(tmp_path / "a.json")
@@ -437,15 +372,3 @@ def test_the_first_partition_needs_no_hard_links(ring, tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "link", unsupported)
     made, _ = publish_first(divide(ring(EVERY_30), 3), tmp_path / "scene")
     assert files(tmp_path / "scene") == ["partition.json", f"partitions/{made.fingerprint}.json"]
-
-
-def test_processes_that_start_together_get_one_partition(ring, tmp_path: Path) -> None:
-    partitions = [divide(ring(EVERY_30), groups) for groups in (2, 3, 4)]
-    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(publish_first, partitions, [tmp_path / "warm"] * 3))
-        for scene in (tmp_path / "first", tmp_path / "second"):
-            # Each has another number of groups, so that a loser that kept its own would show.
-            calls = [pool.submit(publish_first, partition, scene) for partition in partitions]
-            found = {call.result()[0].fingerprint for call in calls}
-            assert len(found) == 1
-            assert files(scene) == ["partition.json", f"partitions/{found.pop()}.json"]

@@ -7,12 +7,12 @@ from pathlib import Path
 import networkx
 import numpy as np
 import pytest
+from cameras import manual
 
 from dac_nerfstudio.partition import (
     STRATEGIES,
     Partition,
     Similarity,
-    Views,
     assess,
     divide,
     measure,
@@ -32,12 +32,6 @@ FOUR = np.array(
         [0.0, 0.2, 0.6, 1.0],
     ]
 )
-
-
-def manual(views: Views, homes: list[int]) -> Partition:
-    groups = max(homes)
-    settings = {"strategy": "manual", "similarity": None, "groups": groups, "overlap": 0.0, "softness": 0.0}
-    return Partition(views, np.array(homes), np.arange(1, groups + 1)[:, None] == np.array(homes), settings)
 
 
 def test_figures_of_four_views_are_those_worked_out_by_hand(ring) -> None:

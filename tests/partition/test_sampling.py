@@ -10,7 +10,7 @@ import pytest
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Views, divide, measure, sampling
-from dac_nerfstudio.partition.sampling import MOST_VIEWS, SAMPLE, representatives, sample_of
+from dac_nerfstudio.partition.sampling import SAMPLE, representatives, sample_of
 from dac_nerfstudio.partition.split import split
 from dac_nerfstudio.runs.layout import PARTITION_PAGE
 
@@ -23,11 +23,6 @@ def three_places(ring, monkeypatch: pytest.MonkeyPatch) -> Views:
     monkeypatch.setattr(sampling, "MOST_VIEWS", 40)
     monkeypatch.setattr(sampling, "SAMPLE", 30)
     return ring(np.array([0, 120, 240])[CLUSTERS] + np.random.default_rng(0).uniform(-20, 20, 90))
-
-
-def test_a_scene_of_no_more_than_the_most_views_is_looked_at_whole() -> None:
-    assert sample_of(MOST_VIEWS).tolist() == list(range(MOST_VIEWS))
-    assert len(sample_of(MOST_VIEWS + 1)) == SAMPLE
 
 
 @pytest.mark.parametrize("views", [501, 999, 10_007])

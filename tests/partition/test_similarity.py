@@ -92,11 +92,6 @@ def test_a_similarity_follows_the_order_of_the_views(scene: Views, kind: str) ->
     np.testing.assert_allclose(measure(scene.select(order), kind).values, expected, atol=1e-12)
 
 
-def test_auto_is_covisibility_where_tracks_are_known(scene: Views) -> None:
-    assert measure(scene).kind == "covisibility"
-    assert measure(replace(scene, tracks=None)).kind == "frustum"
-
-
 def test_what_cannot_be_measured_is_refused(scene: Views) -> None:
     for kind in ("covisible", ""):
         with pytest.raises(PartitionError, match=f"'{kind}'; choose one of: auto, covisibility, frustum, appearance"):
@@ -179,31 +174,6 @@ def test_cameras_in_one_place_overlap_by_direction(place: list[float]) -> None:
     assert 0.9 > overlap[0, 2] > 0.5 > overlap[0, 3] > 0.1
 
 
-def test_halves_of_a_photo_overlap_with_the_whole_and_not_with_each_other(ring) -> None:
-    views = ring([0, 0, 0, 0, *range(30, 360, 30)])
-    whole, upper, lower = WIDE, [10.0, 10.0, 8.0, 6.0, 16.0, 6.0], [10.0, 10.0, 8.0, 0.0, 16.0, 6.0]
-    left, right = [10.0, 10.0, 8.0, 6.0, 8.0, 12.0], [10.0, 10.0, 0.0, 6.0, 8.0, 12.0]
-    # A camera that was raised, or turned to the left, sees more of that half.
-    for one, other, turn in ((upper, lower, [0.3, 0, 0]), (left, right, [0, 0.3, 0])):
-        poses = views.camera_to_worlds.copy()
-        poses[3, :, :3] = poses[3, :, :3] @ Rotation.from_rotvec(turn).as_matrix()
-        intrinsics = np.array([whole, one, other, *[whole] * 12])
-        overlap = measure(replace(views, camera_to_worlds=poses, intrinsics=intrinsics), "frustum").values
-        assert overlap[1, 2] == 0.0
-        assert 0.5 < overlap[0, 1] < 0.9 and 0.5 < overlap[0, 2] < 0.9
-        assert overlap[3, 1] > overlap[3, 2] + 0.1
-
-
-def test_a_camera_with_a_longer_lens_sees_a_part_of_what_its_neighbour_sees(ring) -> None:
-    views = ring([*range(0, 360, 30), 0])
-    intrinsics = np.tile(WIDE, (13, 1))
-    overlaps = []
-    for focal in (10.0, 20.0, 40.0):
-        intrinsics[12, :2] = focal
-        overlaps.append(measure(replace(views, intrinsics=intrinsics), "frustum").values[0, 12])
-    assert overlaps[0] == 1.0 > overlaps[1] > overlaps[2] > 0.1
-
-
 # Appearance
 
 
@@ -235,12 +205,6 @@ def test_photos_of_opposite_colours_and_edges_share_half_of_nothing(tmp_path: Pa
     same = unposed([tmp_path / "across.png", tmp_path / "across.png"])
     assert measure(same, "appearance").values[0, 1] == 1.0
     assert alike[2, 3] < 0.75
-
-
-def test_transparent_pixels_count_as_white(tmp_path: Path) -> None:
-    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    Image.new("RGB", (8, 8), "white").save(tmp_path / "white.png")
-    assert measure(unposed([tmp_path / "clear.png", tmp_path / "white.png"]), "appearance").values[0, 1] == 1.0
 
 
 def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

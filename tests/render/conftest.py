@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cameras import ring_of
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 
@@ -61,10 +62,7 @@ def comparison(number: int, gain: float) -> Comparison:
 @pytest.fixture
 def scene() -> Scene:
     """Four test views on a ring, two groups with an expert each."""
-    angles = np.pi / 2 * np.arange(4)
-    back = np.stack((np.cos(angles), np.sin(angles), np.zeros(4)), axis=1)
-    up = np.broadcast_to([0.0, 0.0, 1.0], back.shape)
-    poses = torch.from_numpy(np.stack((np.cross(up, back), up, back, 4 * back), axis=2)).float()
+    poses = torch.from_numpy(ring_of([0, 90, 180, 270], height=0.0).camera_to_worlds).float()
     cameras = Cameras(poses, 20.0, 20.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
     return Scene(
         tiny_model(1),

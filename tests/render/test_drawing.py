@@ -11,8 +11,8 @@ from PIL import Image
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.video import save_mp4
-from dac_nerfstudio.render.drawing import close_up, enlarged, sheet, wipe
-from dac_nerfstudio.render.writing import save_png, save_webp
+from dac_nerfstudio.render.drawing import close_up, save_png, save_webp, sheet, wipe
+from dac_nerfstudio.report.pictures import enlarged
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -69,8 +69,8 @@ def test_an_animation_has_all_frames_and_is_as_small_as_asked(tmp_path: Path) ->
         assert (file.n_frames, file.size) == (6, (96, 64))  # type: ignore[attr-defined]
     whole = (tmp_path / "large.webp").stat().st_size
     frames = [np.kron(frame, np.ones((4, 4, 1), dtype=np.uint8)) for frame in frames]
-    save_webp(frames, tmp_path / "small.webp", 10, most=whole)
-    assert (tmp_path / "small.webp").stat().st_size <= whole
+    save_webp(frames, tmp_path / "small.webp", 10, most=2 * whole)
+    assert (tmp_path / "small.webp").stat().st_size <= 2 * whole
     with Image.open(tmp_path / "small.webp") as file:
         assert file.n_frames == 6 and 64 <= file.size[1] < 256  # type: ignore[attr-defined]
     with pytest.raises(StageError, match=r"6 frames do not fit into 100 bytes .*--frames"):

@@ -14,14 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.render.pictures import default_scale, make, mosaic, orbit, picture, scaled, strip, work
+from dac_nerfstudio.render.pictures import default_scale, make, mosaic, orbit, picture, scaled, strip
 from dac_nerfstudio.render.scene import Scene, open_scene
 from dac_nerfstudio.render.show import show, show_scene
 from dac_nerfstudio.style import colour
-
-
-def count(calls: list[int]) -> Callable[[], None]:
-    return lambda: calls.append(1)
 
 
 def find(page: np.ndarray, image: np.ndarray) -> tuple[int, int]:
@@ -33,29 +29,26 @@ def find(page: np.ndarray, image: np.ndarray) -> tuple[int, int]:
 
 
 def test_an_orbit_shows_both_from_the_same_place(scene: Scene) -> None:
-    calls: list[int] = []
-    frames = list(orbit(scene, 2.0, 5, count(calls)))
-    assert len(frames) == 5 and len(calls) == work(scene, "orbit", 5) == 10
+    frames = list(orbit(scene, 2.0, 5))
+    assert len(frames) == 5
     assert len({frame.shape for frame in frames}) == 1
     height, width = frames[0].shape[:2]
     left, right = frames[0][-36:-4, 4:36], frames[0][-36:-4, 40:72]
     assert (height, width) == (frames[0].shape[0], 76), "two images of 32 pixels and three gaps of 4"
     assert np.abs(left.astype(int) - right).mean() > 5, "baseline and student are not one model"
-    twin = next(orbit(replace(scene, student=scene.baseline), 2.0, 5, count([])))
+    twin = next(orbit(replace(scene, student=scene.baseline), 2.0, 5))
     np.testing.assert_array_equal(twin[-36:-4, 4:36], twin[-36:-4, 40:72])
     np.testing.assert_array_equal(twin[-36:-4, 4:36], left)
     assert (frames[0] != frames[2]).any()
 
 
 def test_a_mosaic_has_each_expert_in_each_groups_view_and_marks_those_at_home(scene: Scene) -> None:
-    calls: list[int] = []
-    page = mosaic(scene, 1.0, count(calls))
-    assert len(calls) == work(scene, "experts", 60) == 2 * 3
+    page = mosaic(scene, 1.0)
     places = {}
     for row, view in enumerate((0, 2)):
         camera = scaled(scene.cameras[view : view + 1], 1.0)
         for column, model in enumerate((*scene.experts.values(), scene.student)):
-            places[row, column] = find(page, picture(model, camera, count([])))
+            places[row, column] = find(page, picture(model, camera))
     assert places[0, 0][0] == places[0, 1][0] < places[1, 0][0]
     assert places[0, 0][1] == places[1, 0][1] < places[0, 1][1] < places[0, 2][1]
     for group in (1, 2):
@@ -88,8 +81,8 @@ def test_small_photos_are_shown_larger_and_large_ones_smaller(scene: Scene) -> N
 
 
 def test_a_larger_picture_is_of_the_same_field_of_view(scene: Scene) -> None:
-    small = picture(scene.student, scaled(scene.cameras[:1], 1.0), count([])).astype(float)
-    large = picture(scene.student, scaled(scene.cameras[:1], 3.0), count([])).astype(float)
+    small = picture(scene.student, scaled(scene.cameras[:1], 1.0)).astype(float)
+    large = picture(scene.student, scaled(scene.cameras[:1], 3.0)).astype(float)
     assert large.shape == (48, 48, 3)
     means = large.reshape(16, 3, 16, 3, 3).mean(axis=(1, 3))
     assert np.abs(means - small).mean() < 0.5 * np.abs(np.roll(small, 3, axis=1) - small).mean()
@@ -103,7 +96,7 @@ def test_all_pictures_of_a_scene(scene: Scene, tmp_path: Path) -> None:
     for name in ("wipe", "orbit"):
         with Image.open(tmp_path / f"{name}.webp") as file:
             assert file.n_frames == 4  # type: ignore[attr-defined]
-    assert all(name in output.getvalue() for name in names) and "8 images in" in output.getvalue()
+    assert all(name in output.getvalue() for name in names)
 
 
 def test_what_a_scene_lacks_is_said_and_is_an_error_where_it_was_asked_for(scene: Scene, tmp_path: Path) -> None:
@@ -114,7 +107,7 @@ def test_what_a_scene_lacks_is_said_and_is_an_error_where_it_was_asked_for(scene
     with pytest.raises(StageError, match="wants an expert of each group"):
         show_scene(poor, tmp_path, ("experts",), 2, 1.0, Console(file=output))
     with pytest.raises(StageError, match="none were scored"):
-        make(poor, "strips", tmp_path, 1.0, 2, count([]))
+        make(poor, "strips", tmp_path, 1.0, 2)
 
 
 def test_a_scene_is_opened_from_its_folder_alone(results: Callable[..., Path]) -> None:
@@ -123,7 +116,7 @@ def test_a_scene_is_opened_from_its_folder_alone(results: Callable[..., Path]) -
     assert set(scene.experts) == {1, 2} and set(scene.homes) <= {1, 2} and scene.homes
     one, other = (model.state_dict() for model in (scene.baseline, scene.student))
     assert any((one[name] != other[name]).any() for name in one)
-    image = picture(scene.student, scaled(scene.cameras[:1], 1.0), count([]))
+    image = picture(scene.student, scaled(scene.cameras[:1], 1.0))
     assert image.shape == (16, 16, 3)
     # No pictures of the test views were kept.
     assert scene.gains == scene.losses == []

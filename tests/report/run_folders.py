@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cameras import ring_of
 from PIL import Image
 
 from dac_nerfstudio.files import write_json
-from dac_nerfstudio.partition import Partition, Views, divide, publish
+from dac_nerfstudio.partition import Partition, divide, publish
 from dac_nerfstudio.report.results import Results, figures
 from dac_nerfstudio.report.runs import read_scene
 from dac_nerfstudio.runs.record import Stage
@@ -39,18 +40,6 @@ def gather(folder: Path, run: str | None = RUN) -> Results:
     return figures(read_scene(folder, run))
 
 
-def ring(count: int) -> Views:
-    """Cameras round the origin."""
-    angles = np.linspace(0, 2 * np.pi, count, endpoint=False) + 0.1
-    back = np.stack([np.cos(angles), np.sin(angles), np.full(count, 0.3)], axis=1)
-    back /= np.linalg.norm(back, axis=1, keepdims=True)
-    right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
-    poses = np.stack([right, np.cross(back, right), back, 4 * back], axis=2)
-    intrinsics = np.tile([30.0, 30.0, 12.0, 12.0, 24.0, 24.0], (count, 1))
-    return Views(tuple(f"train/{i}.png" for i in range(count)), poses, intrinsics, upright=True)
-
-
 def picture(seed: int) -> np.ndarray:
     """Something to look at, [SIZE, SIZE, 3] bytes."""
     return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -66,7 +55,7 @@ class Maker:
     partition: Partition = field(init=False)
 
     def __post_init__(self) -> None:
-        self.partition = divide(ring(8), groups=2, strategy="azimuth")
+        self.partition = divide(ring_of(45 * np.arange(8) + 6), groups=2, strategy="azimuth")
         publish(self.partition, self.folder)
 
     def run_dir(self, method: str, group: int | None = None, run: str = RUN) -> Path:

@@ -82,24 +82,6 @@ def test_stages_that_share_a_processor_are_timed_by_it(maker: Callable, log_curv
     assert "seconds of CPU time" in curves_chart([expert, student], processor=True)
 
 
-def test_long_curves_are_thinned_to_means() -> None:
-    count = np.arange(1000.0)
-    thin = Curve(count, 2 * count, count % 2).thinned(100)
-    assert len(thin.steps) == 100
-    np.testing.assert_allclose(thin.values, 0.5)
-    np.testing.assert_allclose(thin.seconds, 2 * thin.steps)
-    np.testing.assert_allclose(thin.steps[:2], [4.5, 14.5])
-
-
-def test_smoothing_keeps_level_and_length() -> None:
-    count = np.arange(60.0)
-    smooth = Curve(count, count, np.where(count % 2, 3.0, 1.0)).smoothed()
-    assert len(smooth.values) == 60
-    np.testing.assert_allclose(smooth.values, 2.0, atol=0.5)
-    few = Curve(count[:10], count[:10], count[:10])
-    np.testing.assert_array_equal(few.smoothed().values, few.values)
-
-
 def test_the_chart_has_a_line_per_training_and_is_the_same_every_time(maker: Callable, log_curves: Callable) -> None:
     made = maker().everything()
     for group in (1, 2):

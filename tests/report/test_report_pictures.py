@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from run_folders import picture
 
-from dac_nerfstudio.report.pictures import _where, compare, extremes, partition_picture, png, small
+from dac_nerfstudio.report.pictures import compare, partition_picture, png
 from dac_nerfstudio.report.results import ViewGain
 from dac_nerfstudio.report.runs import read_scene
 
@@ -23,13 +23,6 @@ def decoded(address: str) -> np.ndarray:
     kind, _, data = address.partition(";base64,")
     assert kind.startswith("data:image/")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
-
-
-def test_extremes_are_gains_and_losses_only() -> None:
-    views = [ViewGain(str(gain), 1, gain) for gain in (3, 2, 1, 0.5, 0, -1)]
-    gains, losses = extremes(views)
-    assert [view.gain for view in gains] == [3, 2, 1]
-    assert [view.gain for view in losses] == [-1]
 
 
 def spoiled(photo: np.ndarray, rows: slice) -> np.ndarray:
@@ -59,20 +52,6 @@ def test_the_crop_is_where_gain_or_loss_is(maker: Callable, monkeypatch: pytest.
     np.testing.assert_allclose(gained.error(gained.baseline)[:8], wrong)
     assert (gained.error(gained.baseline)[8:] == 0).all()
     assert gained.crop(gained.photo).shape == (9, 9, 3)
-
-
-@pytest.mark.parametrize(("pixels", "side"), [(50, 25), (100, 48), (400, 160), (800, 224)])
-def test_a_crop_is_a_part_of_the_photo(pixels: int, side: int) -> None:
-    photo = np.zeros((pixels, pixels + 10, 3), np.uint8)
-    assert _where(photo, photo, photo + 1, -1.0)[2] == side
-
-
-def test_the_square_on_a_small_photo_is_a_thin_line() -> None:
-    shown = decoded(small(np.zeros((50, 50, 3), np.uint8), 240, (10, 20, 25)))
-    assert shown.shape == (200, 200, 3)
-    bright = shown.max(axis=2) > 90
-    assert bright[40:140, 80:180].any(axis=0).all() and not bright[44:136, 84:176].any()
-    assert not bright[:38].any() and not bright[142:].any()
 
 
 def test_views_without_kept_pictures_are_not_compared(maker: Callable) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
@@ -64,24 +64,6 @@ def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size:
     assert ("are of one size" in str(summary(results).caption)) == one_size
     del results.methods["dac-baseline"]
     assert "are of one size" not in str(summary(results).caption)
-
-
-def test_two_runs_that_took_different_time_differ_in_costs_alone(maker: Callable) -> None:
-    one, other = maker().everything(), maker("other/lego").everything()
-    run_dir = other.train("dac-baseline", seconds=99.0)
-    content = json.loads((run_dir / "evaluation.json").read_text())
-    for view in content["views"]:
-        view["fps"] = 1.0
-    (run_dir / "evaluation.json").write_text(json.dumps(content))
-    results, others = gather(one.folder, RUN), gather(other.folder, RUN)
-    assert results.costs != others.costs
-    assert replace(results, costs={}) == replace(others, costs={})
-
-
-def test_the_same_folders_give_the_same_file(maker: Callable, copied: Callable) -> None:
-    folder = maker().everything().folder
-    first, second = save(gather(folder, RUN), folder).read_bytes(), save(gather(folder, RUN), folder).read_bytes()
-    assert first == second == save(gather(copied(folder), RUN), folder).read_bytes()
 
 
 @pytest.mark.parametrize("method", ["dac-baseline", "dac-distill", "dac-finetune"])
@@ -168,13 +150,6 @@ def test_the_student_is_compared_with_the_better_baseline_at_equal_cost(
     assert (results.gain.over, results.gain.mean) == (over, pytest.approx(mean))
     assert headline(results).startswith(sentence)
     assert f"400 steps (as many as all stages together) {25.5 + ahead:.2f} dB; the better one" in headline(results)
-
-
-def test_plain_training_may_be_better_for_fewer_steps_too(maker: Callable) -> None:
-    made = maker().everything()
-    content = json.loads((made.run_dir("dac-finetune") / "evaluation.json").read_text())
-    made.score(made.run_dir("dac-finetune"), views=[{**v, "psnr": v["psnr"] - 1} for v in content["views"]])
-    assert headline(with_long(made, -0.25)).startswith("Plain training for fewer steps is better here, by 0.75 dB.")
 
 
 def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) -> None:
@@ -280,10 +255,6 @@ def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> Non
     ]
 
 
-def test_left_out_scores_keep_the_reason_that_was_recorded(maker: Callable) -> None:
-    assert gather(maker().everything().folder, RUN).left_out["lpips"] == "no weights."
-
-
 def test_views_of_different_choice_are_noted(maker: Callable) -> None:
     made = maker().everything()
     path = made.run_dir("dac-baseline") / "evaluation.json"
@@ -293,14 +264,6 @@ def test_views_of_different_choice_are_noted(maker: Callable) -> None:
     results = gather(made.folder, RUN)
     assert "not scored on the same views" in results.notes[0]
     assert [view.name for view in results.gain.views] == ["test/b.png", "test/d.png", "test/c.png"]
-
-
-def test_a_student_with_more_steps_than_the_baseline_is_noted(maker: Callable) -> None:
-    made = maker().everything()
-    assert gather(made.folder, RUN).notes == []
-    made.score(made.train("dac-baseline", total_steps=120, steps=120))
-    (note,) = gather(made.folder, RUN).notes
-    assert note == "The student was trained for 150 steps in all, the baseline for 120."
 
 
 def test_the_latest_run_is_the_one_worked_on_last(maker: Callable) -> None:
@@ -352,10 +315,6 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
-
-
-def test_there_are_no_commands_where_nothing_was_recorded(maker: Callable) -> None:
-    assert gather(maker().everything().folder, RUN).commands == []
 
 
 def test_the_table_fits_a_terminal(maker: Callable) -> None:

@@ -14,7 +14,7 @@ from run_folders import Maker, gather
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Job
-from dac_nerfstudio.report.scenes import Row, combine, scene_grid
+from dac_nerfstudio.report.scenes import Row, combine
 
 RUN = "quick-seed7"
 
@@ -46,14 +46,6 @@ def test_means_over_scenes_are_of_what_all_have(two: list[Maker]) -> None:
     assert combined.seconds["dac-expert"] == [40.0, None]
 
 
-def test_the_table_of_scenes(two: list[Maker]) -> None:
-    grid = scene_grid(combine([gather(made.folder, RUN) for made in two]), "psnr")
-    assert grid.headings == ["", "lego", "ship", "mean"]
-    assert grid.rows[0] == ["baseline", "25.50", "27.50", "26.50"]
-    assert grid.rows[1] == ["experts, own views", "25.50", "–", "–"]
-    assert grid.rows[-1] == ["gain over plain training", "+0.25", "−1.75", "−0.75"]
-
-
 def test_the_command_reports_each_scene_and_all(two: list[Maker], capsys: pytest.CaptureFixture[str]) -> None:
     folders = [made.folder for made in two]
     cli.report(folders[0], (folders[1],))
@@ -80,13 +72,6 @@ def test_scenes_of_different_folders_are_combined_on_the_terminal_alone(
     cli.report(one.folder, (other.folder,))
     assert "not written, as these scenes lie in different folders" in capsys.readouterr().out
     assert not list(one.folder.parent.glob("*.*"))
-
-
-def test_one_scene_has_no_table_of_scenes(maker: Callable, capsys: pytest.CaptureFixture[str]) -> None:
-    made = maker().everything()
-    cli.report(made.folder)
-    assert "gain over" not in capsys.readouterr().out
-    assert [path.name for path in made.folder.parent.iterdir()] == ["lego"]
 
 
 def test_a_broken_scene_is_named_and_the_others_reported(
@@ -127,8 +112,3 @@ def test_a_report_that_fails_does_not_hide_what_was_made(two: list[Maker], capsy
     with pytest.raises(StageError, match="lego/report: File exists"):
         cli._show_results([SimpleNamespace(scene_dir=lego, jobs=[scored])], None, Console())  # type: ignore[list-item]
     assert f"Groups:  {lego / 'partition.png'}" in capsys.readouterr().out
-
-
-def test_an_unknown_run_is_an_error(maker: Callable) -> None:
-    with pytest.raises(StageError, match="no run named quick-seed9. It has quick-seed7"):
-        cli.report(maker().everything().folder, run="quick-seed9")

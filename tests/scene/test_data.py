@@ -105,15 +105,6 @@ def test_transforms_json_gives_names_and_cameras(ring, nerfstudio_folder) -> Non
         np.testing.assert_array_equal(read.intrinsics, [[100, 101, 8, 6, 16, 12]] * 2)
 
 
-def test_transforms_json_takes_intrinsics_per_frame(ring, nerfstudio_folder) -> None:
-    path = nerfstudio_folder(ring([10, 100], prefix="v")) / "transforms.json"
-    frames = json.loads(path.read_text())["frames"]
-    for focal, frame in zip((50, 60), frames, strict=True):
-        frame["fl_x"] = focal
-    rewrite(path, frames=frames, fl_x=None)
-    assert read_views(path).intrinsics[:, 0].tolist() == [50, 60]
-
-
 def test_transforms_json_follows_its_lists_of_splits(ring, nerfstudio_folder) -> None:
     lists = {"train_filenames": ["images/v2.png", "./images/v0.png"], "val_filenames": ["images/v1.png"]}
     data = nerfstudio_folder(ring([0, 90, 180], prefix="v"), **lists)
@@ -121,15 +112,6 @@ def test_transforms_json_follows_its_lists_of_splits(ring, nerfstudio_folder) ->
     assert read_views(data, "val").names == ("v1.png",)
     with pytest.raises(SplitError, match=r"has no views for the split 'test', as others have lists. Add its list"):
         read_views(data, "test")
-
-
-def test_transforms_json_without_lists_is_split_as_nerfstudio_does(ring, nerfstudio_folder) -> None:
-    data = nerfstudio_folder(ring(range(0, 360, 18), prefix="v"))  # 20 frames, sorted v0, v1, v10, v11, ... by name
-    by_name = sorted(f"v{number}.png" for number in range(20))
-    train, test = read_views(data).names, read_views(data, "test").names
-    assert len(train) == 18 and sorted(train + test) == by_name
-    assert train == tuple(by_name[int(place)] for place in np.linspace(0, 19, 18))
-    assert read_views(data, "val").names == test
 
 
 def test_too_few_frames_for_a_test_split_are_no_split(ring, nerfstudio_folder) -> None:
@@ -153,16 +135,6 @@ def test_names_are_the_same_however_folder_and_photos_are_given(
     read = read_views(Path("nerfstudio") if relative else data)
     assert read.names == expected.names == tuple(f"cam-b/v{number}.png" for number in range(10) if number != 8)
     assert_same_cameras(read, expected)
-
-
-@pytest.mark.parametrize(
-    ("image", "name"),
-    [("images_4/left/a.jpg", "left/a.jpg"), ("../photos/a.jpg", "../photos/a.jpg"), ("train/a.png", "train/a.png")],
-)
-def test_photos_are_named_from_the_datas_folder(ring, blender_folder, image: str, name: str) -> None:
-    data = blender_folder(ring([0]))
-    assert scene_at(data).name_of(data / image) == name
-    assert scene_at(data).name_of(Path("/elsewhere/a.png")) == "/elsewhere/a.png"
 
 
 # What parsers refuse
@@ -214,21 +186,6 @@ def test_what_the_parser_refuses_is_named(ring, nerfstudio_folder, changes: dict
     path = nerfstudio_folder(ring([0, 20], prefix="v")) / "transforms.json"
     rewrite(path, **changes)
     assert refusal(path).startswith(f"{path} {message}")
-
-
-def test_a_null_among_the_lenses_is_named(ring, nerfstudio_folder) -> None:
-    path = nerfstudio_folder(ring([0, 20], prefix="v")) / "transforms.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "k1": None}))
-    assert refusal(path) == f'{path} has "k1" null, which is no number, for all frames.'
-
-
-def test_masks_of_some_frames_are_refused_in_the_parsers_words(ring, nerfstudio_folder) -> None:
-    path = nerfstudio_folder(ring([0, 20], prefix="v")) / "transforms.json"
-    frames = json.loads(path.read_text())["frames"]
-    for key in ("mask_path", "depth_file_path"):
-        rewrite(path, frames=[{**frames[0], key: "images/v0.png"}, frames[1]])
-        assert refusal(path).startswith(f"{path} cannot be used: Different number of image and ")
-        assert f"check that {key} is specified for every frame (or zero frames)" in refusal(path)
 
 
 @pytest.mark.parametrize(("angle", "message"), [(None, 'has no "camera_angle_x"'), ("a", "which is no number")])
@@ -320,11 +277,6 @@ def test_wrong_lists_beside_a_colmap_model_are_refused(photographed, colmap_fold
     (data / "train_list.txt").write_text(content)
     with pytest.raises(PartitionError, match=message):
         read_views(data)
-
-
-def test_a_colmap_model_of_one_photo_has_no_training_views(photographed: Views, colmap_folder) -> None:
-    with pytest.raises(SplitError, match="has too few photos for a split 'train'. List some for it"):
-        read_views(colmap_folder(photographed.select([0])))
 
 
 @pytest.fixture

@@ -54,15 +54,6 @@ def test_scale_is_1_where_centres_coincide(noise: float) -> None:
     np.testing.assert_allclose(translation, true.translation, atol=1e-6)
 
 
-def test_align_survives_single_precision() -> None:
-    rng = np.random.default_rng(1)
-    poses = random_poses(30, rng)
-    true = Transform(0.25, random_rotations(1, rng)[0], rng.normal(size=3))
-    moved = true.apply(poses).astype(np.float32)
-    back = align(poses, moved).inverse().apply(moved.astype(np.float64))
-    np.testing.assert_allclose(back, poses, atol=3e-6)
-
-
 def test_align_rejects_poses_that_cannot_be_paired() -> None:
     poses = random_poses(3, np.random.default_rng(0))
     with pytest.raises(PartitionError, match=r"shapes \(3, 3, 4\) and \(2, 3, 4\); both must be \[views, 3, 4\]"):

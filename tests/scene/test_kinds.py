@@ -13,6 +13,7 @@ import pytest
 from colmap_files import Camera, Photo
 from PIL import Image
 from rich.console import Console
+from scene_folders import edited
 
 from dac_nerfstudio.errors import PhotoError
 from dac_nerfstudio.messages import say
@@ -22,38 +23,6 @@ from dac_nerfstudio.scene.examination import Findings, examine
 from dac_nerfstudio.scene.photos import read_mask
 
 Change = Callable[[dict[str, Any]], Any]
-
-
-@pytest.fixture
-def real(ring: Callable[..., Views], nerfstudio_folder: Callable[..., Path]) -> Callable[..., Path]:
-    """Makes a scene of twelve views in nerfstudio's format; `change` is applied to its JSON."""
-
-    def make(change: Change | None = None, prefix: str = "v", **entries: Any) -> Path:
-        data = nerfstudio_folder(ring(np.linspace(0, 300, 12), prefix=prefix), **entries)
-        return edited(data / "transforms.json", change).parent
-
-    return make
-
-
-@pytest.fixture
-def blender(ring: Callable[..., Views], blender_folder: Callable[..., Path]) -> Callable[..., Path]:
-    """Makes a scene in Blender's format, 16 x 12 pixels of 90 degrees; `change` is applied to all its JSON files."""
-
-    def make(change: Change | None = None) -> Path:
-        for split, count in (("train", 12), ("test", 3)):
-            data = blender_folder(ring(np.linspace(0, 300, count), prefix=f"{split}/r_"), split=split)
-            edited(data / f"transforms_{split}.json", change)
-        return data
-
-    return make
-
-
-def edited(path: Path, change: Change | None) -> Path:
-    content = json.loads(path.read_text())
-    if change is not None:
-        change(content)
-        path.write_text(json.dumps(content))
-    return path
 
 
 def of_frames(**fields: Any) -> Change:
@@ -128,17 +97,6 @@ def test_masks_that_hide_everything_are_refused(real: Callable[..., Path]) -> No
     data = real(of_frames(mask_path="mask.png"))
     Image.new("RGB", (16, 12)).save(data / "mask.png")
     assert only_problem(data) == f"All 1 masks are black, from {data}/mask.png on: they leave no pixel to train on."
-
-
-def test_masks_that_are_missing_at_a_downscale_are_named(real: Callable[..., Path]) -> None:
-    data = real(of_frames(mask_path="masks/mask.png"))
-    (data / "masks").mkdir()
-    Image.new("L", (16, 12), 255).save(data / "masks/mask.png")
-    (data / "images_2").mkdir()
-    for number in range(12):
-        Image.new("RGB", (8, 6)).save(data / f"images_2/v{number}.png")
-    assert found(data).problems == []
-    assert only_problem(data, downscale=2) == f"There is no folder {data}/masks_2, which is to hold 1 files: mask.png."
 
 
 # What the file says and the parser passes over
@@ -223,13 +181,6 @@ def test_lenses_of_other_than_six_parameters_are_refused(
     )
 
 
-def test_a_fisheye624_has_twelve_parameters(real: Callable[..., Path]) -> None:
-    assert found(real(camera_model="FISHEYE624", distortion_params=[0.0] * 12)).problems == []
-    assert "of 6 distortion parameters; expected 12" in only_problem(
-        real(camera_model="FISHEYE624", distortion_params=[0.0] * 6)
-    )
-
-
 # Poses
 
 
@@ -258,10 +209,6 @@ def at(centre: Any, tilt: float = 0.0) -> Change:
 def test_cameras_on_one_spot_are_refused(real: Callable[..., Path], change: Change, spot: str) -> None:
     data = real(change)
     assert only_problem(data).startswith(f"{data}/transforms.json has all 12 cameras on one spot, {spot}, as far as")
-
-
-def test_a_tripod_in_blenders_format_is_refused(blender: Callable[..., Path]) -> None:
-    assert "has all 15 cameras on one spot, (0, 0, 4)" in only_problem(blender(at([0, 0, 4])))
 
 
 def test_cameras_that_are_apart_are_not_on_one_spot(real: Callable[..., Path]) -> None:

@@ -23,7 +23,7 @@ from dac_nerfstudio.errors import PartitionError, PhotoError
 from dac_nerfstudio.partition import blending_weights, divide
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.scene.photos import read_photo
-from dac_nerfstudio.viewer.groups import FADED, GroupsPanel, as_markdown, rgb
+from dac_nerfstudio.viewer.groups import FADED, GroupsPanel, rgb
 
 
 class Recorder:
@@ -180,11 +180,6 @@ def test_a_click_on_a_camera_shows_its_photo(manager: Any) -> None:
         assert np.abs(shown - (alpha * photo[..., :3] + 255 * (1 - alpha))).mean() < 12, (
             "on white, but for JPEG's losses"
         )
-
-
-def test_a_large_photo_is_made_smaller_and_keeps_its_shape() -> None:
-    data = as_markdown(np.zeros((600, 1200, 3), np.uint8)).partition("base64,")[2][:-1]
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (400, 200)
 
 
 def test_a_photo_that_is_gone_is_told_of(manager: Any) -> None:

@@ -187,21 +187,6 @@ def test_files_that_vanish_are_told_of_and_the_student_is_shown(scene: Callable[
     assert s.said.content == HINT
 
 
-def test_a_damaged_expert_is_told_of(scene: Callable[..., Scene]) -> None:
-    s = scene()
-    s.open()
-    (checkpoint,) = (s.folders["expert 1"] / "nerfstudio_models").iterdir()
-    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
-    s.look("expert 1")
-    assert "is damaged" in s.said.content
-
-
-def test_what_was_not_there_is_not_offered(scene: Callable[..., Scene]) -> None:
-    s = scene(experts=False)
-    s.open()
-    assert list(s.look("not set"))[5:] == ["student - baseline", "baseline"] and s.said.content == HINT
-
-
 def test_a_student_alone_is_shown_as_it_is(scene: Callable[..., Scene]) -> None:
     s = scene(experts=False, baseline=False)
     s.open()

@@ -1,25 +1,36 @@
-"""Does plans on a Slurm cluster: divides the views here, submits all other stages, and follows them."""
+"""Does plans on a Slurm cluster: divides the views here, submits all other stages, the experts as a job array, and
+follows them."""
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import sys
+import time
 from importlib.util import find_spec
-from typing import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.local import run_plans
-from dac_nerfstudio.launch.plan import Plan
-from dac_nerfstudio.launch.slurm.follow import POLL, follow
-from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions, parameters
-from dac_nerfstudio.launch.slurm.queue import Submitted, refuse_queued, whole_id
-from dac_nerfstudio.launch.slurm.submit import submit
+from dac_nerfstudio.files import write_json
+from dac_nerfstudio.launch.local import end_of, run_plans
+from dac_nerfstudio.launch.lock import scene_lock
+from dac_nerfstudio.launch.plan import Job, Plan
+from dac_nerfstudio.launch.slurm.job import StageJob
+from dac_nerfstudio.launch.slurm.options import DEFAULTS, MOST_TIMES, SlurmOptions, parameters
+from dac_nerfstudio.launch.slurm.queue import ENDED, Submitted, job_states, refuse_queued, whole_id
 from dac_nerfstudio.messages import literally, say
-from dac_nerfstudio.runs.layout import slurm_folder
+from dac_nerfstudio.runs.layout import SLURM_JOBS, log_path, slurm_folder
+
+POLL = 5.0
+"""Seconds between two looks at the queue."""
+FORGOTTEN = "gone from Slurm's queue"
 
 
 def check_executor(executor: str, options: SlurmOptions, devices: str) -> None:
@@ -53,9 +64,7 @@ def check_executor(executor: str, options: SlurmOptions, devices: str) -> None:
     parameters(options)
 
 
-def run_on_slurm(
-    plans: Sequence[Plan], options: SlurmOptions, wait: bool, console: Console, patience: float = POLL
-) -> bool:
+def run_on_slurm(plans: Sequence[Plan], options: SlurmOptions, wait: bool, console: Console) -> bool:
     """Divide the views here, submit all other stages, and follow them if asked to; whether all that was done succeeded.
 
     The flags of all stages are checked and the views divided at once: that takes seconds, and what is wrong with either
@@ -66,7 +75,6 @@ def run_on_slurm(
         options: what to ask Slurm for.
         wait: follow the jobs until all have ended.
         console: where jobs and their progress are printed.
-        patience: seconds between two looks at the queue.
 
     Raises:
         StageError: a scene is being worked on, or Slurm refuses the jobs.
@@ -81,7 +89,7 @@ def run_on_slurm(
     if not wait or not any(one.jobs for one in submitted):
         return True
     try:
-        return follow(submitted, console, patience)
+        return follow(submitted, console)
     except KeyboardInterrupt:
         numbers = " ".join(number for one in submitted for number in one.ids)
         console.print(f"The jobs go on. To cancel them: scancel {numbers}", highlight=False, soft_wrap=True)
@@ -93,11 +101,10 @@ def _explain(submitted: Submitted, console: Console) -> None:
         return
     scene_dir = submitted.plan.scene_dir
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (scene_dir.name, "job", "waits for"):
+    for column in (scene_dir.name, "job"):
         table.add_column(literally(column), no_wrap=True)
     for name, number in submitted.jobs.items():
-        needs = dict.fromkeys(whole_id(submitted.jobs[other]) for other in submitted.needs[name])
-        table.add_row(name, number, " ".join(needs))
+        table.add_row(name, number)
     console.print(table)
     for title, text in {
         "Look": f"squeue --jobs {','.join(submitted.ids)}",
@@ -106,3 +113,109 @@ def _explain(submitted: Submitted, console: Console) -> None:
         "Results": f"{scene_dir / 'report' / 'results.json'}, once the last job is done",
     }.items():
         say(console, f"{title + ':':9}{text}")
+
+
+def submit(plans: Sequence[Plan], options: SlurmOptions) -> List[Submitted]:
+    """Submit all stages but the division, which has to be there; all of them or none.
+
+    Raises:
+        StageError: Slurm refuses one, or another run works on a scene.
+    """
+    done: List[Submitted] = []
+    try:
+        for plan in plans:
+            with scene_lock(plan.scene_dir):
+                refuse_queued(plan.scene_dir)
+                done.append(Submitted(plan))
+                _submit(done[-1], options)
+                if done[-1].jobs:
+                    since = time.strftime("%Y-%m-%d %H:%M:%S")
+                    write_json(plan.scene_dir / SLURM_JOBS, {"submitted": since, "jobs": done[-1].jobs})
+    except BaseException as error:
+        numbers = [number for one in done for number in one.ids]
+        if numbers:
+            subprocess.run(["scancel", *numbers], capture_output=True, timeout=60)
+        if isinstance(error, RuntimeError):  # submitit's FailedJobError and its like
+            raise StageError(
+                f"Slurm refuses a job, so none is submitted: {_last_words(error)}. What is asked for are the options "
+                "--slurm.partition, .account, .time, .gpus (0 for none), .cpus, .mem and .extra."
+            ) from None
+        raise
+    return done
+
+
+def _submit(submitted: Submitted, options: SlurmOptions) -> None:
+    plan = submitted.plan
+    # In an order in which they can be done, which puts experts next to each other.
+    stages = groupby(
+        (job for job in plan.jobs if job.kind != "split"),
+        key=lambda job: "experts" if job.stage == "expert" and job.kind == "train" else job.name,
+    )
+    for name, members in stages:
+        jobs = list(members)
+        _add(submitted, name, jobs, options, "afterok", [name for name in jobs[0].needs if name in submitted.jobs])
+    scored = [job for job in plan.jobs if job.score_most]
+    if scored:
+        # With what the stages ask for, though it needs little: there are clusters that let nobody in without a GPU.
+        report = Job("report", "report", scored[0].run_dir)
+        needs = [name for name in submitted.jobs if name != "video"]  # which may take long
+        _add(submitted, report.name, [report], options, "afterany", needs)
+
+
+def _add(
+    submitted: Submitted, name: str, jobs: Sequence[Job], options: SlurmOptions, kind: str, needs: Sequence[str]
+) -> None:
+    """Submit an array of jobs, or a single one, that waits for others."""
+    numbers = dict.fromkeys(whole_id(submitted.jobs[need]) for need in needs)
+    after = f"{kind}:{':'.join(numbers)}" if numbers else None
+    executor = _executor(submitted.plan.scene_dir, name, options, after)
+    for job, one in zip(jobs, executor.submit_array([StageJob(job, submitted.plan) for job in jobs])):
+        submitted.jobs[job.name] = str(one.job_id)
+
+
+def _executor(scene_dir: Path, name: str, options: SlurmOptions, dependency: Optional[str]) -> Any:
+    import submitit
+
+    folder = slurm_folder(scene_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=MOST_TIMES)
+    executor.update_parameters(
+        **parameters(options),
+        job_name=f"{scene_dir.name}: {name}",
+        **({"dependency": dependency} if dependency else {}),
+    )
+    return executor
+
+
+def _last_words(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("sbatch: error:")]
+    return re.sub(r"^sbatch: error: ", "", (errors or lines or ["no reason given"])[-1]).rstrip(".")
+
+
+def follow(submitted: Sequence[Submitted], console: Console, patience: float = POLL) -> bool:
+    """Say how jobs fare, a line for each change, until all have ended; whether all succeeded."""
+    running = {number: (one.plan.scene_dir, name) for one in submitted for name, number in one.jobs.items()}
+    states: Dict[str, str] = {}
+    problems = []
+    while running:
+        try:
+            found = job_states(running)
+        except StageError:  # too busy to answer; it will
+            time.sleep(patience)
+            continue
+        for number, (scene_dir, name) in list(running.items()):
+            state = found.get(number, FORGOTTEN)
+            if state != states.get(number):
+                say(console, f"{scene_dir.name}: {name}: {state.lower()}")
+            states[number] = state
+            if state in (*ENDED, FORGOTTEN):
+                del running[number]
+            if state == "CANCELLED":
+                problems.append((name, f"cancelled by somebody, or left out as a stage that job {number} needs failed"))
+            elif state in ENDED - {"COMPLETED"} or state == FORGOTTEN:
+                problems.append((name, end_of(log_path(scene_dir, name), f"job {number} is {state}")))
+        time.sleep(patience if running else 0)
+    for name, problem in problems:
+        say(console, (name, "bold red"), f": {problem}")
+    return not problems

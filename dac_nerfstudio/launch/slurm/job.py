@@ -11,45 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Optional
 
-from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.files import read_json, write_json
 from dac_nerfstudio.launch.plan import Job, Plan, Report
-from dac_nerfstudio.runs.layout import log_path, slurm_status
+from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import Interrupted, handling
-
-
-class Status:
-    """The latest report of a stage's job, in a file for whoever follows it."""
-
-    INTERVAL = 2.0
-    """Seconds between two reports of the same phase: the file system may be everybody's."""
-
-    def __init__(self, scene_dir: Path, stage: str, job_id: str) -> None:
-        self.path = slurm_status(scene_dir, stage)
-        self.job_id = job_id
-        self.last: Optional[Report] = None
-        self._written = 0.0
-
-    def tell(self, report: Report) -> None:
-        """Take note of a report; the first one of a phase also goes to the log."""
-        news = self.last is None or report.state != self.last.state
-        self.last = report
-        if news:
-            print(f"{report.state} {report.text}".rstrip(), flush=True)
-        if news or time.monotonic() - self._written > self.INTERVAL:
-            self._written = time.monotonic()
-            write_json(self.path, {"job": self.job_id, **asdict(report)})
-
-    def read(self) -> Optional[Report]:
-        """The last report of this very job."""
-        content = read_json(self.path)
-        return Report(**content) if content and content.pop("job") == self.job_id else None
 
 
 @dataclass(frozen=True)
@@ -63,8 +31,14 @@ class StageJob:
         """Return when the stage is done; whatever else happens ends the process with another code than 0."""
         from submitit import JobEnvironment
 
-        number = JobEnvironment().job_id  # as squeue shows it
-        status = Status(self.plan.scene_dir, self.job.name, number)
+        last = Report("stopped")
+
+        def tell(report: Report) -> None:
+            nonlocal last
+            if report.state != last.state:
+                print(f"{report.state} {report.text}".rstrip(), flush=True)
+            last = report
+
         try:
             # Training, which has more to save, takes signals itself.
             with handling(_interrupt, (signal.SIGUSR2, signal.SIGTERM)):
@@ -74,11 +48,11 @@ class StageJob:
 
                 if os.environ.get("SLURM_CPUS_PER_TASK"):
                     torch.set_num_threads(int(os.environ["SLURM_CPUS_PER_TASK"]))
-                do(self.job, self.plan, log_path(self.plan.scene_dir, self.job.name), status.tell)
+                do(self.job, self.plan, log_path(self.plan.scene_dir, self.job.name), tell)
         except Interrupted as stop:
-            end_or_requeue(int(str(stop.code)) - 128, status)
-        if status.last is None or status.last.state not in ("done", "kept"):
-            raise StageError(f"{self.job.name} failed: {status.last.text if status.last else 'it reported nothing'}")
+            end_or_requeue(int(str(stop.code)) - 128, JobEnvironment().job_id)  # as squeue shows it
+        if last.state not in ("done", "kept"):
+            sys.exit(1)  # as its log says
 
     def checkpoint(self) -> Any:
         """What submitit is to call once the job was requeued: the same, which finds its checkpoint by itself."""
@@ -91,19 +65,15 @@ def _interrupt(number: int, frame: Optional[FrameType]) -> None:
     raise Interrupted(number, 0)
 
 
-def end_or_requeue(number: int, status: Status) -> None:
+def end_or_requeue(number: int, job_id: str) -> None:
     """All is saved: leave the node, to come back where Slurm has not decided otherwise.
 
     On SIGTERM it mostly has: jobs that are cancelled or requeued by hand are no longer counted as running. One that is
     has got the grace time before a preemption.
     """
-    if number == signal.SIGTERM and _state(status.job_id) != "RUNNING":
+    if number == signal.SIGTERM and _state(job_id) != "RUNNING":
         sys.exit(128 + number)
-    try:
-        signal.raise_signal(signal.SIGUSR2)  # now submitit's: requeues, and exits
-    except Exception as error:
-        status.tell(Report("failed", text=str(error)))
-        raise
+    signal.raise_signal(signal.SIGUSR2)  # now submitit's: requeues, and exits
 
 
 def _state(job_id: str) -> str:

@@ -27,8 +27,6 @@ class Submitted:
     plan: Plan
     jobs: Dict[str, str] = field(default_factory=dict)
     """Names of stages and ids as squeue shows them: 12, or 12_0 in an array."""
-    needs: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
-    """Names of the stages that each waits for."""
 
     @property
     def ids(self) -> Tuple[str, ...]:
@@ -58,7 +56,7 @@ def refuse_queued(scene_dir: Path) -> None:
         states = job_states(jobs.values())
     except StageError as error:
         raise StageError(f"{error}\nIf no job of this scene is queued any more, delete {path}.") from None
-    there = [name for name, number in jobs.items() if states.get(number, ("COMPLETED",))[0] not in ENDED]
+    there = [name for name, number in jobs.items() if states.get(number, "COMPLETED") not in ENDED]
     if there:
         numbers = dict.fromkeys(whole_id(jobs[name]) for name in there)
         raise StageError(
@@ -68,8 +66,8 @@ def refuse_queued(scene_dir: Path) -> None:
         )
 
 
-def job_states(numbers: Iterable[str]) -> Dict[str, Tuple[str, str, str]]:
-    """State, reason for waiting, and node of those jobs that Slurm still knows of; it forgets them after some minutes.
+def job_states(numbers: Iterable[str]) -> Dict[str, str]:
+    """States of those jobs that Slurm still knows of; it forgets them some minutes after their end.
 
     Raises:
         StageError: Slurm does not answer.
@@ -77,7 +75,7 @@ def job_states(numbers: Iterable[str]) -> Dict[str, Tuple[str, str, str]]:
     whole = list(dict.fromkeys(whole_id(number) for number in numbers))
     if not whole:
         return {}
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(whole)}"]
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", f"--jobs={','.join(whole)}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
@@ -86,5 +84,4 @@ def job_states(numbers: Iterable[str]) -> Dict[str, Tuple[str, str, str]]:
         if "Invalid job id" in answer.stderr:
             return {}
         raise StageError(f"squeue does not answer: {answer.stderr.strip()}")
-    rows = [line.split("|") for line in answer.stdout.splitlines() if line.count("|") == 3]
-    return {number: (state, reason, node) for number, state, reason, node in rows}
+    return dict(line.split("|") for line in answer.stdout.splitlines() if line.count("|") == 1)
