@@ -14,10 +14,9 @@ from typing import Callable, NamedTuple, Sequence
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.model_components.losses import lossfun_outer
 from torch import Tensor, nn
 
-from dac_nerfstudio.kplanes.rays import opacities, positions, resample
+from dac_nerfstudio.kplanes.rays import excess, opacities, positions, resample
 
 
 @dataclass
@@ -68,12 +67,9 @@ def histogram_loss(
     mass: Float[Tensor, "rays samples"],
     levels: Sequence[tuple[Float[Tensor, "rays bins_plus_1"], Float[Tensor, "rays bins"]]],
 ) -> Float[Tensor, ""]:
-    """How far coarse histograms fall short of bounding a fine one from above, summed over the coarse ``levels``.
-
-    mip-NeRF 360, arXiv 2111.12077, eq. 13; mean over rays and fine bins. No gradient reaches the fine histogram.
-    """
-    terms = [lossfun_outer(edges.detach(), mass.detach(), *level).mean() for level in levels]
-    return torch.stack(terms).sum()
+    """How far coarse histograms fall short of bounding a fine one from above, summed over the coarse ``levels``: see
+    ``excess``."""
+    return torch.stack([excess(edges, mass, *level) for level in levels]).sum()
 
 
 def anneal_exponent(step: int, slope: float, steps: int) -> float:

@@ -10,6 +10,7 @@ from typing import List, Optional
 
 import torch
 from jaxtyping import Float
+from nerfstudio.model_components.losses import EPS, lossfun_outer
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.backends.trial import Backend, Case, works
@@ -117,6 +118,23 @@ def resample(
     return start + within * (end - start)
 
 
+def excess(
+    edges: Float[Tensor, "rays samples_plus_1"],
+    mass: Float[Tensor, "rays samples"],
+    coarse_edges: Float[Tensor, "rays bins_plus_1"],
+    coarse: Float[Tensor, "rays bins"],
+    backend: Optional[Backend] = None,
+) -> Float[Tensor, ""]:
+    """How far a coarse histogram falls short of bounding a fine one from above: mip-NeRF 360, arXiv 2111.12077, eq. 13,
+    mean over rays and fine bins. The fine one has no gradient."""
+    edges, mass = edges.detach(), mass.detach()
+    if (backend or choose(edges, mass, coarse_edges, coarse)) == "cpu":
+        from dac_nerfstudio.kplanes.backends import cpu_rays
+
+        return cpu_rays.excess(edges, mass, coarse_edges, coarse, EPS)
+    return lossfun_outer(edges, mass, coarse_edges, coarse).mean()
+
+
 def example(case: Case, backend: Backend) -> List[Tensor]:
     """All that there is along two rays, and the gradients of what their colours are made from."""
     numbers = torch.linspace(0.1, 0.9, 2 * 3 * 8)
@@ -127,6 +145,7 @@ def example(case: Case, backend: Backend) -> List[Tensor]:
     alphas, weights = opacities(density, edges.diff(), backend)
     rgb = composite(weights, logits, edges[0, 1:], backend)
     again = resample(edges, weights.detach(), edges[:, :-1] + 0.1, backend)
+    short = excess(edges[:, :-1], 2 * alphas[:, :2], edges, weights, backend)
     upstream = torch.linspace(0.5, 1, 6).view(2, 3)
-    gradients = torch.autograd.grad((upstream * (rgb + alphas)).sum(), (features, basis))
-    return [places, alphas.detach(), weights.detach(), rgb.detach(), again, *gradients]
+    gradients = torch.autograd.grad((upstream * (rgb + alphas)).sum() + short, (features, basis))
+    return [places, alphas.detach(), weights.detach(), rgb.detach(), again, short.detach(), *gradients]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dac_nerfstudio.kplanes import rays
 from dac_nerfstudio.kplanes.backends import cpu
-from dac_nerfstudio.kplanes.rays import composite, opacities, positions, products, resample
+from dac_nerfstudio.kplanes.rays import composite, excess, opacities, positions, products, resample
 
 BACKENDS = ("cpu", "reference")
 
@@ -91,6 +91,19 @@ def test_quantiles_are_pytorchs(threads: None) -> None:
     weights = (torch.randn(6, 8) * 4).exp() * (torch.rand(6, 8) > 0.3)
     quantiles = torch.cat((torch.zeros(6, 1), torch.rand(6, 20).sort().values, torch.ones(6, 1)), dim=-1)
     torch.testing.assert_close(*(resample(edges, weights, quantiles, backend) for backend in BACKENDS))
+
+
+def test_excess_over_a_coarse_histogram_is_pytorchs(threads: None) -> None:
+    torch.manual_seed(0)
+    edges, coarse_edges = (torch.rand(6, count).sort().values for count in (13, 8))
+    edges[0], coarse_edges[1] = coarse_edges[0, :1].expand(13), edges[1, 6:7].expand(8)  # bins without width
+    coarse_edges[2] += 2  # no overlap at all
+    mass, coarse = torch.rand(6, 12), (torch.rand(6, 7) / 3).requires_grad_()
+
+    def found(coarse: Tensor, backend: rays.Backend) -> Tensor:
+        return excess(edges, mass, coarse_edges, coarse, backend)
+
+    torch.testing.assert_close(*both(found, coarse), rtol=1e-5, atol=1e-6)
 
 
 def test_who_computes_is_chosen_by_type_and_device() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -93,3 +94,23 @@ def resample(edges: Tensor, weights: Tensor, quantiles: Tensor, padding: float, 
     out = torch.empty(quantiles.shape)
     _run(kernels.resample, (edges, weights, quantiles, out), padding, least)
     return out
+
+
+class _Excess(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, coarse: Tensor, coarse_edges: Tensor, edges: Tensor, mass: Tensor, least: float) -> Tensor:
+        sums, slopes = torch.empty(len(mass)), torch.empty(coarse.shape)
+        _run(kernels.excess, (coarse, coarse_edges, edges, mass, sums, slopes), np.float32(least))
+        ctx.save_for_backward(slopes)
+        ctx.count = mass.numel()
+        return sums.sum() / ctx.count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * (upstream[0] / ctx.count), None, None, None, None
+
+
+def excess(edges: Tensor, mass: Tensor, coarse_edges: Tensor, coarse: Tensor, least: float) -> Tensor:
+    return _Excess.apply(coarse, coarse_edges, edges, mass, least)

@@ -153,3 +153,34 @@ def resample(edges, weights, quantiles, out, padding, least, start, stop):
             low, begin = cumulative[above - 1], edges[ray, above - 1]
             within = max((quantile - low) / (cumulative[above] - low), ZERO)
             out[ray, i] = begin + within * (edges[ray, above] - begin)
+
+
+@kernel
+def excess(coarse, coarse_edges, edges, mass, sums, slopes, least, start, stop):
+    """Sums over a ray's fine bins of their squared excess over the coarse bins that they overlap, by their mass, which
+    counts for no less than ``least``; and the derivatives of the sums in the coarse bins."""
+    bins, samples = coarse.shape[1], mass.shape[1]
+    cumulative = np.zeros(bins + 1, np.float32)
+    for ray in range(start, stop):
+        reached = 0.0
+        for k in range(bins):
+            reached += coarse[ray, k]
+            cumulative[k + 1] = reached
+            slopes[ray, k] = 0
+        total, low, high = 0.0, 0, 0
+        for i in range(samples):
+            while low < bins - 1 and coarse_edges[ray, low + 1] <= edges[ray, i]:
+                low += 1
+            while high < bins - 1 and coarse_edges[ray, high + 1] <= edges[ray, i + 1]:
+                high += 1
+            more = mass[ray, i] - (cumulative[high + 1] - cumulative[low])
+            if more > ZERO:
+                share = more / (mass[ray, i] + least)
+                total += more * share
+                # Differences of neighbours, which are summed up below.
+                slopes[ray, low] -= np.float32(2) * share
+                if high + 1 < bins:
+                    slopes[ray, high + 1] += np.float32(2) * share
+        sums[ray] = total
+        for k in range(1, bins):
+            slopes[ray, k] += slopes[ray, k - 1]
