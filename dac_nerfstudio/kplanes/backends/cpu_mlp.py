@@ -60,7 +60,7 @@ class _InCache(torch.autograd.Function):
     def forward(ctx: Any, points: Tensor, shift: Optional[Tensor], *weights: Tensor) -> Tensor:
         ctx.save_for_backward(points, shift, *weights)
         out = np.empty((len(points), len(weights[-1])), np.float32)
-        arguments = _arguments(points, shift, weights)
+        ctx.arguments = arguments = _arguments(points, shift, weights)
         _run_ranges(
             lambda start, stop: kernels.forward(*arguments, out, start, stop, WIDTH), 0, len(points), _parts(out.size)
         )
@@ -79,7 +79,7 @@ class _InCache(torch.autograd.Function):
         tasks = -(-len(points) // size)
         panels = _panels([_array(weight) for weight in weights])
         in_weights = np.zeros((tasks, panels.size), np.float32)
-        arguments = *_arguments(points, shift, weights), panels, _array(upstream[0]), in_points, in_shift
+        arguments = *ctx.arguments, panels, _array(upstream[0]), in_points, in_shift
 
         def differentiate(task: int) -> None:
             begin, end = task * size, min((task + 1) * size, len(points))

@@ -133,15 +133,15 @@ def resample(edges, weights, quantiles, out, padding, least, start, stop):
     bins = weights.shape[1]
     cumulative = np.empty(bins + 1, np.float32)
     for ray in range(start, stop):
-        weight = 0.0
-        for i in range(bins):
-            weight += weights[ray, i] + padding
-        missing = max(least - weight, 0.0)
-        reached, each, scale = 0.0, padding + missing / bins, 1 / (weight + missing)
         cumulative[0] = 0
+        reached = 0.0
         for i in range(bins):
-            reached += (weights[ray, i] + each) * scale
-            cumulative[i + 1] = min(reached, 1.0)
+            reached += weights[ray, i] + padding
+            cumulative[i + 1] = reached
+        missing = max(least - reached, 0.0)
+        each, scale = np.float32(missing / bins), np.float32(1 / (reached + missing))
+        for i in range(bins + 1):
+            cumulative[i] = min((cumulative[i] + i * each) * scale, ONE)
         above = 1
         for i in range(quantiles.shape[1]):
             quantile = quantiles[ray, i]
