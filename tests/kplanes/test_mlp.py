@@ -53,6 +53,13 @@ def test_hidden_layers_are_not_kept_for_the_way_back() -> None:
     assert (100, 8) in kept and (100, 64) not in kept
 
 
+def test_what_is_no_number_stays_none() -> None:
+    """So that a training that has diverged is found out."""
+    mlp, points = MLP(8, 3, 16, 2, bias=True), torch.randn(4, 8)
+    points[1, 3] = torch.nan
+    assert mlp(points).isnan().all(dim=-1).tolist() == [False, True, False, False]
+
+
 def test_results_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "MIN_WORK", 0)
     torch.manual_seed(0)
