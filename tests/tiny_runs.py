@@ -71,11 +71,15 @@ def save_run(tmp_path: Path) -> Callable[..., Run]:
             "group": group,
         }
         stage = Stage(**{**record, **changes})
-        folder = run_dir(tmp_path / "outputs", stage.method, run, group)
-        state = {f"_model.{name}": value for name, value in model.state_dict().items()}
-        (folder / "nerfstudio_models").mkdir(parents=True)
-        torch.save({"step": 9, "pipeline": state}, folder / "nerfstudio_models" / "step-000000009.ckpt")
-        stage.save(folder)
-        return Run(folder, stage)
+        return save(run_dir(tmp_path / "outputs", stage.method, run, group), model, stage)
 
     return write
+
+
+def save(folder: Path, model: KPlanesModel, stage: Stage) -> Run:
+    """Writes record and checkpoint of ten steps into a new run folder."""
+    state = {f"_model.{name}": value for name, value in model.state_dict().items()}
+    (folder / "nerfstudio_models").mkdir(parents=True)
+    torch.save({"step": 9, "pipeline": state}, folder / "nerfstudio_models" / "step-000000009.ckpt")
+    stage.save(folder)
+    return Run(folder, stage)

@@ -20,27 +20,14 @@ SIMILARITIES = ("covisibility", "frustum", "appearance")
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """How alike views are.
-
-    Raises:
-        PartitionError: the matrix is not what a similarity has to be.
-    """
+    """How alike views are."""
 
     kind: str
     """One of `SIMILARITIES`."""
     values: np.ndarray
-    """[views, views] float64."""
+    """[views, views] float64, symmetric, in [0, 1], with 1 on the diagonal."""
     sample: np.ndarray | None = None
     """[views] indices, in rising order, of the views among those of a larger scene; None where they are all."""
-
-    def __post_init__(self) -> None:
-        values = self.values
-        if values.ndim != 2 or values.shape[0] != values.shape[1] or values.size == 0:
-            raise PartitionError(f"A similarity is a square matrix, not one of shape {values.shape}.")
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise PartitionError("A similarity lies between 0 and 1.")
-        if not (np.array_equal(values, values.T) and (values.diagonal() == 1).all()):
-            raise PartitionError("A similarity is symmetric, with 1 on its diagonal.")
 
     def indices(self, views: int) -> np.ndarray:
         """The indices of its views among the `views` of the scene.

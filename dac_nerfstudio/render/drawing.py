@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Dict, Iterator, Sequence, Tuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import atomic_write
@@ -72,12 +72,8 @@ def close_up(image: np.ndarray, box: Tuple[int, int, int], factor: int) -> np.nd
     """
     top, left, side = box
     height, width = (factor * length for length in image.shape[:2])
-    length = min(height, width)
     crop = Image.fromarray(image[top : top + side, left : left + side])
-    page = Image.new("RGB", (width, height), PAPER)
-    place = ((width - length) // 2, (height - length) // 2)
-    page.paste(crop.resize((length, length), Image.Resampling.NEAREST), place)
-    return np.asarray(page)
+    return np.asarray(ImageOps.pad(crop, (width, height), Image.Resampling.NEAREST, PAPER))
 
 
 def wipe(left: np.ndarray, right: np.ndarray, frames: int) -> Iterator[np.ndarray]:

@@ -45,18 +45,8 @@ def gain_chart(gain: Gain, before: Sequence[float]) -> Markup:
     bars, points = figure.subplots(1, 2, width_ratios=(2.1, 1))
     bars.bar(range(len(views)), gains, color=inks, width=0.8)
     bars.axhline(0, color=INK, linewidth=0.8)
-    average = gain.mean
-    bars.axhline(average, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    bars.annotate(
-        f"mean {signed(average)} dB",
-        (len(views) - 0.4, average),
-        xytext=(-2, 4 if average >= 0 else -4),
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if average >= 0 else "top",
-        fontsize=9,
-        color=INK,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
+    mean = bars.axhline(
+        gain.mean, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"mean {signed(gain.mean)} dB"
     )
     bars.set(ylabel=f"gain over the {TITLES[gain.over]}, dB", xlim=(-0.7, len(views) - 0.3))
     if named:
@@ -66,7 +56,7 @@ def gain_chart(gain: Gain, before: Sequence[float]) -> Markup:
         bars.set_xlabel(f"{len(views)} test views, from the largest gain to the largest loss")
     present = sorted({view.group for view in views if view.group})
     handles = [Patch(color=colour(group), label=f"group {group}") for group in present]
-    bars.legend(handles=handles, loc="upper right", frameon=False, fontsize=9, ncols=min(len(handles), 4) or 1)
+    bars.legend(handles=[*handles, mean], loc="upper right", frameon=False, fontsize=9, ncols=5)
     points.scatter(before, gains, c=inks, s=20, linewidths=0.5, edgecolors="white")
     points.axhline(0, color=INK, linewidth=0.8)
     points.set(xlabel=f"PSNR of the {TITLES[gain.over]}, dB", ylabel="gain, dB")

@@ -38,7 +38,7 @@ from dac_nerfstudio.report.tables import (
 )
 from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.style import counted, render
+from dac_nerfstudio.style import counted
 from dac_nerfstudio.units import signed
 
 ERRORS = "magma"
@@ -49,8 +49,8 @@ DARKEST_ERROR = 0.02
 """Error maps that have no larger error are not made any brighter."""
 
 
-def page(results: Results, scene: SceneRuns) -> str:
-    """The text of the page of a scene.
+def contents(results: Results, scene: SceneRuns) -> Dict[str, Any]:
+    """What the page of a scene shows, and its Markdown.
 
     Args:
         results: what ``results.figures`` made of ``scene``.
@@ -58,8 +58,7 @@ def page(results: Results, scene: SceneRuns) -> str:
     """
     quality, gain = scene.partition.about.get("quality"), results.gain
     found, without_curves = courses(scene, results.processor)
-    return render(
-        "report.html",
+    return dict(
         title=f"{results.scene}: report",
         results=results,
         headline=headline(results),

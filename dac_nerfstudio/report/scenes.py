@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 from urllib.parse import quote
 
-from dac_nerfstudio.report.markdown import bullets, document, plain
 from dac_nerfstudio.report.results import Results
 from dac_nerfstudio.report.runs import METHODS, TITLES
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.scores import SCORES
-from dac_nerfstudio.style import render
 from dac_nerfstudio.units import clock, signed
 
 
@@ -109,32 +107,13 @@ def time_grid(combined: Combined) -> Grid:
     return Grid(["", *combined.scenes], rows)
 
 
-def markdown_of(combined: Combined) -> str:
-    """All scores of all scenes."""
-    runs = ", ".join(f"{plain(scene)}: {plain(run)}" for scene, run in zip(combined.scenes, combined.runs))
-    return document(
-        [
-            f"# {len(combined.scenes)} scenes",
-            bullets(combined.notes),
-            *(
-                part
-                for score in combined.scores
-                for part in (f"## {SCORES[score].heading}", scene_grid(combined, score))
-            ),
-            "## Training time",
-            time_grid(combined),
-            f"Runs: {runs}.",
-        ]
-    )
-
-
-def page_of(combined: Combined, pages: List[Path], beside: Path) -> str:
-    """All scores of all scenes, with links to the reports of each.
+def contents_of(combined: Combined, pages: List[Path], beside: Path) -> Dict[str, Any]:
+    """What their page shows, and their Markdown: all scores of all scenes, with links to the reports of each.
 
     Args:
         combined: what ``combine`` made.
         pages: of the scenes.
-        beside: folder in which this page will lie.
+        beside: folder in which their page will lie.
     """
     count, gain = len(combined.scenes), combined.gain.mean
     if gain is None:
@@ -142,8 +121,7 @@ def page_of(combined: Combined, pages: List[Path], beside: Path) -> str:
     else:
         text = f"Gain in PSNR of the fine-tuned student over plain training, mean of {count} scenes: {signed(gain)} dB."
     addresses = (quote(os.path.relpath(page, beside).replace(os.sep, "/")) for page in pages)
-    return render(
-        "scenes.html",
+    return dict(
         title=f"{count} scenes: report",
         count=count,
         headline=text,

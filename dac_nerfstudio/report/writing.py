@@ -12,12 +12,13 @@ from dac_nerfstudio.errors import StageError, UserError, in_a_line
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.report.markdown import markdown, write_text
-from dac_nerfstudio.report.page import page
+from dac_nerfstudio.report.page import contents
 from dac_nerfstudio.report.results import Results, figures, save
 from dac_nerfstudio.report.runs import read_scene
-from dac_nerfstudio.report.scenes import Combined, combine, markdown_of, page_of, scene_grid
+from dac_nerfstudio.report.scenes import Combined, combine, contents_of, scene_grid
 from dac_nerfstudio.report.tables import headline, remarks, summary, terminal
 from dac_nerfstudio.runs.layout import report_folder
+from dac_nerfstudio.style import render
 
 REPORT, TEXT = "report.html", "results.md"
 
@@ -35,8 +36,9 @@ def write_report(scene_dir: Path, run: Optional[str] = None) -> Results:
     scene = read_scene(scene_dir, run)
     results = figures(scene)
     save(results, scene_dir)
-    write_text(report_folder(scene_dir) / TEXT, markdown(results))
-    write_text(page_path(scene_dir), page(results, scene))
+    shown = contents(results, scene)
+    write_text(report_folder(scene_dir) / TEXT, markdown("results.md", **shown))
+    write_text(page_path(scene_dir), render("report.html", **shown))
     return results
 
 
@@ -90,6 +92,7 @@ def write_combined(scene_dirs: List[Path], combined: Combined) -> Optional[Path]
         return None
     folder = scene_dirs[0].parent
     write_json(folder / "results.json", asdict(combined))
-    write_text(folder / TEXT, markdown_of(combined))
-    write_text(folder / REPORT, page_of(combined, [page_path(scene_dir) for scene_dir in scene_dirs], folder))
+    shown = contents_of(combined, [page_path(scene_dir) for scene_dir in scene_dirs], folder)
+    write_text(folder / TEXT, markdown("scenes.md", **shown))
+    write_text(folder / REPORT, render("scenes.html", **shown))
     return folder / REPORT

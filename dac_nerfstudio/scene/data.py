@@ -239,7 +239,11 @@ class Scene:
         if isinstance(error, RuntimeError) and text.endswith("is missing."):
             return SplitError(f"{path} has no views for the split '{split}', as others have lists. Add its list.")
         if isinstance(error, RuntimeError) and "were not found: {" in text:
-            return PartitionError(self._unknown_in_list(split))
+            named = text.partition("were not found: ")[2]
+            return PartitionError(
+                f"The list of the split '{split}' names photos that {path} does not have: {named} Write each as it is "
+                "written there, or take it off the list, of which an empty line counts, too."
+            )
         if isinstance(error, EOFError) and self.is_colmap:  # asked whether to make smaller photos
             images = self.data / self.config.images_path
             factor = self.parser._downscale_factor
@@ -264,24 +268,6 @@ class Scene:
         if not reasons:
             reasons = [f"{path} cannot be used: {_in_words(error, text)}"]
         return PartitionError("\n".join(reasons))
-
-    def _unknown_in_list(self, split: str) -> str:
-        """A list of a split names photos that are not among the scene's."""
-        if self.file().suffix == ".json":
-            meta, _ = read_json(self.file())
-            frames = {self.folder / frame["file_path"] for frame in meta["frames"]}
-            listed = [name for name in meta[f"{split}_filenames"] if self.folder / name not in frames]
-            return (
-                f'{self.file()} lists photos in "{split}_filenames" that no frame has: {listing(listed)}. Write each '
-                'as its frame has it in "file_path".'
-            )
-        path, images = self.data / f"{split}_list.txt", self.data / self.config.images_path
-        listed = path.read_text(encoding="utf-8").splitlines()
-        if "" in listed:
-            return f"{path} has an empty line, which nerfstudio takes for a photo. Remove it."
-        known = {images / image.name for image in images_of(self.file())}
-        unknown = [name for name in listed if images / name not in known]
-        return f"{path} lists photos that {self.file()} does not have: {listing(unknown)}. Take them off the list."
 
     def _without_smaller_photos(self, folders: set[Path], smaller: Path) -> PartitionError:
         """There are none in `smaller`, of those in `folders`, and how to make them."""

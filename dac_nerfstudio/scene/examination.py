@@ -22,7 +22,7 @@ from dac_nerfstudio.errors import PartitionError, SplitError
 from dac_nerfstudio.scene.data import SPLITS, Scene
 from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES
 from dac_nerfstudio.scene.points import blanks, larger_model, names_have_blanks
-from dac_nerfstudio.scene.problems import mask_problems, missing_photos, photo_problems, pose_problems
+from dac_nerfstudio.scene.problems import mask_problems, missing_photos, photo_problems, pose_problem
 from dac_nerfstudio.scene.transforms import INTRINSICS, contradictions, faults, has_times
 from dac_nerfstudio.scene.views import listing
 
@@ -158,7 +158,8 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         # One that is not finite spoils the middle, and so all of them: the file knows which.
         found.problems += [f"{scene.file()} {fault}" for fault in faults(scene.file(), scene.is_blender)]
         return
-    found.problems += pose_problems(names, together.numpy())
+    judged = zip(names, map(pose_problem, together.numpy()), strict=True)
+    found.problems += [f"{name} {problem}." for name, problem in judged if problem]
     first = next(iter(listed.values()))
     original = transform_poses_to_original_space(
         together, first.dataparser_transform.double(), first.dataparser_scale, "opengl"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dac_nerfstudio.scene.views import PartitionError, Views, listing, viewing_directions
+from dac_nerfstudio.scene.views import Views, listing, viewing_directions
 
 BLOCK = 2**20
 """The number of pairs of views whose distances are computed together."""
@@ -51,16 +51,8 @@ def align(from_poses: np.ndarray, to_poses: np.ndarray) -> Transform:
 
     Returns:
         `Transform`, which unpacks into scale, rotation [3, 3] and translation [3].
-
-    Raises:
-        PartitionError: the shapes differ, are not [views, 3, 4], or there are no views.
     """
     from_poses, to_poses = np.asarray(from_poses, dtype=np.float64), np.asarray(to_poses, dtype=np.float64)
-    if from_poses.shape != to_poses.shape or from_poses.shape[1:] != (3, 4) or len(from_poses) == 0:
-        raise PartitionError(
-            f"Cannot align poses of shapes {from_poses.shape} and {to_poses.shape}; both must be [views, 3, 4], with "
-            "the same cameras in the same order."
-        )
     u, _, vt = np.linalg.svd(np.einsum("nij,nkj->ik", to_poses[:, :, :3], from_poses[:, :, :3]))
     rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
     from_centres, to_centres = from_poses[:, :, 3], to_poses[:, :, 3]

@@ -53,17 +53,24 @@ def fits(size: tuple[int, int], camera: tuple[int, int]) -> bool:
     return all(0 <= here - there <= 1 for here, there in zip(size, camera))
 
 
-def photo_shape(path: Path) -> Shape:
+def photo_shape(path: Path, size: tuple[int, int] | None = None) -> Shape:
     """Reads a photo's header alone.
 
+    Args:
+        path: its file.
+        size: width and height that its camera says, if that is known.
+
     Raises:
-        PhotoError: the file is missing, is no picture, or of a kind whose colours are not clear.
+        PhotoError: the file is missing, is no picture, of a kind whose colours are not clear, or of another size.
     """
     try:
         status = path.stat()
     except (OSError, ValueError):  # no file can have such a name
         raise PhotoError(f"{path} is missing.") from None
-    return _shape_of(path, status.st_mtime_ns, status.st_size)
+    shape = _shape_of(path, status.st_mtime_ns, status.st_size)
+    if size is not None and not fits(shape.turned, size) and not fits(shape.size, size):
+        raise PhotoError(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(size)}.")
+    return shape
 
 
 @lru_cache(maxsize=65536)  # a plan's stages look at one scene, one after the other
@@ -83,10 +90,8 @@ def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     Raises:
         PhotoError: the file is missing, damaged, of a kind whose colours are not clear, or of another size.
     """
+    shape = photo_shape(path, size)
     with _opened(path) as photo:
-        shape = _shape(photo)
-        if size is not None and not fits(shape.turned, size) and not fits(shape.size, size):
-            raise PhotoError(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(size)}.")
         try:
             if size is not None and shape.is_turned_for(size):
                 return in_colour(ImageOps.exif_transpose(photo), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from dac_nerfstudio.scene.photos import (
     PhotoError,
     Shape,
     check_mask,
-    fits,
     in_pixels,
     photo_shape,
     read_mask,
@@ -81,11 +81,6 @@ def pose_problem(pose: np.ndarray) -> str | None:
     return None
 
 
-def pose_problems(names: Sequence[str], poses: np.ndarray) -> list[str]:
-    """What is wrong with poses [views, 3, 4], a sentence for each view."""
-    return [f"{name} {problem}." for name, pose in zip(names, poses, strict=True) if (problem := pose_problem(pose))]
-
-
 def photo_problems(
     photos: Sequence[Path], sizes: Sequence[tuple[int, int]] | None, alike: bool = False, thorough: bool = False
 ) -> list[str]:
@@ -100,17 +95,13 @@ def photo_problems(
     """
     problems: list[str] = []
     shapes: dict[Path, Shape] = {}
-    for path in photos:
+    for path, camera in zip(photos, sizes or repeat(None)):
         try:
-            shapes[path] = photo_shape(path)
+            shapes[path] = photo_shape(path, camera)
             if thorough:
                 read_photo(path)
         except PhotoError as error:
             problems.append(str(error))
-    for path, camera in zip(photos, sizes or ()):
-        shape = shapes.get(path)
-        if shape and not fits(shape.size, camera) and not shape.is_turned_for(camera):
-            problems.append(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(camera)}.")
     if alike and shapes:
         problems += _odd_ones(shapes)
     return problems

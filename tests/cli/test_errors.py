@@ -142,16 +142,37 @@ def refused(method: str, *flags: str, setup: bool = False) -> str:
     return ended.value.code.strip()
 
 
-def test_expert_without_a_group(spoilt: Path) -> None:
-    assert refused("dac-expert") == (
-        "The views are divided into 2 groups and no group was named. Add --group K, K from 1 to 2."
-    )
+ONE = str(expert(1))
 
 
-def test_more_groups_than_views(spoilt: Path) -> None:
-    message = refused("dac-baseline", "--groups", "99", "--experiment-name", "many")
-    assert message == "99 groups for 16 views; choose a number of groups from 1 to 16."
-    assert not Path("outputs", "many", "partition.json").exists()
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("dac-expert", "The views are divided into 2 groups and no group was named. Add --group K, K from 1 to 2."),
+        (
+            "dac-baseline --groups 99 --experiment-name many",
+            "99 groups for 16 views; choose a number of groups from 1 to 16.",
+        ),
+        (f"dac-distill --experts {ONE} {ONE}", f"{ONE} is named twice."),
+        (
+            f"dac-distill --experts demo {ONE}",
+            "demo is not a run folder: neither it nor the two folders above hold a stage.json.",
+        ),
+        (
+            "dac-distill --pipeline.model.near-plane 1.5",
+            f"{ONE} has near_plane 2.0, this dac-distill 1.5. Give both the same --pipeline.model.near-plane.",
+        ),
+        (
+            "dac-finetune",
+            "No finished dac-distill in outputs/demo to start from. Make it: ns-train dac-distill --data …, or name "
+            "one: --student FOLDER",
+        ),
+        (f"dac-finetune --student {ONE}", f"{ONE} holds a dac-expert; expected a dac-distill or dac-finetune."),
+        ("dac-baseline blender-data --alpha-color red", "end the command with blender-data --alpha-color None"),
+    ],
+)
+def test_flags_that_cannot_be_trained_with(words: str, message: str, spoilt: Path) -> None:
+    assert message in refused(*words.split())
 
 
 @pytest.mark.parametrize("method", ["dac-distill", "dac-ensemble"])
@@ -180,25 +201,6 @@ def test_expert_of_another_partition(spoilt: Path) -> None:
     assert "No usable expert of group 2" in found and expected in found
 
 
-def test_same_expert_named_twice(spoilt: Path) -> None:
-    message = refused("dac-distill", "--experts", str(expert(1)), str(expert(1)))
-    assert message == f"{expert(1)} is named twice."
-
-
-def test_expert_named_that_is_no_run(spoilt: Path) -> None:
-    message = refused("dac-distill", "--experts", "demo", str(expert(1)))
-    assert message == "demo is not a run folder: neither it nor the two folders above hold a stage.json."
-
-
-def test_expert_that_sees_other_rays(spoilt: Path) -> None:
-    message = refused("dac-distill", "--pipeline.model.near-plane", "1.5")
-    assert "No usable expert of group 1, 2" in message
-    assert (
-        f"{expert(1)} has near_plane 2.0, this dac-distill 1.5. Give both the same --pipeline.model.near-plane."
-        in message
-    )
-
-
 def test_damaged_expert(spoilt: Path) -> None:
     (path,) = (expert(2) / "nerfstudio_models").glob("*.ckpt")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -217,19 +219,6 @@ def test_damaged_record_of_an_expert(spoilt: Path) -> None:
     assert "No usable expert of group 1 in outputs/demo" in refused("dac-distill")
     message = refused("dac-distill", "--experts", str(expert(1)), str(expert(2)))
     assert f"{expert(1)}/stage.json cannot be read" in message and "Delete the run folder and train again." in message
-
-
-def test_fine_tuning_without_a_student(spoilt: Path) -> None:
-    assert refused("dac-finetune") == (
-        "No finished dac-distill in outputs/demo to start from. Make it: ns-train dac-distill --data …, or name one: "
-        "--student FOLDER"
-    )
-
-
-def test_fine_tuning_what_is_no_student(spoilt: Path) -> None:
-    assert refused("dac-finetune", "--student", str(expert(1))) == (
-        f"{expert(1)} holds a dac-expert; expected a dac-distill or dac-finetune."
-    )
 
 
 def test_fine_tuning_another_model(spoilt: Path, trainings: Mapping[str, Path]) -> None:
@@ -258,12 +247,6 @@ def test_going_on_with_another_group(spoilt: Path) -> None:
     message = refused("dac-expert", "--group", "1", "--load-dir", str(models))
     assert message.startswith(f"Cannot go on from {expert(2)}: it holds dac-expert, group 2")
     assert "This run is dac-expert, group 1" in message
-
-
-def test_photos_on_a_colour_that_the_model_does_not_know(spoilt: Path) -> None:
-    message = refused("dac-baseline", "blender-data", "--alpha-color", "red")
-    assert "The data parser puts the photos on red, which is no background of the model" in message
-    assert "end the command with blender-data --alpha-color None" in message
 
 
 def test_partition_of_other_views(spoilt: Path) -> None:

@@ -69,7 +69,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("ns-render", "interpolate", *STUDENT, "--output-path", "interpolated.mp4"),
         *("--interpolation-steps", "2", "--frame-rate", "4"),
     ),
-    "spiral": ("ns-render", "spiral", *STUDENT, "--output-path", "spiral", *PNG, "--seconds", "1", "--frame-rate", "3"),
     "camera-path": (
         *("ns-render", "camera-path", *STUDENT, "--output-path", "path", *PNG),
         *("--camera-path-filename", "camera_path.json", "--rendered-output-names", "rgb", "depth"),
@@ -79,7 +78,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("ns-export", "pointcloud", *STUDENT, "--output-dir", "cloud", "--num-points", "500"),
         *("--normal-method", "open3d", "--remove-outliers", "False", "--num-rays-per-batch", "200"),
     ),
-    "cameras": ("ns-export", "cameras", *STUDENT, "--output-dir", "cameras"),
 }
 
 
@@ -175,12 +173,6 @@ def _frames(path: Path) -> list[np.ndarray]:
     return [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
 
 
-def test_spiral(tool: Callable[[str], Path]) -> None:
-    pictures = sorted((tool("spiral") / "spiral").glob("*.png"))
-    assert len(pictures) == 3
-    assert all(varied(picture) for picture in pictures)
-
-
 def test_camera_path(tool: Callable[[str], Path]) -> None:
     pictures = sorted((tool("camera-path") / "path").glob("*.png"))
     assert len(pictures) == len(CAMERA_PATH["camera_path"])  # type: ignore[arg-type]
@@ -214,18 +206,6 @@ def test_point_cloud_has_as_many_points_as_asked_for(tool: Callable[[str], Path]
     assert np.linalg.norm(xyz, axis=1).max() < 4
     # One batch of rays has 200: the cloud is not the same rays over and over.
     assert len(np.unique(xyz.round(6), axis=0)) > 0.9 * count
-
-
-@needs_open3d
-def test_exported_cameras_are_the_scenes(tool: Callable[[str], Path]) -> None:
-    folder = tool("cameras")
-    exported = json.loads((folder / "cameras" / "transforms_train.json").read_text())
-    made = json.loads((folder / "demo" / "transforms_train.json").read_text())["frames"]
-    poses = {Path(frame["file_path"]).stem: np.array(frame["transform"]) for frame in exported}
-    assert len(poses) == len(made)
-    for frame in made:
-        pose = np.array(frame["transform_matrix"])[:3]
-        np.testing.assert_allclose(poses[Path(frame["file_path"]).stem], pose, atol=1e-5)
 
 
 def test_viewer_serves(student: Shell) -> None:

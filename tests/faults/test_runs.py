@@ -40,7 +40,6 @@ IN_FRESH_INTERPRETERS = (
 """As on CUDA where tiny-cuda-nn is installed; there is no device here, but stages are told so when they start. In a
 group of its own, so that it can be signalled with all its processes, as a terminal or a scheduler does."""
 TINY_CUDA_NN = Path(__file__).parents[1] / "fixtures"
-IMPATIENT = "from dac_nerfstudio.launch import local; local.SILENCE = 12; " + DAC
 HOOKS = Path(__file__).parent / "hooks"
 WHOLE = ["split", "trunk", "expert-1", "expert-2", "ensemble", "distill", "finetune", "baseline", "video"]
 """Logs of a run, in the order of its stages."""
@@ -97,16 +96,6 @@ class Runs:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, f"{stage} does not begin"
             time.sleep(0.05)
-
-    def worker(self, process: subprocess.Popen[str]) -> psutil.Process:
-        """The process of the stage that runs: a fork of the server that has imported nerfstudio."""
-        (worker,) = [
-            fork
-            for child in psutil.Process(process.pid).children()
-            for fork in child.children()
-            if "forkserver" in " ".join(fork.cmdline())
-        ]
-        return worker
 
 
 @pytest.fixture(scope="module")
@@ -194,21 +183,6 @@ def test_stages_in_fresh_interpreters_save_when_they_are_asked_to_stop_and_when_
     (step,) = re.findall(r"resumed at step (\d+)", runs("afresh", *flags))
     assert stopped + 100 <= int(step) < 600
     compare(runs.folder / "long" / "demo", runs.folder / "afresh" / "demo")
-
-
-def test_sigstop_is_noticed_and_sigcont_goes_on(runs: Runs, undisturbed: Path) -> None:
-    process = runs.start("stopped", code=IMPATIENT)
-    runs.until("stopped", "finetune", process)
-    time.sleep(1)
-    worker = runs.worker(process)
-    worker.suspend()
-    time.sleep(25)
-    assert process.poll() is None
-    worker.resume()
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0 and f"process {worker.pid} has said nothing for 12 seconds" in output, output
-    assert "finetune: goes on." in output
-    compare(undisturbed, runs.folder / "stopped" / "demo")
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import pytest
 import torch
 from cameras import ring_of
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.data.scene_box import SceneBox
+from tiny import BOX, TINY
+from tiny_runs import save
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.files import write_json
@@ -36,19 +37,8 @@ RUN = "quick-seed7"
 def tiny_model(seed: int) -> KPlanesModel:
     """Nearly opaque, of a colour of its own."""
     torch.manual_seed(seed)
-    config = KPlanesModelConfig(
-        grid_base_resolution=4,
-        grid_feature_dim=2,
-        multiscale_res=(1,),
-        linear_decoder_layers=1,
-        proposal_resolutions=(4,),
-        proposal_feature_dim=2,
-        num_proposal_samples=(6,),
-        num_samples=4,
-        scene_radius=1.3,
-        implementation="torch",
-    )
-    model = ExpertModel(config, SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=0)
+    config = KPlanesModelConfig(**{**TINY, "scene_radius": 1.3})
+    model = ExpertModel(config, BOX, num_train_data=0)
     model.field.decoder.density_head.weight.uniform_(0.0, 60.0)  # type: ignore[union-attr, operator]
     model.field.decoder.basis[-1].weight.mul_(50.0)  # type: ignore[union-attr, index, operator]
     return model
@@ -104,10 +94,7 @@ def results(tmp_path: Path) -> Callable[..., Path]:
                 experts[f"expert-{group}"] = stage.fingerprint
             elif method == "dac-finetune":
                 stage.inputs = {**experts}
-            (folder / "nerfstudio_models").mkdir(parents=True)
-            weights = {f"_model.{name}": value for name, value in model.state_dict().items()}
-            torch.save({"step": 9, "pipeline": weights}, folder / "nerfstudio_models" / "step-000000009.ckpt")
-            stage.save(folder)
+            save(folder, model, stage)
             (folder / "partition.json").write_bytes((scene_dir / "partition.json").read_bytes())
             (folder / "config.yml").write_text(f"data: !!python/object/apply:pathlib.PosixPath\n- {data}\n")
             views = [

@@ -17,7 +17,7 @@ import pytest
 from pages import Page
 from run_folders import VIEWS, Maker, gather
 
-from dac_nerfstudio.report.page import page
+from dac_nerfstudio.report.page import contents
 from dac_nerfstudio.report.pictures import compare, png
 from dac_nerfstudio.report.results import Gain, ViewGain, figures
 from dac_nerfstudio.report.runs import LONG, STUDENT, read_scene
@@ -200,7 +200,7 @@ def test_a_division_by_nothing_but_places_is_said_to_be_one(whole: Maker) -> Non
     quality = {"sizes": [4, 4], "modularity": 0.3, "featureless_modularity": 0.28}
     partition = replace(whole.partition, about={"quality": quality})
     scene = replace(read_scene(whole.folder, RUN), partition=partition)
-    assert "These groups follow camera position only" in text_of(page(figures(scene), scene))
+    assert "These groups follow camera position only" in contents(figures(scene), scene)["verdict"]
 
 
 def test_the_table_in_markdown_has_the_figures(whole: Maker) -> None:

@@ -30,23 +30,11 @@ def test_an_image_is_equal_to_itself() -> None:
     assert scores["flip"] == pytest.approx(0, abs=1e-6)
 
 
-def test_scores_tell_a_small_error_from_a_large_one() -> None:
-    image = noise(MS_SSIM_SIDE)
-    near, far = (image_scores((image + change).clamp(0, 1), image) for change in (0.02, 0.3))
-    assert near["psnr"] > far["psnr"] and near["ms_ssim"] > far["ms_ssim"] and near["flip"] < far["flip"]
-    assert 0 < near["flip"] < 0.1
-
-
 def test_flip_of_black_and_white_is_nearly_one() -> None:
     black = torch.zeros(3, 32, 32)
     assert flip(black + 1, black) > 0.95
     # Neither photo nor rendering has to be within bounds.
     assert flip(black + 9, black - 5) == flip(black + 1, black)
-
-
-def test_small_images_have_no_ms_ssim() -> None:
-    image = noise(MS_SSIM_SIDE - 1)
-    assert "ms_ssim" not in image_scores(image, image)
 
 
 def test_what_is_left_out_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ TRAIN = [f"images/v{number}.png" for number in range(10)]
     ("lists", "problem", "remark"),
     [
         ({"train": TRAIN, "test": []}, None, "There are no test views, so nothing will be scored"),
-        ({"train": TRAIN, "test": ["images/no.png"]}, 'lists photos in "test_filenames" that no frame has', None),
+        ({"train": TRAIN, "test": ["images/no.png"]}, "list of the split 'test' names photos that", None),
         ({"train": TRAIN}, None, "There are no test views, so nothing will be scored"),
         ({"train": TRAIN, "test": TRAIN}, None, "All test views are training views (v0.png, "),
         ({"train": TRAIN, "test": ["images/v9.png", "images/v11.png"]}, None, "1 of 2 test views are training views ("),

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Axis, Transform, Views, align, find_axis
 from dac_nerfstudio.scene.frames import difference, find_middle, spread
 
@@ -52,14 +51,6 @@ def test_scale_is_1_where_centres_coincide(noise: float) -> None:
     assert scale == 1.0
     np.testing.assert_allclose(rotation, true.rotation, atol=1e-9)
     np.testing.assert_allclose(translation, true.translation, atol=1e-6)
-
-
-def test_align_rejects_poses_that_cannot_be_paired() -> None:
-    poses = random_poses(3, np.random.default_rng(0))
-    with pytest.raises(PartitionError, match=r"shapes \(3, 3, 4\) and \(2, 3, 4\); both must be \[views, 3, 4\]"):
-        align(poses, poses[:2])
-    with pytest.raises(PartitionError, match="Cannot align"):
-        align(poses[:0], poses[:0])
 
 
 def test_spread_is_the_root_mean_square_distance_from_the_mean() -> None:
