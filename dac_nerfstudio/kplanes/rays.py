@@ -35,7 +35,8 @@ def positions(
     backend: Optional[Backend] = None,
 ) -> Float[Tensor, "rays bins 3"]:
     """Points in the middle of bins whose edges have these distances from the origin."""
-    if (backend or choose(origins, directions, distances)) == "cpu" and not origins.requires_grad:
+    learned = origins.requires_grad or directions.requires_grad  # with their cameras
+    if (backend or choose(origins, directions, distances)) == "cpu" and not learned:
         from dac_nerfstudio.kplanes.backends import cpu_rays
 
         return cpu_rays.positions(origins, directions, distances)
