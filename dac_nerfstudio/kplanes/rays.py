@@ -18,8 +18,6 @@ from dac_nerfstudio.kplanes.backends.trial import Backend, Case, works
 CASE = Case("sampling of rays", "cpu", "cpu", torch.float32, torch.float32, 0, 0, True, False)
 PADDING = 0.01
 """Added to the weight of each bin before the next level is drawn, so that no bin is never looked into."""
-LEAST_SUM = 1e-5
-"""Weights of a ray that sum to less are raised evenly to this."""
 
 
 def choose(*tensors: Tensor) -> Backend:
@@ -35,7 +33,8 @@ def positions(
     backend: Optional[Backend] = None,
 ) -> Float[Tensor, "rays bins 3"]:
     """Points in the middle of bins whose edges have these distances from the origin."""
-    if (backend or choose(origins, directions, distances)) == "cpu" and not origins.requires_grad:
+    learned = origins.requires_grad or directions.requires_grad  # with their cameras
+    if (backend or choose(origins, directions, distances)) == "cpu" and not learned:
         from dac_nerfstudio.kplanes.backends import cpu_rays
 
         return cpu_rays.positions(origins, directions, distances)
@@ -103,11 +102,9 @@ def resample(
     if (backend or choose(edges, weights, quantiles)) == "cpu":
         from dac_nerfstudio.kplanes.backends import cpu_rays
 
-        return cpu_rays.resample(edges, weights, quantiles, PADDING, LEAST_SUM)
+        return cpu_rays.resample(edges, weights, quantiles, PADDING)
     weights = weights + PADDING
-    total = weights.sum(dim=-1, keepdim=True)
-    padding = torch.relu(LEAST_SUM - total)
-    share = (weights + padding / weights.shape[-1]) / (total + padding)
+    share = weights / weights.sum(dim=-1, keepdim=True)
     cumulative = torch.nn.functional.pad(share.cumsum(dim=-1).clamp(max=1), (1, 0))
     above = torch.searchsorted(cumulative, quantiles, side="right")
     below = (above - 1).clamp(min=0)

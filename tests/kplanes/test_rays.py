@@ -38,7 +38,8 @@ def test_points_in_the_middle_of_bins_are_pytorchs(threads: None) -> None:
     origins, directions, distances = torch.randn(5, 3), torch.randn(5, 3), torch.rand(5, 9).cumsum(dim=-1)
     ours, theirs = (positions(origins, directions, distances, backend) for backend in BACKENDS)
     torch.testing.assert_close(ours, theirs)
-    assert positions(origins.requires_grad_(), directions, distances).requires_grad, "as of cameras that are learned"
+    assert positions(origins, directions.clone().requires_grad_(), distances).requires_grad, "of learned cameras"
+    assert positions(origins.requires_grad_(), directions, distances).requires_grad
 
 
 def test_opacities_and_weights_are_pytorchs(threads: None) -> None:

@@ -255,7 +255,7 @@ class LaunchedSmoothness(torch.autograd.Function):
 
 @pytest.mark.parametrize(
     ("method", "learning", "resting"),
-    [(baseline, 436, 281), (expert, 436, 281), (finetuned, 436, 281), (white, 577, 426), (distilled, 951, 753)],
+    [(baseline, 426, 271), (expert, 426, 271), (finetuned, 426, 271), (white, 567, 416), (distilled, 921, 723)],
 )
 def test_a_step_starts_no_more_operations_than_it_did(
     make: Make, monkeypatch: pytest.MonkeyPatch, method: Callable[[Make], DaCTrainer], learning: int, resting: int

@@ -90,9 +90,9 @@ def products(features: Tensor, head: Tensor, basis: Tensor) -> tuple[Tensor, Ten
     return _Products.apply(features, head, basis)
 
 
-def resample(edges: Tensor, weights: Tensor, quantiles: Tensor, padding: float, least: float) -> Tensor:
+def resample(edges: Tensor, weights: Tensor, quantiles: Tensor, padding: float) -> Tensor:
     out = torch.empty(quantiles.shape)
-    _run(kernels.resample, (edges, weights, quantiles, out), padding, least)
+    _run(kernels.resample, (edges, weights, quantiles, out), padding)
     return out
 
 

@@ -127,9 +127,8 @@ def differentiate_products(
 
 
 @kernel
-def resample(edges, weights, quantiles, out, padding, least, start, stop):
-    """Edges at the quantiles, which ascend, of histograms whose bins weigh ``padding`` more, and at least ``least``
-    together."""
+def resample(edges, weights, quantiles, out, padding, start, stop):
+    """Edges at the quantiles, which ascend, of histograms whose bins weigh ``padding`` more."""
     bins = weights.shape[1]
     cumulative = np.empty(bins + 1, np.float32)
     for ray in range(start, stop):
@@ -138,10 +137,9 @@ def resample(edges, weights, quantiles, out, padding, least, start, stop):
         for i in range(bins):
             reached += weights[ray, i] + padding
             cumulative[i + 1] = reached
-        missing = max(least - reached, 0.0)
-        each, scale = np.float32(missing / bins), np.float32(1 / (reached + missing))
+        scale = np.float32(1 / reached)
         for i in range(bins + 1):
-            cumulative[i] = min((cumulative[i] + i * each) * scale, ONE)
+            cumulative[i] = min(cumulative[i] * scale, ONE)
         above = 1
         for i in range(quantiles.shape[1]):
             quantile = quantiles[ray, i]
