@@ -103,8 +103,6 @@ class Partition:
 
     def members(self, group: int) -> tuple[str, ...]:
         """Names of the views whose home is `group`, without those it borrows from its neighbours."""
-        if not 1 <= group <= self.num_groups:
-            raise PartitionError(f"There is no group {group}; groups are counted from 1 to {self.num_groups}.")
         return tuple(self.views.names[i] for i in np.flatnonzero(self.homes == group))
 
     def route(self, camera_to_worlds: np.ndarray) -> np.ndarray:
@@ -186,16 +184,14 @@ class Partition:
         if not isinstance(about, dict) or any(not isinstance(about[key], kinds.get(key, type(None))) for key in about):
             raise PartitionError('"about" must be a JSON object with "asked", "notes" and "quality"; or remove it.')
         entries = content["views"]
-        if not isinstance(entries, list):
-            raise PartitionError(f'"views" must be a list, not {entries!r}.')
+        if not isinstance(entries, list) or not entries:
+            raise PartitionError(f'"views" must be a list with an entry for each view, not {entries!r}.')
         for number, entry in enumerate(entries):
             _check_keys(entry, VIEW_KEYS, f'entry {number} (from 0) of "views"')
             if not isinstance(entry["name"], str):
                 raise PartitionError(f'"name" must be a string, not {entry["name"]!r}.')
             if not isinstance(entry["group"], int) or isinstance(entry["group"], bool):
                 raise PartitionError(f'"group" of {entry["name"]} must be an integer, not {entry["group"]!r}.')
-        if not entries:
-            raise PartitionError('"views" is empty; at least one view is needed.')
         views = Views(
             names=tuple(entry["name"] for entry in entries),
             camera_to_worlds=_stacked(entries, "camera_to_world", (3, 4)),

@@ -774,7 +774,7 @@ def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_aske
 def test_results_have_these_keys(whole: Ran, results: Results) -> None:
     assert set(json.loads(save(results, whole.plan.scene_dir).read_text())) == {
         *("format", "scene", "run", "partition", "groups", "seed", "versions", "scores", "left_out", "missing"),
-        *("notes", "methods", "gain", "commands", "processor", "costs"),
+        *("notes", "taught", "methods", "gain", "commands", "processor", "costs"),
     }
     assert results.processor
     assert (results.scene, results.groups, results.seed) == ("demo", GROUPS, 7)
