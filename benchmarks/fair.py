@@ -598,19 +598,22 @@ def tables(figures: dict[str, Any]) -> str:
             tuned = scene.get(f"tuned{kind.method}", [])
             if not tuned:
                 continue
-            best, first = kind(**scene[f"baseline{kind.method}"]), settings_of(tuned[0])
-            rows = []
+            rows, best = [], tuned[0]
             for entry in tuned:
-                settings = settings_of(entry)
-                label = different(settings, first) or f"first: {different(first, kind()) or 'as above'}"
-                label = f"**{label}**" if settings == best else label
-                rows.append([label, entry["val"], entry["test"], entry["seconds"]])
+                label = (
+                    different(settings_of(entry), settings_of(best))
+                    or f"first: {different(settings_of(entry), kind()) or 'as above'}"
+                )
+                better = entry is best or entry["val"] > best["val"] + GAIN
+                best = entry if better else best
+                rows.append([f"**{label}**" if better else label, entry["val"], entry["test"], entry["seconds"]])
             parts.append(table([f"baseline, {title}", "validation", "test", "seconds of a core"], rows))
         for key, heading in (("trained", "with these settings"), ("kinds", "teachers of two kinds")):
             rows = [
                 [label_of(kind, run), run["seed"], run["val"], run["test"], run.get("seconds of all", run["seconds"])]
                 for kind, runs in scene.get(key, {}).items()
                 for run in runs
+                if kind != "student tried"
             ]
             if rows:
                 parts.append(table([heading, "seed", "validation", "test", "seconds of a core"], rows))
