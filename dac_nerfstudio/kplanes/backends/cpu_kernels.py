@@ -83,16 +83,22 @@ def broadcast(typingctx: Any, number: types.Type, width: types.UniTuple) -> Any:
 
 @intrinsic
 def total(typingctx: Any, value: Lanes) -> Any:
-    """Sum over lanes: of their two halves, then of the halves of these."""
+    """Sum over lanes: of their two halves, then of the halves of these; a lane left over comes last."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         result, count = args[0], value.count
+        odd = []
         while count > 1:
+            if count % 2:
+                odd.append(builder.extract_element(result, cgutils.int32_t(count - 1)))
             count //= 2
             halves = [ir.Constant(ir.VectorType(cgutils.int32_t, count), [*range(at, at + count)]) for at in (0, count)]
             low, high = (builder.shuffle_vector(result, result, half) for half in halves)
             result = builder.fadd(low, high)
-        return builder.extract_element(result, cgutils.int32_t(0))
+        result = builder.extract_element(result, cgutils.int32_t(0))
+        for lane in odd:
+            result = builder.fadd(result, lane)
+        return result
 
     return types.float32(value), generate
 
