@@ -476,18 +476,10 @@ def study(options: Options, name: str) -> None:
         add("baseline of all steps", runs.baseline(replace(settings, steps=steps), seed).figures)
 
 
-TEACHERS = {
-    "two K-Planes": (0, 1),
-    "two nerfacto": (2, 3),
-    "one of each": (0, 2),
-    "two of each": (0, 1, 2, 3),
-}
-"""Which of two K-Planes and two nerfacto teach."""
-
-
 def kinds(options: Options, name: str) -> None:
-    """Two K-Planes and two nerfacto of the tuned settings, averaged; students of either kind; and baselines of as many
-    steps as the four and a student. The first seed chooses the students' settings, as taught by one of each."""
+    """Two K-Planes and two nerfacto of the tuned settings, averaged; students of either kind; and baselines, also of as
+    many steps as the four and a student. The first seed chooses the students' settings, as taught by one of each; later
+    ones have one of each alone."""
     runs, scene = Study(options, name), read(options)[name]
     settings = [Settings(**scene["baseline"]), NerfactoSettings(**scene["baseline_nerfacto"])]
     found: dict[str, list[dict[str, Any]]] = scene.get("kinds", {})
@@ -509,24 +501,35 @@ def kinds(options: Options, name: str) -> None:
         return runs.taught(teachers, *best[own.method], seed)
 
     for seed in options.seeds:
+        first = seed == options.seeds[0]
         teachers = [
-            runs.baseline(replace(own, steps=options.teacher_steps), seed + 10 * number)
+            [
+                runs.baseline(replace(own, steps=options.teacher_steps), seed + 10 * number)
+                for number in range(1 + first)
+            ]
             for own in settings
-            for number in range(2)
         ]
-        for teacher in teachers:
+        both = {
+            "two K-Planes": teachers[0],
+            "two nerfacto": teachers[1],
+            "one of each": [teachers[0][0], teachers[1][0]],
+            "two of each": [*teachers[0], *teachers[1]],
+        }
+        for teacher in both["two of each"]:
             add("teacher", teacher.figures)
-        for label, members in TEACHERS.items():
-            chosen = [teachers[number] for number in members]
-            add(f"{label}, averaged", {"seed": seed, **averaged(chosen), "seconds": total(chosen)})
+        for label, chosen in both.items():
+            if first or label == "one of each":
+                add(f"{label}, averaged", {"seed": seed, **averaged(chosen), "seconds": total(chosen)})
         for own in settings:
-            for label in ("one of each", "two of each", "two nerfacto" if own.method else "two K-Planes"):
-                chosen = [teachers[number] for number in TEACHERS[label]]
-                run = student(own, chosen, seed)
-                add(f"student of {label}", {**run.figures, "seconds of all": run.figures["seconds"] + total(chosen)})
+            others = ("two of each", "two nerfacto" if own.method else "two K-Planes") if first else ()
+            for label in ("one of each", *others):
+                run, cost = student(own, both[label], seed), total(both[label])
+                add(f"student of {label}", {**run.figures, "seconds of all": run.figures["seconds"] + cost})
         for own in settings:
-            steps = len(teachers) * options.teacher_steps + options.student_steps
-            add("baseline of all steps", runs.baseline(replace(own, steps=steps), seed).figures)
+            add("baseline", runs.baseline(own, seed).figures)
+            if first:
+                steps = 4 * options.teacher_steps + options.student_steps
+                add("baseline of all steps", runs.baseline(replace(own, steps=steps), seed).figures)
 
 
 def total(runs: Sequence[Run]) -> int:
