@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from dac_nerfstudio.kplanes.backends import compiling
 def test_a_kept_kernel_is_used_as_long_as_no_file_with_kernels_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "some.py").write_text("def add(x):\n    return x + 1\n")
+    (tmp_path / "kept_on_disk.py").write_text("def add(x):\n    return x + 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "kept_on_disk", raising=False)
 
     def compiled() -> Any:
-        spec: Any = importlib.util.spec_from_file_location("some", tmp_path / "some.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = importlib.reload(importlib.import_module("kept_on_disk"))
         function: Any = compiling.kernel(module.add)
         assert function(1.0) == 2
         return function.stats
