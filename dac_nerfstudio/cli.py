@@ -224,7 +224,7 @@ def run(
         raise StageError(f"A {student} student learns from what others render. Add --experts kplanes,{student}")
     one = Request(
         data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
-        experts, flags, teachers=teachers,
+        experts, flags, content, teachers,
     )  # fmt: skip
     plans = [make_plan(request, recipe) for request in _one_per_scene(one, data, scene)]
     if dry_run:

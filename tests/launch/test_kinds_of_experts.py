@@ -8,8 +8,8 @@ import pytest
 
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.plan import Request, make_plan
-from dac_nerfstudio.presets import PRESETS, recipe_of
+from dac_nerfstudio.launch.plan import Plan, Request, make_plan
+from dac_nerfstudio.presets import PRESETS, Recipe, recipe_of
 
 FLAGS = {
     "all": {"pipeline.model.num-samples": 7, "steps-per-save": 9},
@@ -69,3 +69,17 @@ def test_kinds_are_told_from_run_folders() -> None:
     assert cli._kinds_of((Path("nerfacto"), Path("nerfacto"))) == (("nerfacto", "nerfacto"), ())
     folders = (Path("outputs/kplanes"), Path("nerfacto"))
     assert cli._kinds_of(folders) == ((), folders)
+
+
+def test_a_file_of_flags_travels_with_its_request(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, asked = tmp_path / "dac.toml", []
+    file.write_text("[all]\nsteps-per-save = 9  # often\n")
+
+    def make(asked_for: Request, recipe: Recipe) -> Plan:
+        asked.append(asked_for)
+        raise StageError("enough")
+
+    monkeypatch.setattr(cli, "make_plan", make)
+    with pytest.raises(StageError, match="enough"):
+        cli.run((demo,), preset="quick", config=file, devices="cpu")
+    assert (asked[0].flags, asked[0].config) == ({"all": {"steps-per-save": 9}}, file.read_bytes())
