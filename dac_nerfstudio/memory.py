@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from nerfstudio.data.scene_box import SceneBox
 
-from dac_nerfstudio.kplanes.model import SHARE_FOR_RENDERING, KPlanesModelConfig, numbers_per_ray
+from dac_nerfstudio.kplanes.model import SHARE_FOR_RENDERING, KPlanesModelConfig
 from dac_nerfstudio.training.datamanager import ROOM
 
 PROCESS = 600_000_000
@@ -44,7 +44,7 @@ def training_need(config: KPlanesModelConfig, rays: int, experts: int = 0) -> Ne
         experts: of the same size that answer in the same step.
     """
     parameters = count_parameters(config)
-    return Need(4 * 4 * parameters, 4 * numbers_per_ray(config) * rays, 2 * parameters * experts)
+    return Need(4 * 4 * parameters, 4 * config.numbers_per_ray * rays, 2 * parameters * experts)
 
 
 def count_parameters(config: KPlanesModelConfig) -> int:
@@ -66,7 +66,7 @@ def plan(total: int) -> str:
         return f"The reference's models want {distillation.total / 1e9:.1f} GB: take --preset quick."
     devices = "--devices 0" if at_a_time == 1 else "such as --devices 0,0"
     photos = ROOM * (total - stage.total)
-    rays = int(SHARE_FOR_RENDERING * (total - stage.total)) // (4 * numbers_per_ray(config))
+    rays = int(SHARE_FOR_RENDERING * (total - stage.total)) // (4 * config.numbers_per_ray)
     return (
         f"By arithmetic, for models of the reference's size: a stage takes {stage.total / 1e9:.1f} GB, distillation "
         f"{distillation.total / 1e9:.1f} GB with all of 4 experts at a time, so there is room for {at_a_time} "

@@ -103,6 +103,13 @@ class KPlanesModelConfig(ModelConfig):
     loss_coefficients: tyro.conf.Suppress[Dict[str, float]] = to_immutable_dict({})
     prompt: tyro.conf.Suppress[Optional[str]] = None
 
+    @property
+    def numbers_per_ray(self) -> int:
+        """How many numbers there are of a ray at the most, in rendering and in a training step."""
+        samples = self.num_samples + sum(self.num_proposal_samples)
+        features = self.grid_feature_dim * len(self.multiscale_res)
+        return SAMPLE_NUMBERS * samples + (2 * features + 64) * self.num_samples
+
 
 RADIUS = 1.3
 """Half the side of a scene's box unless something else is known: the reference's for NeRF-synthetic."""
@@ -116,13 +123,6 @@ FEWEST_RAYS = 16
 """So many rays are rendered at a time, whatever the room."""
 SAMPLE_NUMBERS = 24
 """Numbers that a sample of any level holds: position, bin, density, weight and so on, with what is made on the way."""
-
-
-def numbers_per_ray(config: KPlanesModelConfig) -> int:
-    """How many numbers there are of a ray at the most, in rendering and in a training step."""
-    samples = config.num_samples + sum(config.num_proposal_samples)
-    features = config.grid_feature_dim * len(config.multiscale_res)
-    return SAMPLE_NUMBERS * samples + (2 * features + 64) * config.num_samples
 
 
 @dataclass
@@ -251,7 +251,7 @@ class KPlanesModel(Model):
             # What PyTorch keeps for itself is free, too, where no tensor lies in it.
             kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             room = int(SHARE_FOR_RENDERING * (torch.cuda.mem_get_info(self.device)[0] + kept))
-        return max(room // (4 * numbers_per_ray(self.config)), FEWEST_RAYS)
+        return max(room // (4 * self.config.numbers_per_ray), FEWEST_RAYS)
 
     def get_metrics_dict(self, outputs: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Tensor]:
         error = (outputs["rgb"].detach() - self.true_colour(outputs, batch)).square().mean()

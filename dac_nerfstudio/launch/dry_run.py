@@ -13,14 +13,11 @@ import torch
 from rich.console import Console
 
 from dac_nerfstudio.errors import UserError
-from dac_nerfstudio.kplanes.model import numbers_per_ray
 from dac_nerfstudio.launch.commands import config_of
 from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.resume import State, decide
 from dac_nerfstudio.launch.video import has_video
 from dac_nerfstudio.messages import say
-from dac_nerfstudio.nerfacto.model import NerfactoConfig
-from dac_nerfstudio.nerfacto.model import numbers_per_ray as nerfacto_numbers_per_ray
 from dac_nerfstudio.partition import current_partition
 from dac_nerfstudio.presets import Flags
 from dac_nerfstudio.runs.record import Stage
@@ -157,8 +154,7 @@ def seconds_of(config: DaCTrainerConfig, steps: int, cores: int) -> float:
     cuda = config.machine.device_type == "cuda"
     rays = config.pipeline.datamanager.train_num_rays_per_batch
     model: Any = config.pipeline.model
-    numbers = (nerfacto_numbers_per_ray if isinstance(model, NerfactoConfig) else numbers_per_ray)(model)
-    step = GPU_SECONDS if cuda else rays * numbers / (NUMBERS_PER_CORE * cores)
+    step = GPU_SECONDS if cuda else rays * model.numbers_per_ray / (NUMBERS_PER_CORE * cores)
     teaching = TEACHING["cuda" if cuda else "cpu"] if (config.method_name or "").startswith("dac-distill") else 1.0
     return steps * step * teaching
 

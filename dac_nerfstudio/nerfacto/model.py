@@ -57,12 +57,13 @@ class NerfactoConfig(NerfactoModelConfig):
         """Whether all of space is contracted, as K-Planes call it."""
         return not self.disable_scene_contraction
 
-
-def numbers_per_ray(config: NerfactoConfig) -> int:
-    """How many numbers a training step makes of a ray, as K-Planes count them."""
-    samples = config.num_nerf_samples_per_ray
-    width = config.num_levels * config.features_per_level + 2 * config.hidden_dim + 2 * config.hidden_dim_color
-    return 40 * (samples + sum(config.num_proposal_samples_per_ray[: config.num_proposal_iterations])) + width * samples
+    @property
+    def numbers_per_ray(self) -> int:
+        """How many numbers a training step makes of a ray, as K-Planes count them."""
+        samples = self.num_nerf_samples_per_ray
+        proposed = sum(self.num_proposal_samples_per_ray[: self.num_proposal_iterations])
+        width = self.num_levels * self.features_per_level + 2 * self.hidden_dim + 2 * self.hidden_dim_color
+        return 40 * (samples + proposed) + width * samples
 
 
 class Nerfacto(NerfactoModel):
