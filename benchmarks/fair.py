@@ -124,7 +124,7 @@ class Settings:
         )
 
     def smoothed(self, less: float) -> Settings:
-        """With so many times less of what smooths: rendered views smooth a student, too."""
+        """With the smoothing divided by ``less``: rendered views smooth a student, too."""
         return replace(self, tv=times(1 / less)(self.tv))
 
     def put_into(self, model: Any) -> None:

@@ -29,7 +29,7 @@ from dac_nerfstudio.nerfacto.hash_grid import compile_grids
 
 @dataclass
 class NerfactoConfig(NerfactoModelConfig):
-    """nerfacto's settings, with those that few photos want: random backgrounds, no embedding of each photo, cameras as
+    """nerfacto's settings, with those that suit few photos: random backgrounds, no embedding of each photo, cameras as
     they are."""
 
     _target: Type = field(default_factory=lambda: Nerfacto)
@@ -40,7 +40,7 @@ class NerfactoConfig(NerfactoModelConfig):
     """Half the side of the box that holds the scene, as for K-Planes. Unused when contracted."""
     hash_decay: float = 0.1
     """Weight of the squared entries of the hash grids, mean of each level, summed over levels (Zip-NeRF,
-    arXiv 2304.06706). A student, which rendered views smooth as well, wants less."""
+    arXiv 2304.06706). A student, which rendered views smooth as well, needs less."""
     average_init_density: float = 0.01
     """Density of an empty model: few photos settle on fog at the cameras otherwise."""
     implementation: Implementation = "auto"  # type: ignore[assignment]

@@ -119,6 +119,7 @@ def figures(scene: SceneRuns) -> Results:
     """What a method's own runs started from."""
     everything = [run for found in runs.values() for run in found]
     timed = [*everything, *(before[method] for method in runs if before.get(method))]
+    student = scene.only(STUDENT)
     processor = all(run.stage.processor_seconds for run in timed if run)
     methods, costs = {}, {}
     for method, found in runs.items():
@@ -137,7 +138,7 @@ def figures(scene: SceneRuns) -> Results:
         left_out=_left_out(scene, methods),
         missing=scene.missing,
         notes=[*map(str, scene.partition.notes), *_notes(methods, scene)],
-        taught=bool(scene.teachers_elsewhere),
+        taught=student is not None and bool(scene.teachers_elsewhere) and "student" not in student.stage.inputs,
         methods=methods,
         gain=_gain(methods, groups),
         commands=commands(scene),

@@ -104,9 +104,8 @@ class SceneRuns:
 
 
 def taught_by(student: Run) -> Set[str]:
-    """Fingerprints of the finished runs that taught a student that started from scratch, without distillation."""
-    inputs = student.stage.inputs
-    return set() if "student" in inputs else {inputs[name] for name in inputs if name.startswith("teacher-")}
+    """Fingerprints of the finished runs that taught a student."""
+    return {fingerprint for name, fingerprint in student.stage.inputs.items() if name.startswith("teacher-")}
 
 
 def _latest(scene_dir: Path, run: str = "*") -> Path:
@@ -171,7 +170,9 @@ def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
             f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
             "dac run --data …"
         )
-    replaced = ["dac-distill"] if any(map(taught_by, runs[STUDENT])) else []
+    # A student may be distilled from experts first.
+    from_scratch = any(taught_by(run) and "student" not in run.stage.inputs for run in runs[STUDENT])
+    replaced = ["dac-distill"] if from_scratch else []
     if replaced and not runs[EXPERT]:
         replaced.append(EXPERT)
     for method in ("dac-ensemble", LONG, *replaced):

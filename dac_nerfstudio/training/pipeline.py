@@ -245,8 +245,8 @@ class FinetunePipelineConfig(EnsemblePipelineConfig):
 
     novel_share: Optional[float] = None
     """Share of each batch's rays that start from new cameras, between and around the training cameras. There the
-    student learns from pictures that the experts, blended, have rendered before training. By
-    default 0, and 0.5 with --teachers."""
+    student learns from pictures that the experts, blended, have rendered before training. By default
+    0, and 0.5 with --teachers."""
 
 
 NOT_SCORES = ("name", "group", "pair")

@@ -112,7 +112,9 @@ def test_a_student_of_finished_runs_misses_neither_experts_nor_distillation(make
     (note,) = combine([results]).notes
     assert note == "lego was not compared at equal cost: finished runs taught its student."
     made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "student": "started from"}))
-    assert "There is no distilled student" in gather(made.folder, RUN).missing["dac-distill"]
+    distilled_first = gather(made.folder, RUN)
+    assert "There is no distilled student" in distilled_first.missing["dac-distill"]
+    assert any("taught by finished runs (1)" in note for note in distilled_first.notes) and not distilled_first.taught
 
 
 def with_long(made: Maker, ahead: float) -> Results:

@@ -94,7 +94,7 @@ class _InCache(torch.autograd.Function):
 
 
 def _arguments(points: Tensor, shift: Optional[Tensor], weights: Sequence[Tensor]) -> tuple[Any, ...]:
-    """What both kernels want to know."""
+    """Arguments of both kernels."""
     samples = 1 if shift is None else len(points) // len(shift)
     sizes = np.array([points.shape[1], *map(len, weights)])
     transposed = _panels([_array(weight).T for weight in weights])
