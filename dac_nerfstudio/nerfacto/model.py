@@ -81,6 +81,8 @@ class Nerfacto(NerfactoModel):
             super().populate_modules()
         # As in K-Planes: the same near plane in training and in evaluation.
         self.collider = NearFarCollider(config.near_plane, config.far_plane, reset_near_plane=False)  # type: ignore
+        self.first_step = 0
+        """Training steps that the model had behind it before this run; its schedules go on from there."""
         self.update_schedule = UpdateSchedule(config.proposal_warmup, config.proposal_update_every)
         # nerfacto counts the steps since the last update, which a resumed run does not know.
         self.proposal_sampler.update_sched = lambda step: 0 if self.update_schedule.due(step) else 1
@@ -95,9 +97,9 @@ class Nerfacto(NerfactoModel):
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.begin_step)]
 
     def begin_step(self, step: int) -> None:
-        """Set the schedules of the proposals to a training step."""
+        """Set the schedules of the proposals to a training step, counted from 0 in this run."""
         config, sampler = self.config, self.proposal_sampler
-        self.step = sampler._step = step
+        self.step = sampler._step = step = self.first_step + step
         sampler._steps_since_update = 1
         slope, steps = config.proposal_weights_anneal_slope, config.proposal_weights_anneal_max_num_iters
         sampler.set_anneal(anneal_exponent(step, slope, steps) if config.use_proposal_weight_anneal else 1.0)

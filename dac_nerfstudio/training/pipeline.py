@@ -75,8 +75,8 @@ class DaCPipeline(VanillaPipeline):
         return float(getattr(self.model, "inverse_temperature", UNCHOSEN))
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> List[TrainingCallback]:
-        if isinstance(self.model, KPlanesModel):
-            self.model.first_step = self.config.first_step
+        assert isinstance(self.model, (KPlanesModel, Nerfacto))
+        self.model.first_step = self.config.first_step
         return super().get_training_callbacks(attributes)
 
     def seed_step(self, step: int) -> None:

@@ -128,6 +128,9 @@ def test_an_expert_sees_its_group_and_does_not_start_from_a_model_of_another_kin
     trunk = train(methods.trunk, steps=2)
     with pytest.raises(SystemExit, match="holds a dac-trunk; expected a dac-trunk-nerfacto"):
         train(methods.expert_nerfacto, group=1, trunk=trunk.base_dir)
+    own = train(methods.baseline_nerfacto, steps=3)
+    model: Any = train(methods.expert_nerfacto, steps=2, group=1, trunk=own.base_dir).pipeline.model
+    assert (model.first_step, model.step) == (3, 4), "its schedules go on where the baseline's ended"
 
 
 def test_kinds_teach_each_other(train: Train, demo: Path) -> None:
