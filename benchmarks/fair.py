@@ -6,7 +6,7 @@ trainer on the registered methods, in process. For each scene
 1. `tune` improves the baseline one setting at a time, by halves and doubles, until none of them gives GAIN dB on
    validation views; then it doubles the steps until they give no more;
 2. `study` trains four experts of half the baseline's steps that see all photos and differ in seed, averages them,
-   and trains a student of them; the first seed chooses the student's settings on validation views, from fewer trainings
+   and trains a student of them; seed 1 chooses the student's settings on validation views, from fewer trainings
    than the baseline had. Beside them stand the baseline, and one of as many steps as experts and student together;
 3. `page` writes the tables of docs/results.md from the file of figures.
 
@@ -217,12 +217,16 @@ class Options:
     """Scenes, one after another."""
     kind: Literal["kplanes", "nerfacto"] = "kplanes"
     """Which model is tuned."""
+    start: str = ""
+    """Scene whose tuned settings are where tuning begins."""
+    axes: tuple[str, ...] = ()
+    """Settings that are tuned besides the steps; all by default."""
     teacher_steps: int = 4000
     """Steps of each of the teachers of two kinds."""
     student_steps: int = 8000
     """Steps of their student."""
     seeds: tuple[int, ...] = (1,)
-    """Seeds that the study runs; the first chooses."""
+    """Seeds that the study runs; seed 1, which comes first, chooses."""
     data: Path = Path("data")
     """Folder with lego_200 and bonsai."""
     output_dir: Path = Path("outputs/fair")
@@ -387,6 +391,17 @@ def psnr(pictures: np.ndarray, photos: np.ndarray) -> float:
     return float((-10 * np.log10(np.square(pictures - photos).mean(axis=(1, 2, 3)))).mean())
 
 
+def preferred(tried: list[dict[str, Any]]) -> tuple[Any, Teaching]:
+    """Settings of the student that validation views prefer."""
+    best = max(tried, key=lambda run: run["val"])
+    return settings_of(best), Teaching(share_of(best))
+
+
+def share_of(run: dict[str, Any]) -> float:
+    """Share of a student's rays at rendered views, of which its kind is named."""
+    return float(run["kind"].partition("share")[2])
+
+
 def averaged(runs: list[Run]) -> dict[str, float]:
     """PSNR of the mean of several runs' pictures."""
     first = runs[0].pictures
@@ -415,7 +430,8 @@ def tune(options: Options, name: str) -> AnySettings:
                 return Run(Path(), figures, {})
         return study.baseline(settings)
 
-    best = baseline(kind.first(study.scene))
+    start = read(options)[options.start][chosen] if options.start else {}
+    best = baseline(replace(kind.first(study.scene), **start))
     tried = [best.figures]
 
     def attempt(**change: Any) -> bool:
@@ -428,7 +444,7 @@ def tune(options: Options, name: str) -> AnySettings:
         return better
 
     for axis, moves in kind.axes:
-        for move in moves:
+        for move in moves if axis in options.axes or not options.axes else ():
             while attempt(**{axis: move(getattr(best.settings, axis))}):
                 pass
     while best.settings.steps < MOST_STEPS and attempt(steps=2 * best.settings.steps):
@@ -442,7 +458,6 @@ def study(options: Options, name: str) -> None:
     settings = Settings(**tuned["baseline"])
     expert = replace(settings, steps=settings.steps // 2)
     trained: dict[str, list[dict[str, Any]]] = tuned.get("trained", {})
-    best: tuple[Settings, Teaching] | None = None
 
     def add(kind: str, figures: dict[str, Any]) -> None:
         found, entry = trained.setdefault(kind, []), public(figures)
@@ -451,13 +466,9 @@ def study(options: Options, name: str) -> None:
 
     def chosen(experts: list[Run], seed: int) -> tuple[Settings, Teaching]:
         """Settings of the student that validation views prefer; rendered views smooth its planes, too."""
-        tried = []
-        for share, less in ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
-            candidate = settings.smoothed(less), Teaching(share)
-            student = runs.student(experts, *candidate, seed)
-            add("student tried", student.figures)
-            tried.append((student.val, candidate))
-        return max(tried, key=lambda entry: entry[0])[1]
+        for share, less in () if "student tried" in trained else ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
+            add("student tried", runs.student(experts, settings.smoothed(less), Teaching(share), seed).figures)
+        return preferred(trained["student tried"])
 
     for seed in options.seeds:
         add("baseline", runs.baseline(settings, seed).figures)
@@ -467,8 +478,8 @@ def study(options: Options, name: str) -> None:
             if number in (2, EXPERTS):
                 cost = total(experts[:number])
                 add(f"{number} experts averaged", {"seed": seed, **averaged(experts[:number]), "seconds": cost})
-        best = best or chosen(experts, seed)
-        for count in (EXPERTS, 1) if seed == options.seeds[0] else (EXPERTS,):
+        best = chosen(experts, seed)
+        for count in (EXPERTS, 1) if seed == 1 else (EXPERTS,):
             student = runs.student(experts[:count], *best, seed)
             all_seconds = student.figures["seconds"] + total(experts[:count])
             add(f"student of {count}", {**student.figures, "seconds of all": all_seconds})
@@ -478,12 +489,11 @@ def study(options: Options, name: str) -> None:
 
 def kinds(options: Options, name: str) -> None:
     """Two K-Planes and two nerfacto of the tuned settings, averaged; students of either kind; and baselines, also of as
-    many steps as the four and a student. The first seed chooses the students' settings, as taught by one of each; later
-    ones have one of each alone."""
+    many steps as the four and a student. Seed 1 chooses the students' settings, as taught by one of each; others
+    have one of each alone."""
     runs, scene = Study(options, name), read(options)[name]
     settings = [Settings(**scene["baseline"]), NerfactoSettings(**scene["baseline_nerfacto"])]
     found: dict[str, list[dict[str, Any]]] = scene.get("kinds", {})
-    best: dict[str, tuple[AnySettings, Teaching]] = {}
 
     def add(kind: str, figures: dict[str, Any]) -> None:
         entries, entry = found.setdefault(kind, []), public(figures)
@@ -491,17 +501,16 @@ def kinds(options: Options, name: str) -> None:
         record(options, name, kinds=found)
 
     def student(own: AnySettings, teachers: list[Run], seed: int) -> Run:
-        if own.method not in best:
-            tried = []
-            for share, less in ((0.5, 3.16), (0.25, 3.16)):
-                candidate = replace(own.smoothed(less), steps=options.student_steps), Teaching(share)
-                tried.append((runs.taught(teachers, *candidate, seed), candidate))
-                add("student tried", tried[-1][0].figures)
-            best[own.method] = max(tried, key=lambda entry: entry[0].val)[1]
-        return runs.taught(teachers, *best[own.method], seed)
+        def tried() -> list[dict[str, Any]]:
+            return [run for run in found.get("student tried", []) if settings_of(run).method == own.method]
+
+        for share, less in () if tried() else ((0.5, 3.16), (0.25, 3.16)):
+            candidate = replace(own.smoothed(less), steps=options.student_steps)
+            add("student tried", runs.taught(teachers, candidate, Teaching(share), seed).figures)
+        return runs.taught(teachers, *preferred(tried()), seed)
 
     for seed in options.seeds:
-        first = seed == options.seeds[0]
+        first = seed == 1
         teachers = [
             [
                 runs.baseline(replace(own, steps=options.teacher_steps), seed + 10 * number)
@@ -587,7 +596,7 @@ def label_of(kind: str, run: dict[str, Any]) -> str:
         return kind
     settings = settings_of(run)
     model = "nerfacto" if settings.method else value_of("linear", run["linear"])
-    share = f", share {run['kind'].partition('share')[2]}" if "share" in run["kind"] else ""
+    share = f", share {share_of(run):g}" if "share" in run["kind"] else ""
     return f"{kind}, {model}, {settings.steps:,} steps{share}"
 
 
