@@ -3,7 +3,6 @@
     python benchmarks/peers.py run --data data/dac-demo --minutes 4 --json docs/peers.json
     python benchmarks/peers.py run --data data/bonsai --downscale 2 --stride 8 --json docs/peers.json
     python benchmarks/peers.py page docs/peers.json docs/peers.md       # and docs/peers.png
-    python benchmarks/peers.py check docs/peers.json docs/peers.md      # fails where the page is stale
 
 Every peer has its own method's defaults and --minutes of training, and is scored on the same test views, now and then;
 that takes no time from it. Seconds are the processor's, of all its threads and processes, so that a machine that is
@@ -19,6 +18,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,11 +34,11 @@ import psutil
 import torch
 import tyro
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from studies import carry_out, check_page, read_results, write_results
 from timing import machine
 from torch import Tensor
 
-from dac_nerfstudio.errors import StageError
+from dac_nerfstudio.errors import StageError, UserError
+from dac_nerfstudio.files import write_json
 from dac_nerfstudio.launch.flags import words
 from dac_nerfstudio.launch.plan import Job, Request, make_plan
 from dac_nerfstudio.presets import METHOD_STEPS, PRESETS, Flags, Recipe
@@ -48,7 +48,6 @@ from dac_nerfstudio.runs.layout import PARTITION
 from dac_nerfstudio.scene.layout import find_layout
 from dac_nerfstudio.units import clock, signed
 
-PROGRAM = "benchmarks/peers.py"
 MARKS = (1 / 8, 1 / 4, 1 / 2, 1)
 """Shares of a training after which it is scored."""
 TRIAL = 1 / 10
@@ -432,7 +431,7 @@ def run(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
             found = {"error": str(error)}
         scene["peers"][name] = found
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_results(options.json, results)
+        write_json(options.json, results)
         print(f"    {found.get('error') or found['points'][-1]}", flush=True)
 
 
@@ -587,23 +586,16 @@ def write_page(results: tyro.conf.Positional[Path], page_: tyro.conf.Positional[
         results: as `run` writes it.
         page_: the file to write.
     """
-    content = read_results(results, PROGRAM)
+    content = json.loads(results.read_text("utf8"))
     write_text(page_, page(content))
     plot(content, page_.with_suffix(".png"))
 
 
-def check(results: tyro.conf.Positional[Path], page_: tyro.conf.Positional[Path]) -> None:
-    """Fail where the page is not what the results give.
-
-    Args:
-        results: as `run` writes it.
-        page_: the page to look at.
-    """
-    check_page(page_, page(read_results(results, PROGRAM)), results, PROGRAM)
-
-
 def main() -> None:
-    carry_out(__doc__, run=run, page=write_page, check=check)
+    try:
+        tyro.extras.subcommand_cli_from_dict({"run": run, "page": write_page}, description=__doc__)
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
