@@ -73,24 +73,14 @@ def times(factor: float) -> Callable[[float], float]:
     return lambda value: float(f"{value * factor:.3g}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is tuned of a K-Planes model and its training."""
+    """What is tuned of a model of any kind and its training."""
 
     samples: int = 2
     """16 samples per ray and 32 of each proposal level, times this."""
-    planes: int = 1
-    """Planes of 32 and 64 points a side, times this."""
-    tv: float = 1e-2
-    """Weight of the total variation of all planes."""
-    rate: float = 2e-2
+    rate: float = 1e-2
     """Adam's rate, at its highest."""
-    linear: bool = True
-    """The explicit decoder, or else the hybrid one."""
-    features: int = 16
-    """Features of each plane."""
-    levels: int = 1
-    """Proposal levels."""
     rays: int = 512
     """Rays of a step."""
     steps: int = 4000
@@ -98,9 +88,45 @@ class Settings:
 
     method: ClassVar[str] = ""
     """What the methods' names end in."""
+    smoothing: ClassVar[str]
+    """The setting that smooths."""
+    axes: ClassVar[Axes]
+
+    @property
+    def name(self) -> str:
+        """Differs where settings differ."""
+        values = (f"{name}{value:g}" for name, value in asdict(self).items())
+        return "-".join((self.method.strip("_") or "kplanes", *values))
+
+    def smoothed(self, less: float) -> Settings:
+        """With the smoothing divided by ``less``: rendered views smooth a student, too."""
+        return replace(self, **{self.smoothing: times(1 / less)(getattr(self, self.smoothing))})
+
+    def put_into(self, model: Any) -> None:
+        """Set a model's configuration."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class KPlanesSettings(Settings):
+    """Those of K-Planes."""
+
+    planes: int = 1
+    """Planes of 32 and 64 points a side, times this."""
+    tv: float = 1e-2
+    """Weight of the total variation of all planes."""
+    rate: float = 2e-2
+    linear: bool = True
+    """The explicit decoder, or else the hybrid one."""
+    features: int = 16
+    """Features of each plane."""
+    levels: int = 1
+    """Proposal levels."""
+
+    smoothing: ClassVar[str] = "tv"
     axes: ClassVar[Axes] = (
         ("samples", (lambda v: 2 * v, lambda v: max(v // 2, 1))),
-        ("tv", (lambda v: round(v * 3.16, 5), lambda v: round(v / 3.16, 5))),
+        ("tv", (times(3.16), times(1 / 3.16))),
         ("planes", (lambda v: 2 * v,)),
         ("linear", (lambda v: not v,)),
         ("rate", (lambda v: 2 * v, lambda v: v / 2)),
@@ -110,25 +136,11 @@ class Settings:
     )
 
     @classmethod
-    def first(cls, scene: SmallScene) -> Settings:
+    def first(cls, scene: SmallScene) -> KPlanesSettings:
         """Where tuning begins."""
         return cls(tv=1e-1, planes=2) if scene.real else cls()
 
-    @property
-    def name(self) -> str:
-        """Differs where settings differ."""
-        decoder = "explicit" if self.linear else "hybrid"
-        return (
-            f"s{self.samples}-p{self.planes}-tv{self.tv:g}-lr{self.rate:g}-{decoder}-f{self.features}-l{self.levels}"
-            f"-r{self.rays}-n{self.steps}"
-        )
-
-    def smoothed(self, less: float) -> Settings:
-        """With the smoothing divided by ``less``: rendered views smooth a student, too."""
-        return replace(self, tv=times(1 / less)(self.tv))
-
     def put_into(self, model: Any) -> None:
-        """Set a model's configuration."""
         model.grid_base_resolution, model.multiscale_res = 32 * self.planes, (1, 2)
         model.grid_feature_dim, model.linear_decoder = self.features, self.linear
         model.linear_decoder_layers, model.background_color = 1, "random"
@@ -137,28 +149,21 @@ class Settings:
         model.regularizers.plane_tv = model.regularizers.proposal_tv = self.tv
 
 
-@dataclass(frozen=True)
-class NerfactoSettings:
-    """What is tuned of nerfacto and its training."""
+@dataclass(frozen=True, kw_only=True)
+class NerfactoSettings(Settings):
+    """Those of nerfacto."""
 
-    samples: int = 2
-    """16 samples per ray and 32 of the proposal level, times this."""
     finest: int = 64
     """Cells of the finest of eight grids along each side."""
     decay: float = 0.1
     """Weight of the hash decay."""
-    rate: float = 1e-2
-    """Adam's rate, at its highest."""
     table: int = 16
     """Binary logarithm of a grid's entries."""
     width: int = 32
     """Neurons of each hidden layer."""
-    rays: int = 512
-    """Rays of a step."""
-    steps: int = 4000
-    """Training steps."""
 
     method: ClassVar[str] = "_nerfacto"
+    smoothing: ClassVar[str] = "decay"
     axes: ClassVar[Axes] = (
         ("samples", (lambda v: 2 * v, lambda v: max(v // 2, 1))),
         ("decay", (times(3.16), times(1 / 3.16))),
@@ -174,20 +179,7 @@ class NerfactoSettings:
         """Where tuning begins."""
         return cls(finest=128 if scene.real else 64)
 
-    @property
-    def name(self) -> str:
-        """Differs where settings differ."""
-        return (
-            f"nerfacto-s{self.samples}-m{self.finest}-d{self.decay:g}-lr{self.rate:g}-t{self.table}-w{self.width}"
-            f"-r{self.rays}-n{self.steps}"
-        )
-
-    def smoothed(self, less: float) -> NerfactoSettings:
-        """As of K-Planes."""
-        return replace(self, decay=times(1 / less)(self.decay))
-
     def put_into(self, model: Any) -> None:
-        """Set a model's configuration."""
         model.num_levels, model.max_res, model.log2_hashmap_size = 8, self.finest, self.table
         model.hidden_dim = model.hidden_dim_color = self.width
         model.num_proposal_iterations, model.num_nerf_samples_per_ray = 1, 16 * self.samples
@@ -196,8 +188,10 @@ class NerfactoSettings:
         model.proposal_net_args_list = [proposal]
 
 
-AnySettings = Settings | NerfactoSettings
-KINDS: dict[str, type[AnySettings]] = {"kplanes": Settings, "nerfacto": NerfactoSettings}
+KINDS: dict[str, type[KPlanesSettings] | type[NerfactoSettings]] = {
+    "kplanes": KPlanesSettings,
+    "nerfacto": NerfactoSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -248,13 +242,13 @@ class Run:
         return self.figures["val"]
 
     @property
-    def settings(self) -> AnySettings:
+    def settings(self) -> Settings:
         return settings_of(self.figures)
 
 
-def settings_of(figures: dict[str, Any]) -> AnySettings:
+def settings_of(figures: dict[str, Any]) -> Settings:
     """The settings among a run's figures."""
-    kind = NerfactoSettings if "decay" in figures else Settings
+    kind = KINDS["nerfacto" if "decay" in figures else "kplanes"]
     return kind(**{field.name: figures[field.name] for field in fields(kind)})
 
 
@@ -269,7 +263,7 @@ class Study:
             scene.make(options.data / scene.source, self.data, scene.photos, scene.width)
         self.kind = "_360" if self.scene.real else ""
 
-    def configure(self, stage: str, settings: AnySettings, seed: int) -> Any:
+    def configure(self, stage: str, settings: Settings, seed: int) -> Any:
         """A registered method's configuration with the study's settings."""
         config = copy.deepcopy(getattr(methods, f"{stage}{settings.method}{self.kind}").config)
         config.output_dir, config.experiment_name = self.options.output_dir / "runs", self.name
@@ -286,7 +280,7 @@ class Study:
             group["optimizer"].lr, group["scheduler"].warmup_steps = settings.rate, 50
         return config
 
-    def train(self, kind: str, settings: AnySettings, seed: int, stages: Callable[[str], list[Any]]) -> Run:
+    def train(self, kind: str, settings: Settings, seed: int, stages: Callable[[str], list[Any]]) -> Run:
         """A run's figures and pictures; trained unless that was done.
 
         Args:
@@ -341,10 +335,10 @@ class Study:
             photos.append(pipeline.model.true_colour({}, {"image": dataset.get_image_float32(index)}).numpy())
         return np.stack(pictures), np.stack(photos)
 
-    def baseline(self, settings: AnySettings, seed: int = 1) -> Run:
+    def baseline(self, settings: Settings, seed: int = 1) -> Run:
         return self.train("baseline", settings, seed, lambda name: [self.configure("baseline", settings, seed)])
 
-    def expert(self, settings: AnySettings, seed: int) -> Run:
+    def expert(self, settings: Settings, seed: int) -> Run:
         """A teacher: sees all photos, which are one group."""
 
         def stages(name: str) -> list[Any]:
@@ -354,7 +348,7 @@ class Study:
 
         return self.train("expert", settings, seed, stages)
 
-    def taught(self, teachers: list[Run], settings: AnySettings, teaching: Teaching, seed: int) -> Run:
+    def taught(self, teachers: list[Run], settings: Settings, teaching: Teaching, seed: int) -> Run:
         """A student that starts from scratch, on photos and on views that finished runs of any kind render."""
 
         def stages(name: str) -> list[Any]:
@@ -416,14 +410,14 @@ def record(options: Options, scene: str, **entries: Any) -> None:
     write_json(options.json, figures)
 
 
-def tune(options: Options, name: str) -> AnySettings:
+def tune(options: Options, name: str) -> Settings:
     """The baseline's settings that validation views prefer: each in turn at few steps, then the number of steps."""
     study, kind = Study(options, name), KINDS[options.kind]
     tuned, chosen = f"tuned{kind.method}", f"baseline{kind.method}"
     # What the file of figures has need not be trained again on another machine.
     known = read(options).get(name, {}).get(tuned, [])
 
-    def baseline(settings: AnySettings) -> Run:
+    def baseline(settings: Settings) -> Run:
         wanted = {"kind": "baseline", "seed": 1, **asdict(settings)}
         for figures in known:
             if {name: figures[name] for name in wanted} == wanted:
@@ -455,7 +449,7 @@ def tune(options: Options, name: str) -> AnySettings:
 def study(options: Options, name: str) -> None:
     """Baselines, experts and students with the tuned settings, for each seed."""
     runs, tuned = Study(options, name), read(options)[name]
-    settings = Settings(**tuned["baseline"])
+    settings = KPlanesSettings(**tuned["baseline"])
     expert = replace(settings, steps=settings.steps // 2)
     trained: dict[str, list[dict[str, Any]]] = tuned.get("trained", {})
 
@@ -492,7 +486,7 @@ def kinds(options: Options, name: str) -> None:
     many steps as the four and a student. Seed 1 chooses the students' settings, as taught by one of each; others
     have one of each alone."""
     runs, scene = Study(options, name), read(options)[name]
-    settings = [Settings(**scene["baseline"]), NerfactoSettings(**scene["baseline_nerfacto"])]
+    settings = [KPlanesSettings(**scene["baseline"]), NerfactoSettings(**scene["baseline_nerfacto"])]
     found: dict[str, list[dict[str, Any]]] = scene.get("kinds", {})
 
     def add(kind: str, figures: dict[str, Any]) -> None:
@@ -500,7 +494,7 @@ def kinds(options: Options, name: str) -> None:
         entries.extend([entry] if entry not in entries else [])
         record(options, name, kinds=found)
 
-    def student(own: AnySettings, teachers: list[Run], seed: int) -> Run:
+    def student(own: Settings, teachers: list[Run], seed: int) -> Run:
         def tried() -> list[dict[str, Any]]:
             return [run for run in found.get("student tried", []) if settings_of(run).method == own.method]
 
@@ -577,7 +571,7 @@ def value_of(setting: str, value: Any) -> str:
     return shown.get(setting, lambda v: f"{v:g}")(value)
 
 
-def different(settings: AnySettings, others: AnySettings) -> str:
+def different(settings: Settings, others: Settings) -> str:
     """The settings that differ from others, in words."""
     one, other = asdict(settings), asdict(others)
     return ", ".join(f"{NAMES[name]} {value_of(name, one[name])}" for name in one if one[name] != other[name])
@@ -606,7 +600,7 @@ def tables(figures: dict[str, Any]) -> str:
     for name, scene in figures.items():
         shape = SCENES[name]
         parts.append(f"### {name}: {shape.photos} photos, {shape.width} pixels wide")
-        for title, kind in (("K-Planes", Settings), ("nerfacto", NerfactoSettings)):
+        for title, kind in (("K-Planes", KPlanesSettings), ("nerfacto", NerfactoSettings)):
             tuned = scene.get(f"tuned{kind.method}", [])
             if not tuned:
                 continue
