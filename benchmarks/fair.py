@@ -60,6 +60,7 @@ SCENES = {
     "lego-100-200px": SmallScene(small_blender, "lego_200", 100, 200),
     "bonsai-25": SmallScene(small_real, "bonsai", 25, 100, real=True),
     "bonsai-25-200px": SmallScene(small_real, "bonsai", 25, 200, real=True),
+    "bonsai-25-400px": SmallScene(small_real, "bonsai", 25, 400, real=True),
     "demo-12": SmallScene(small_generated, "", 12, 50),
 }
 
@@ -211,8 +212,8 @@ class Options:
     """Scenes, one after another."""
     kind: Literal["kplanes", "nerfacto"] = "kplanes"
     """Which model is tuned."""
-    start: str = ""
-    """Scene whose tuned settings are where tuning begins."""
+    like: str = ""
+    """Scene whose tuned settings are where tuning begins, or which the study takes as they are."""
     axes: tuple[str, ...] = ()
     """Settings that are tuned besides the steps; all by default."""
     teacher_steps: int = 4000
@@ -424,8 +425,8 @@ def tune(options: Options, name: str) -> Settings:
                 return Run(Path(), figures, {})
         return study.baseline(settings)
 
-    start = read(options)[options.start][chosen] if options.start else {}
-    best = baseline(replace(kind.first(study.scene), **start))
+    like = read(options)[options.like][chosen] if options.like else {}
+    best = baseline(replace(kind.first(study.scene), **like))
     tried = [best.figures]
 
     def attempt(**change: Any) -> bool:
@@ -448,10 +449,10 @@ def tune(options: Options, name: str) -> Settings:
 
 def study(options: Options, name: str) -> None:
     """Baselines, experts and students with the tuned settings, for each seed."""
-    runs, tuned = Study(options, name), read(options)[name]
+    runs, tuned = Study(options, name), read(options)[options.like or name]
     settings = KPlanesSettings(**tuned["baseline"])
     expert = replace(settings, steps=settings.steps // 2)
-    trained: dict[str, list[dict[str, Any]]] = tuned.get("trained", {})
+    trained: dict[str, list[dict[str, Any]]] = read(options).get(name, {}).get("trained", {})
 
     def add(kind: str, figures: dict[str, Any]) -> None:
         found, entry = trained.setdefault(kind, []), public(figures)
@@ -460,9 +461,10 @@ def study(options: Options, name: str) -> None:
 
     def chosen(experts: list[Run], seed: int) -> tuple[Settings, Teaching]:
         """Settings of the student that validation views prefer; rendered views smooth its planes, too."""
-        for share, less in () if "student tried" in trained else ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
+        tried = tuned["trained"] if options.like else trained
+        for share, less in () if "student tried" in tried else ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
             add("student tried", runs.student(experts, settings.smoothed(less), Teaching(share), seed).figures)
-        return preferred(trained["student tried"])
+        return preferred(tried["student tried"])
 
     for seed in options.seeds:
         add("baseline", runs.baseline(settings, seed).figures)
@@ -473,7 +475,7 @@ def study(options: Options, name: str) -> None:
                 cost = total(experts[:number])
                 add(f"{number} experts averaged", {"seed": seed, **averaged(experts[:number]), "seconds": cost})
         best = chosen(experts, seed)
-        for count in (EXPERTS, 1) if seed == 1 else (EXPERTS,):
+        for count in (EXPERTS, 1) if seed == 1 and not options.like else (EXPERTS,):
             student = runs.student(experts[:count], *best, seed)
             all_seconds = student.figures["seconds"] + total(experts[:count])
             add(f"student of {count}", {**student.figures, "seconds of all": all_seconds})
@@ -483,11 +485,11 @@ def study(options: Options, name: str) -> None:
 
 def kinds(options: Options, name: str) -> None:
     """Two K-Planes and two nerfacto of the tuned settings, averaged; students of either kind; and baselines, also of as
-    many steps as the four and a student. Seed 1 chooses the students' settings, as taught by one of each; others
+    many steps as the teachers and a student. Seed 1 chooses the students' settings, as taught by one of each; others
     have one of each alone."""
-    runs, scene = Study(options, name), read(options)[name]
-    settings = [KPlanesSettings(**scene["baseline"]), NerfactoSettings(**scene["baseline_nerfacto"])]
-    found: dict[str, list[dict[str, Any]]] = scene.get("kinds", {})
+    runs, tuned = Study(options, name), read(options)[options.like or name]
+    settings = [KPlanesSettings(**tuned["baseline"]), NerfactoSettings(**tuned["baseline_nerfacto"])]
+    found: dict[str, list[dict[str, Any]]] = read(options).get(name, {}).get("kinds", {})
 
     def add(kind: str, figures: dict[str, Any]) -> None:
         entries, entry = found.setdefault(kind, []), public(figures)
@@ -496,7 +498,8 @@ def kinds(options: Options, name: str) -> None:
 
     def student(own: Settings, teachers: list[Run], seed: int) -> Run:
         def tried() -> list[dict[str, Any]]:
-            return [run for run in found.get("student tried", []) if settings_of(run).method == own.method]
+            runs = (tuned["kinds"] if options.like else found).get("student tried", [])
+            return [run for run in runs if settings_of(run).method == own.method]
 
         for share, less in () if tried() else ((0.5, 3.16), (0.25, 3.16)):
             candidate = replace(own.smoothed(less), steps=options.student_steps)
@@ -504,7 +507,7 @@ def kinds(options: Options, name: str) -> None:
         return runs.taught(teachers, *preferred(tried()), seed)
 
     for seed in options.seeds:
-        first = seed == 1
+        first = seed == 1 and not options.like
         teachers = [
             [
                 runs.baseline(replace(own, steps=options.teacher_steps), seed + 10 * number)
@@ -530,8 +533,8 @@ def kinds(options: Options, name: str) -> None:
                 add(f"student of {label}", {**run.figures, "seconds of all": run.figures["seconds"] + cost})
         for own in settings:
             add("baseline", runs.baseline(own, seed).figures)
-            if first:
-                steps = 4 * options.teacher_steps + options.student_steps
+            steps = (4 if first else 2) * options.teacher_steps + options.student_steps
+            if steps != own.steps:
                 add("baseline of all steps", runs.baseline(replace(own, steps=steps), seed).figures)
 
 
