@@ -462,7 +462,7 @@ def study(options: Options, name: str) -> None:
     def chosen(experts: list[Run], seed: int) -> tuple[Settings, Teaching]:
         """Settings of the student that validation views prefer; rendered views smooth its planes, too."""
         tried = tuned["trained"] if options.like else trained
-        for share, less in () if "student tried" in tried else ((0.25, 3.16), (0.5, 3.16), (0.5, 10)):
+        for share, less in () if "student tried" in tried else ((0.25, 3.16), (0.5, 3.16)):
             add("student tried", runs.student(experts, settings.smoothed(less), Teaching(share), seed).figures)
         return preferred(tried["student tried"])
 
@@ -474,12 +474,10 @@ def study(options: Options, name: str) -> None:
             if number in (2, EXPERTS):
                 cost = total(experts[:number])
                 add(f"{number} experts averaged", {"seed": seed, **averaged(experts[:number]), "seconds": cost})
-        best = chosen(experts, seed)
-        for count in (EXPERTS, 1) if seed == 1 and not options.like else (EXPERTS,):
-            student = runs.student(experts[:count], *best, seed)
-            all_seconds = student.figures["seconds"] + total(experts[:count])
-            add(f"student of {count}", {**student.figures, "seconds of all": all_seconds})
-        steps = settings.steps + EXPERTS * expert.steps
+        student = runs.student(experts, *chosen(experts, seed), seed)
+        add("student", {**student.figures, "seconds of all": student.figures["seconds"] + total(experts)})
+    steps = settings.steps + EXPERTS * expert.steps
+    for seed in options.seeds:
         add("baseline of all steps", runs.baseline(replace(settings, steps=steps), seed).figures)
 
 
