@@ -316,7 +316,9 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     (command, *_) = gather(made.folder, RUN).commands
     assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
-    assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
+    assert others == [
+        f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}", "tensorboard --logdir outputs/lego"
+    ]  # fmt: skip
 
 
 def test_the_table_fits_a_terminal(maker: Callable) -> None:
