@@ -109,7 +109,7 @@ def test_a_student_of_finished_runs_misses_neither_experts_nor_distillation(make
         "The student was trained for 100 steps in all, the baseline for 150.",
     ]
     assert headline(results).endswith("They were not compared at equal cost."), "no --baseline total would be of it"
-    (note,) = combine([results]).notes
+    (note,) = combine([results])["notes"]
     assert note == "lego was not compared at equal cost: finished runs taught its student."
     made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "student": "started from"}))
     distilled_first = gather(made.folder, RUN)
