@@ -12,6 +12,10 @@ from typing import List, Literal, Optional
 
 from dac_nerfstudio.errors import StageError, UserError
 
+STAGE, DISTILLATION, PHOTOS = 1.5e9, 1.8e9, 0.26e9
+"""Bytes on the GPU with models of the reference's size (docs/install.md): a stage, distillation from four experts, 100
+photos of 800x800 pixels."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -26,9 +30,7 @@ def findings() -> List[Finding]:
     from dac_nerfstudio.runs.record import versions
 
     found = [Finding("good", ", ".join(f"{name} {version}" for name, version in versions().items()))]
-    found.append(_methods())
-    found.append(_device())
-    found.append(_kernels())
+    found += [_methods(), _device(), _kernels()]
     if find_spec("tinycudann") is None:
         found.append(Finding("optional", "tiny-cuda-nn is not installed: the small MLPs run in PyTorch."))
     else:
@@ -132,12 +134,24 @@ def _device() -> Finding:
     if device == "cuda":
         import torch
 
-        from dac_nerfstudio.memory import plan
-
-        device_memory = torch.cuda.get_device_properties(0).total_memory
-        name = torch.cuda.get_device_name(0)
-        return Finding("good", f"Training runs on {name} ({device_memory / 1e9:.0f} GB). {plan(device_memory)}")
+        memory = torch.cuda.get_device_properties(0).total_memory
+        return Finding(
+            "good", f"Training runs on {torch.cuda.get_device_name(0)} ({memory / 1e9:.0f} GB). {stages_in(memory)}"
+        )
     return Finding("optional", f"No CUDA device: training runs on {device}. --preset quick suits it.")
+
+
+def stages_in(memory: float) -> str:
+    """How many stages a GPU with so many bytes has room for at a time, in words."""
+    at_a_time = int(memory // (DISTILLATION + PHOTOS))
+    if not at_a_time:
+        return f"The reference's models want {DISTILLATION / 1e9:.1f} GB: take --preset quick."
+    devices = "--devices 0" if at_a_time == 1 else "such as --devices 0,0"
+    return (
+        f"By arithmetic, for models of the reference's size: a stage takes {STAGE / 1e9:.1f} GB, distillation "
+        f"{DISTILLATION / 1e9:.1f} GB with all of 4 experts at a time, so there is room for {at_a_time} at a time "
+        f"({devices})."
+    )
 
 
 def _kernels() -> Finding:

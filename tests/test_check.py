@@ -23,6 +23,14 @@ def test_kernels_that_work_or_fail_are_told_of(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [[(32, 3), (8, 1)]]
 
 
+@pytest.mark.parametrize(
+    ("gigabytes", "words"),
+    [(1, "--preset quick"), (3, "1 at a time (--devices 0)"), (8, "3 at a time (such as --devices 0,0)")],
+)
+def test_the_stages_fit_the_card(gigabytes: int, words: str) -> None:
+    assert words in check.stages_in(gigabytes * 10**9)
+
+
 def test_lpips_weights_are_taken_from_a_file_or_an_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     content = b"weights"
     place = tmp_path / "hub" / f"alexnet-{hashlib.sha256(content).hexdigest()[:8]}.pth"

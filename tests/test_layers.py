@@ -14,7 +14,7 @@ LAYERS = (
     ("cli",),
     ("render",),
     ("check", "launch"),
-    ("report", "methods", "memory"),
+    ("report", "methods"),
     ("training",),
     ("viewer",),
     ("teachers", "sampling"),

@@ -77,7 +77,8 @@ def make_demo_scene(
 ) -> Path:
     """Ray-trace the demo scene into ``folder``, or return at once when it is already there with these settings.
 
-    The folder is there once all of it is; until then it is called ``<folder>.part``.
+    The folder is there once all of it is; until then it is called ``<folder>.part``. What an interrupted call left
+    there is made anew.
 
     Args:
         folder: the scene's folder; created when absent.
@@ -90,7 +91,7 @@ def make_demo_scene(
         ``folder``, ready for nerfstudio's ``blender-data``.
 
     Raises:
-        ValueError: a number is out of range, or ``folder`` holds something else.
+        ValueError: a number is out of range, or ``folder`` or ``<folder>.part`` holds something else.
     """
     folder = Path(folder)
     counts = {"train": train, "val": val, "test": test}
@@ -100,13 +101,18 @@ def make_demo_scene(
     settings = {"generator": GENERATOR, "version": VERSION, "size": size, **counts, "seed": seed}
     if read_json(folder / "scene.json") == settings:
         return folder
-    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
-        raise ValueError(
-            f"make_demo_scene: found something else at {folder}; expected an absent or empty folder, or a demo scene "
-            "with these settings. Choose another folder, or empty this one yourself if nothing in it is needed."
-        )
     part = folder.with_name(f"{folder.name}.part")
+    begun = read_json(part / "scene.json")
+    ours = isinstance(begun, dict) and begun.get("generator") == GENERATOR
+    for place in (folder,) if ours else (folder, part):
+        if place.is_file() or (place.exists() and any(place.iterdir())):
+            raise ValueError(
+                f"make_demo_scene: found something else at {place}; expected an absent or empty folder, or a demo "
+                "scene with these settings. Choose another folder, or empty this one yourself if nothing in it is "
+                "needed."
+            )
     shutil.rmtree(part, ignore_errors=True)
+    write_json(part / "scene.json", settings)
     rng = np.random.default_rng(seed)
     renderer = Renderer(castle(np.random.default_rng(seed)), LIGHTS, size)
     poses = {"train": band_poses(train, rng), "val": band_poses(val, rng), "test": orbit_poses(test)}
@@ -123,6 +129,5 @@ def make_demo_scene(
             done += 1
             if progress is not None:
                 progress(done, sum(counts.values()))
-    write_json(part / "scene.json", settings)
     part.replace(folder)
     return folder

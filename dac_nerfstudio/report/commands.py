@@ -13,7 +13,8 @@ from dac_nerfstudio.runs.layout import CONFIG, flags_path
 
 
 def commands(scene: SceneRuns) -> List[str]:
-    """What to type for the same runs, as far as it was recorded; then how to score and to look at the student."""
+    """What to type for the same runs, as far as it was recorded; then how to score and to look at the student, and at
+    all learning curves."""
     runs = [run for method in METHODS if method != LONG for run in scene.runs.get(method, [])]
     recorded = {run.folder: read_config(run.folder / CONFIG) for run in runs}
     first = next((config for config in recorded.values() if config.get("data")), {})
@@ -27,8 +28,10 @@ def commands(scene: SceneRuns) -> List[str]:
         lines.append(_run_command(scene, *recipe, first, runs[0], named))
     student = next((run for run in reversed(runs) if recorded[run.folder] and run.stage.complete), None)
     if student is not None:
-        config = _place(scene, recorded[student.folder], student) / CONFIG
+        config = _folder(recorded[student.folder], student) / student.folder.relative_to(scene.folder) / CONFIG
         lines += [shlex.join((command, "--load-config", str(config))) for command in ("ns-eval", "ns-viewer")]
+    if first:
+        lines.append(shlex.join(("tensorboard", "--logdir", str(_folder(first, runs[0])))))
     return lines
 
 
@@ -53,13 +56,13 @@ def _run_command(
     for name, folders in named.items():
         if folders and not scene.runs.get(EXPERT):
             words += [f"--{name}", *map(str, folders)]
-    results = Path(str(config.get("output_dir", "outputs")))
+    folder = _folder(config, run)
     if flags_path(scene.folder, scene.name).exists():
-        words += ["--config", str(flags_path(results / run.stage.scene, scene.name))]
-    words += ["--output-dir", str(results), "--scene", run.stage.scene]
+        words += ["--config", str(flags_path(folder, scene.name))]
+    words += ["--output-dir", str(folder.parent), "--scene", folder.name]
     return shlex.join(words)
 
 
-def _place(scene: SceneRuns, config: Dict[str, Any], run: Run) -> Path:
-    """A run folder as its own record has it: where it lay when it was made."""
-    return Path(str(config.get("output_dir", "outputs")), run.stage.scene, run.folder.relative_to(scene.folder))
+def _folder(config: Dict[str, Any], run: Run) -> Path:
+    """The scene's folder of results as a run's own record has it: where it lay when the run was made."""
+    return Path(str(config.get("output_dir", "outputs")), run.stage.scene)

@@ -12,8 +12,7 @@ import numpy as np
 
 from dac_nerfstudio.partition import verdict
 from dac_nerfstudio.partition.contacts import heading
-from dac_nerfstudio.report.charts import curves_chart, gain_chart
-from dac_nerfstudio.report.curves import courses
+from dac_nerfstudio.report.charts import gain_chart
 from dac_nerfstudio.report.pictures import (
     Comparison,
     coloured,
@@ -54,10 +53,9 @@ def contents(results: Results, scene: SceneRuns) -> Dict[str, Any]:
 
     Args:
         results: what ``results.figures`` made of ``scene``.
-        scene: whose run folders are read for curves and pictures.
+        scene: whose run folders are read for pictures.
     """
     quality, gain = scene.partition.about.get("quality"), results.gain
-    found, without_curves = courses(scene, results.processor)
     return dict(
         title=f"{results.scene}: report",
         results=results,
@@ -72,8 +70,6 @@ def contents(results: Results, scene: SceneRuns) -> Dict[str, Any]:
         groups=[(SCORES[score].heading, group_grid(results, score)) for score in results.scores],
         gain=None if gain is None else _gain(gain, results),
         crops=None if gain is None else _crops(gain, scene),
-        curves=curves_chart(found, results.processor) if found else None,
-        without_curves=without_curves,
         costs=cost_grid(results),
         memory=any(costs.peak_memory for costs in results.costs.values()),
         missing=[TITLES[method] for method in results.missing],

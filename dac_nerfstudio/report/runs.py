@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import product
 from math import isnan
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, NamedTuple, Optional, Set
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.naming import UNBOUNDED
+from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.presets import KINDS, TOTAL
 from dac_nerfstudio.runs.layout import EVALUATION, PARTITION, RECORD, run_dirs
@@ -29,8 +30,6 @@ TITLES = {
 }
 """What methods are called in tables, in the order in which they are shown."""
 METHODS = tuple(TITLES)
-SUFFIXES = ("", UNBOUNDED)
-"""Ends of methods' names, one for each kind of scene."""
 TRUNK = "dac-trunk"
 """What experts may have started from. It is not compared."""
 NAMES = {
@@ -108,29 +107,29 @@ def taught_by(student: Run) -> Set[str]:
     return {fingerprint for name, fingerprint in student.stage.inputs.items() if name.startswith("teacher-")}
 
 
-def _latest(scene_dir: Path, run: str = "*") -> Path:
-    """The record that was written last, of all or of those of one name.
+class _Place(NamedTuple):
+    """Where a run lies, by what it is."""
 
-    Raises:
-        StageError: there are none.
-    """
-    records = [path for method in METHODS for path in _records(scene_dir, method, run)]
-    if not records:
-        raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data …")
-    return max(records, key=lambda path: path.stat().st_mtime)
+    method: str
+    suffix: str
+    run: str
+    """Its name, without that of a baseline of all steps."""
+    folder: Path
+
+    @property
+    def written(self) -> float:
+        return (self.folder / RECORD).stat().st_mtime
 
 
-def _records(scene_dir: Path, method: str, run: str, suffixes: tuple[str, ...] = SUFFIXES) -> List[Path]:
-    """Records of a method's runs, of all or of those of one name."""
-    long = method == LONG
-    found = [
-        folder
-        for suffix in suffixes
-        for model in KINDS.values()
-        for folder in run_dirs(scene_dir, f"{method.removesuffix(TOTAL)}{model}{suffix}")
-    ]
-    found = [folder for folder in found if folder.name.endswith(TOTAL) == long]
-    return sorted(folder / RECORD for folder in found if run in ("*", folder.name.removesuffix(TOTAL)))
+def _places(scene_dir: Path) -> List[_Place]:
+    """All runs that have a record."""
+    found = []
+    stages = ("baseline", "expert", "ensemble", "distill", "finetune", "trunk")
+    for stage, suffix, model in product(stages, ("", UNBOUNDED), KINDS.values()):
+        for folder in run_dirs(scene_dir, str(MethodName(stage, suffix, model))):
+            total = TOTAL if stage == "baseline" and folder.name.endswith(TOTAL) else ""
+            found.append(_Place(f"dac-{stage}{total}", suffix, folder.name.removesuffix(total), folder))
+    return sorted(found, key=lambda place: place.folder)
 
 
 def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
@@ -139,31 +138,35 @@ def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
     Raises:
         StageError: the folder holds no results, or none of these can be compared.
     """
-    run = run or _latest(scene_dir).parent.name.removesuffix(TOTAL)
+    places = _places(scene_dir)
+    compared = [place for place in places if place.method != TRUNK]
+    if run is None:
+        if not compared:
+            raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data …")
+        run = max(compared, key=lambda place: place.written).run
     if not (scene_dir / PARTITION).exists():
         raise StageError(f"{scene_dir} is no folder of results: it holds no {PARTITION}. Make one: dac run --data …")
     partition = Partition.load(scene_dir / PARTITION)
-    names = {path.parent.name.removesuffix(TOTAL) for method in METHODS for path in _records(scene_dir, method, "*")}
+    names = {place.run for place in compared}
     if run not in names:
         others = f" It has {', '.join(sorted(names))}." if names else ""
         raise StageError(f"{scene_dir} holds no run named {run}.{others} Make one: dac run --data …")
-    # Of both kinds only if somebody changed the data under the same name: then the kind worked on last.
-    suffix = next(s for s in reversed(SUFFIXES) if _latest(scene_dir, run).relative_to(scene_dir).parts[0].endswith(s))
-    runs: Dict[str, List[Run]] = {}
-    broken: Dict[str, List[str]] = {}
-    for method in (*METHODS, TRUNK):
-        runs[method], broken[method] = [], []
-        for path in _records(scene_dir, method, run, (suffix,)):
+    # Of both kinds of scenes only if somebody changed the data under the same name: then the kind worked on last.
+    latest = max((place for place in compared if place.run == run), key=lambda place: place.written)
+    runs: Dict[str, List[Run]] = {method: [] for method in (*METHODS, TRUNK)}
+    broken: Dict[str, List[str]] = {method: [] for method in runs}
+    for place in places:
+        if (place.run, place.suffix) == (run, latest.suffix):
             try:
-                runs[method].append(_read(path.parent, partition))
+                runs[place.method].append(_read(place.folder, partition))
             except StageError as error:  # the others are reported all the same
-                broken[method].append(str(error))
+                broken[place.method].append(str(error))
     missing = {
         method: " ".join([*broken[method], why])
         for method in METHODS
         if (why := _why_missing(method, runs[method], run, partition))
     }
-    if not any(method not in missing for method in METHODS):
+    if len(missing) == len(METHODS):
         if any(broken.values()):
             raise StageError("\n".join(text for texts in broken.values() for text in texts))
         raise StageError(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Optional, Sequence
 
 from rich.console import Console
 
@@ -15,9 +14,10 @@ from dac_nerfstudio.report.markdown import markdown, write_text
 from dac_nerfstudio.report.page import contents
 from dac_nerfstudio.report.results import Results, figures, save
 from dac_nerfstudio.report.runs import read_scene
-from dac_nerfstudio.report.scenes import Combined, combine, contents_of, scene_grid
+from dac_nerfstudio.report.scenes import combine, scene_grid, time_grid
 from dac_nerfstudio.report.tables import headline, remarks, summary, terminal
 from dac_nerfstudio.runs.layout import report_folder
+from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.style import render
 
 REPORT, TEXT = "report.html", "results.md"
@@ -48,7 +48,7 @@ def page_path(scene_dir: Path) -> Path:
 
 
 def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Console) -> None:
-    """Write the report of each scene, and one of all where there are several; print their tables.
+    """Write the report of each scene, and a table of all where there are several; print their tables.
 
     Args:
         scene_dirs: the scenes' folders of results.
@@ -75,24 +75,17 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
     if len(reported) > 1:
         combined = combine(list(reported.values()))
         console.print(terminal(scene_grid(combined, "psnr"), "PSNR on the test views"))
-        try:
-            path = write_combined(list(reported), combined)
-        except OSError as error:
-            problems.append(in_a_line(error))
-        else:
-            where = "not written, as these scenes lie in different folders" if path is None else str(path)
-            say(console, f"All:     {where}")
+        where = "not written, as these scenes lie in different folders"
+        if len({path.resolve().parent for path in reported}) == 1:
+            folder = next(iter(reported)).parent
+            grids = [(SCORES[score].heading, scene_grid(combined, score)) for score in combined["scores"]]
+            grids.append(("Training time", time_grid(combined)))
+            where = str(folder / TEXT)
+            try:
+                write_json(folder / "results.json", combined)
+                write_text(folder / TEXT, markdown("scenes.md", grids=grids, **combined))
+            except OSError as error:
+                raise StageError("\n".join([*problems, in_a_line(error)])) from None
+        say(console, f"All:     {where}")
     if problems:
         raise StageError("\n".join(problems))
-
-
-def write_combined(scene_dirs: List[Path], combined: Combined) -> Optional[Path]:
-    """Write the same three files for several scenes into the folder that they share; its page, or None without one."""
-    if len({path.resolve().parent for path in scene_dirs}) > 1:
-        return None
-    folder = scene_dirs[0].parent
-    write_json(folder / "results.json", asdict(combined))
-    shown = contents_of(combined, [page_path(scene_dir) for scene_dir in scene_dirs], folder)
-    write_text(folder / TEXT, markdown("scenes.md", **shown))
-    write_text(folder / REPORT, render("scenes.html", **shown))
-    return folder / REPORT

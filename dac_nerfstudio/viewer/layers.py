@@ -1,4 +1,4 @@
-"""What the viewer shows of a scene besides the student: its experts, the baseline, and where they differ.
+"""What the viewer shows of a scene besides the student: its teachers, the baseline, and where they differ.
 
 These layers are further outputs, which nerfstudio's own panel lets one choose, and wipe between, as colour and depth.
 Only what is looked at is rendered, and a model is loaded when it is first asked for.
@@ -6,9 +6,8 @@ Only what is looked at is rendered, and a model is loaded when it is first asked
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from jaxtyping import Float
@@ -27,13 +26,10 @@ from dac_nerfstudio.teachers.ensemble import Ensemble
 Outputs = Dict[str, Float[Tensor, "height width channels"]]
 """A model's pictures of one camera, by name."""
 Render = Callable[[str], Outputs]
-"""Outputs of a model by its name, at the camera that is looked through; the student's is ``STUDENT``."""
+"""Outputs of a model by its name, at the camera that is looked through."""
 
-STUDENT, BASELINE, EXPERTS, ROUTED = "student", "baseline", "experts", "experts, routed"
-DISAGREEMENT = "disagreement"
-FROM_EXPERTS, FROM_BASELINE = "student - experts", "student - baseline"
-MAPS = (DISAGREEMENT, FROM_EXPERTS, FROM_BASELINE)
-"""Layers of one channel, which the viewer colours by one of its colormaps."""
+STUDENT, BASELINE, EXPERTS, TEACHERS, DISAGREEMENT = "student", "baseline", "experts", "teachers", "disagreement"
+LESS, ROUTED = "student - ", "experts, routed"
 HINT = "Layers are among *Render Options*, *Output type*; *Split Screen* wipes between two."
 
 
@@ -59,13 +55,32 @@ class LayersPanel(ViewerControl):
                 return
         except StageError:
             return
-        found, baseline = teachers_of(run), baseline_of(run)
-        experts = {name.replace("-", " ", 1): expert for name, expert in found.items()}
-        runs = {name: expert for name, expert in experts.items() if expert is not None}
-        gone = [name for name in experts if name not in runs]
-        text = HINT if runs or baseline else "This student's experts and baseline are not here."
-        if runs and gone:
-            text += f" Not where they were: {', '.join(gone)}."
+        found = {name.replace("-", " ", 1): teacher for name, teacher in teachers_of(run).items()}
+        runs = {name: teacher for name, teacher in found.items() if teacher is not None}
+        gone = ", ".join(name for name in found if name not in runs)
+        taught, text = "teacher 1" in found, HINT
+        layers = list(runs)
+        if runs and not gone and (taught or self.grouped()):
+            together, routed = (TEACHERS, []) if taught else (EXPERTS, [ROUTED])
+            layers += [DISAGREEMENT, LESS + together, *routed, together]
+        groups = [1 if taught else teacher.record.group or 1 for teacher in runs.values()]
+
+        def mixed(rendered: Render, routed: bool) -> Ensemble:
+            """The teachers as one; finished runs count alike everywhere."""
+            models = [SimpleNamespace(get_outputs_for_camera=lambda *_, name=name: rendered(name)) for name in found]
+            blend = (lambda poses, at: torch.ones(len(poses), 1)) if taught else self.manager.blend
+            return Ensemble(models, groups, blend, float("inf") if routed else self.inverse_temperature())
+
+        baseline = baseline_of(run)
+        if baseline is not None:
+            runs[BASELINE] = baseline
+            layers += [LESS + BASELINE, BASELINE]
+        if gone and taught:
+            text += f" Not shown, as they are gone, of other photos or of another project's method: {gone}."
+        elif not runs:
+            text = "This student's experts and baseline are not here."
+        elif gone:
+            text += f" Not where they were: {gone}."
         with self.viser_server.gui.add_folder("Layers"):
             said = self.viser_server.gui.add_markdown(text)
 
@@ -75,14 +90,11 @@ class LayersPanel(ViewerControl):
             if said.content != now:
                 said.content = now
 
-        teachers = None
-        if runs and not gone and self.grouped():
-            groups = [expert.record.group or 1 for expert in runs.values()]
-            teachers = partial(Ensemble, groups=groups, blend=self.manager.blend)
-        layers = Layers(list(runs), teachers, self.inverse_temperature, baseline is not None)
-        if baseline is not None:
-            runs[BASELINE] = baseline
-        layered = LayeredModel(viewer.pipeline.model, layers, runs, partial(_looked_at, viewer.control_panel), tell)
+        def looked_at() -> List[str]:
+            panel = viewer.control_panel
+            return [panel.output_render, *([panel.split_output_render] if panel.split else [])]
+
+        layered = LayeredModel(viewer.pipeline.model, runs, layers, mixed, looked_at, tell)
         viewer.get_model = lambda: layered
 
     def grouped(self) -> bool:
@@ -100,8 +112,9 @@ class LayeredModel:
 
     Args:
         model: the student.
-        layers: what there is to show besides.
-        runs: of the models that they are made of besides the student.
+        runs: by the names of the other models that layers are made of.
+        layers: their names.
+        mixed: makes one teacher of several, from what they render at the camera that is looked through.
         looked_at: says which outputs are looked at; the first is whose surfaces hide what the viewer draws behind them.
         tell: is told what keeps a layer from being shown, or nothing where all is well.
     """
@@ -109,14 +122,16 @@ class LayeredModel:
     def __init__(
         self,
         model: Model,
-        layers: Layers,
         runs: Dict[str, Run],
+        layers: List[str],
+        mixed: Callable[[Render, bool], Ensemble],
         looked_at: Callable[[], List[str]],
         tell: Callable[[str], None],
     ) -> None:
         self.model = model
-        self.layers = layers
         self.runs = runs
+        self.layers = layers
+        self.mixed = mixed
         self.looked_at = looked_at
         self.tell = tell
         self.loaded: Dict[str, Model] = {STUDENT: model}
@@ -134,13 +149,15 @@ class LayeredModel:
 
         def rendered(name: str) -> Outputs:
             if name not in done:
-                done[name] = self.load(name).get_outputs_for_camera(camera, obb_box)
+                if name not in self.loaded:
+                    self.loaded[name] = open_model(self.runs[name], self.model.device)
+                done[name] = self.loaded[name].get_outputs_for_camera(camera, obb_box)
             return done[name]
 
         for name in self.looked_at():
             try:
-                if name in self.layers.names:
-                    shown[name] = self.layers.picture(name, rendered, camera)
+                if name in self.layers:
+                    shown[name] = self.picture(name, rendered, camera)
                 else:
                     shown.update(rendered(STUDENT))
             except (UserError, OSError) as error:
@@ -150,71 +167,33 @@ class LayeredModel:
         if not self.channels:
             # The list of outputs must not change: the viewer would forget what is wiped between.
             own = {name: picture.shape[-1] for name, picture in rendered(STUDENT).items()}
-            self.channels = {**own, **{name: 1 if name in MAPS else 3 for name in self.layers.names}}
+            maps = [name for name in self.layers if name == DISAGREEMENT or name.startswith(LESS)]
+            self.channels = {**own, **{name: 1 if name in maps else 3 for name in self.layers}}
         first = next(iter(done.values()))
         outputs = {name: first["depth" if channels == 1 else "rgb"] for name, channels in self.channels.items()}
         return {**outputs, **shown}
 
-    def load(self, name: str) -> Model:
-        """One of the models.
-
-        Raises:
-            StageError: its files are gone or damaged.
-        """
-        if name not in self.loaded:
-            self.loaded[name] = open_model(self.runs[name], self.model.device)
-        return self.loaded[name]
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """What a model renders at the camera that is looked through, as a model."""
-
-    name: str
-    rendered: Render
-
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> Outputs:
-        return self.rendered(self.name)
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The layers that can be made."""
-
-    experts: Sequence[str]
-    """Names of the experts."""
-    teachers: Optional[Callable[..., Ensemble]]
-    """Makes an ensemble of their models; None where cameras have no groups, or not all experts are there."""
-    inverse_temperature: Callable[[], float]
-    """Of the blend."""
-    baseline: bool
-    """Whether there is a baseline."""
-
-    @property
-    def names(self) -> List[str]:
-        """Of all layers."""
-        together = [DISAGREEMENT, FROM_EXPERTS, ROUTED, EXPERTS] if self.teachers else []
-        return [*self.experts, *together, *([FROM_BASELINE, BASELINE] if self.baseline else [])]
-
     def picture(self, name: str, rendered: Render, camera: Cameras) -> Float[Tensor, "height width channels"]:
-        """A layer, from what models render at a camera."""
-        if name in (FROM_EXPERTS, FROM_BASELINE):
-            other = self.picture(EXPERTS if name == FROM_EXPERTS else BASELINE, rendered, camera)
+        """A layer, from what models render at a camera. The viewer colours those of one channel."""
+        if name.startswith(LESS):
+            other = self.picture(name.removeprefix(LESS), rendered, camera)
             return (rendered(STUDENT)["rgb"] - other).abs().mean(dim=-1, keepdim=True)
-        if self.teachers is None or name not in (DISAGREEMENT, ROUTED, EXPERTS):
+        if name in self.runs:
             return rendered(name)["rgb"]
-        at = float("inf") if name == ROUTED else self.inverse_temperature()
-        ensemble = self.teachers([Rendered(one, rendered) for one in self.experts], inverse_temperature=at)
-        return ensemble.get_outputs_for_camera(camera)[DISAGREEMENT if name == DISAGREEMENT else "rgb"]
+        outputs = self.mixed(rendered, name == ROUTED).get_outputs_for_camera(camera)
+        return outputs[DISAGREEMENT if name == DISAGREEMENT else "rgb"]
 
 
 def teachers_of(run: Run) -> Dict[str, Run | None]:
-    """The experts that a student learned from, as its record has them: ``expert-3``, or ``expert-3-2`` for the second
-    of its group. None for one that is gone."""
+    """The runs that a student learned from, as its record has them: an expert as ``expert-3``, or ``expert-3-2`` for
+    the second of its group, any finished run as ``teacher-1``. None for one that is gone, of other photos, whose frame
+    may be another, or of another project's method, whose code opens it."""
     found = made_from(run)
-    experts = {name: expert for name, expert in found.items() if name.startswith("expert-")}
+    teachers = {name: one for name, one in found.items() if name.startswith(("expert-", "teacher-"))}
     distilled = found.get("student")
-    return experts if experts or distilled is None else teachers_of(distilled)
+    if not teachers and distilled is not None:
+        return teachers_of(distilled)
+    return {name: one if one and run.record.has_data_of(one.record) else None for name, one in teachers.items()}
 
 
 def baseline_of(run: Run) -> Run | None:
@@ -222,8 +201,3 @@ def baseline_of(run: Run) -> Run | None:
     runs = find(scene_of(run), MethodName.parse(run.record.method).beside("baseline"))
     usable = (one for one in runs if why_not(one, ("baseline",), run.record) is None)
     return min(usable, key=lambda one: one.folder.name != run.folder.name, default=None)
-
-
-def _looked_at(panel: Any) -> List[str]:
-    """Names of the outputs that the viewer's panel has chosen, the one on the left first."""
-    return [panel.output_render, *([panel.split_output_render] if panel.split else [])]

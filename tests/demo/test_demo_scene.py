@@ -125,6 +125,11 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path, name: str, content: str)
     for folder in (tmp_path, tmp_path / name):
         with pytest.raises(ValueError, match="found something else at .*; expected an absent or empty folder.* Choose"):
             make_demo_scene(folder, size=16, train=1, val=1, test=1)
+    part = tmp_path.with_name(f"{tmp_path.name}.part")
+    tmp_path.rename(part)
+    with pytest.raises(ValueError, match=r"found something else at .*\.part; expected"):
+        make_demo_scene(tmp_path, size=16, train=1, val=1, test=1)
+    part.rename(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == content
 
 

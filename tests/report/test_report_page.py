@@ -17,6 +17,7 @@ import pytest
 from pages import Page
 from run_folders import VIEWS, Maker, gather
 
+from dac_nerfstudio.report.charts import gain_chart
 from dac_nerfstudio.report.page import contents
 from dac_nerfstudio.report.pictures import compare, png
 from dac_nerfstudio.report.results import Gain, ViewGain, figures
@@ -35,8 +36,14 @@ def written(folder: Path) -> str:
 
 
 def text_of(page: str) -> str:
-    page = re.sub(r"<(style|svg|script).*?</\1>", " ", page, flags=re.DOTALL)
+    page = re.sub(r"<(style|script).*?</\1>", " ", page, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def drawn(page: str) -> str:
+    """The chart in a page, or in an address."""
+    _, _, data = page.partition("data:image/svg+xml;base64,")
+    return base64.b64decode(data.partition('"')[0]).decode()
 
 
 def runs_its_own_program_alone(page: str) -> None:
@@ -70,9 +77,8 @@ def test_the_page_is_well_formed_and_fetches_nothing(whole: Maker) -> None:
     page = written(whole.folder)
     elements = Page(page).elements
     tags = [tag for tag, _ in elements]
-    assert tags.count("svg") == 2
-    # The partition, photo, baseline and student of each of four views, six pictures of each of three.
-    assert tags.count("img") == 1 + 4 * 3 + 3 * 6
+    # The partition, the gain, photo, baseline and student of each of four views, six pictures of each of three.
+    assert tags.count("img") == 2 + 4 * 3 + 3 * 6
     assert not {"link", "iframe", "object", "embed", "base", "form"} & set(tags)
     for tag, attributes in elements:
         for name, value in attributes.items():
@@ -80,18 +86,9 @@ def test_the_page_is_well_formed_and_fetches_nothing(whole: Maker) -> None:
             if name in ("src", "href", "xlink:href", "srcset", "action"):
                 assert str(value).startswith(("data:image/", "#")), (tag, name, str(value)[:50])
     assert not re.findall(r"url\((?!#)|@import", page)
-    addresses = set(re.findall(r"https?://[^\s\"'<>)]+", page))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "http" not in page.replace("http-equiv", "")
     assert "default-src 'none'" in page
     runs_its_own_program_alone(page)
-
-
-def test_no_two_elements_have_one_id(whole: Maker) -> None:
-    page = written(whole.folder)
-    names = re.findall(r'\bid="([^"]+)"', page)
-    assert len(names) == len(set(names)) > 10
-    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page))
-    assert {a or b for a, b in used} <= set(names)
 
 
 def test_reports_of_the_same_folders_are_the_same(whole: Maker, copied: Callable) -> None:
@@ -109,8 +106,8 @@ def test_names_are_text_and_nothing_else(maker: Callable) -> None:
     for method in ("dac-baseline", "dac-finetune"):
         made.score(made.train(method, scene=EVIL, versions={"torch": EVIL}), left_out={"lpips": EVIL})
     page = written(made.folder)
-    tags = {tag for tag, _ in Page(page).elements}
-    assert "img" not in tags
+    (chart,) = (attributes["src"] for tag, attributes in Page(page).elements if tag == "img")
+    assert str(chart).startswith("data:image/svg+xml;")
     assert page.count("</style>") == page.count("<style")
     runs_its_own_program_alone(page)
     assert EVIL in text_of(page)
@@ -141,7 +138,6 @@ def test_names_are_text_and_nothing_else(maker: Callable) -> None:
             ("dac-baseline", "dac-finetune"),
             (
                 f"There is no expert named {RUN}.",
-                "There are no learning curves",
                 "There is no picture of the partition",
                 "Some pictures are gone. To make them again, delete evaluation.json of",
                 "What to type was not recorded",
@@ -169,13 +165,11 @@ def test_a_psnr_that_is_infinite_everywhere_is_a_dash(maker: Callable) -> None:
 
 
 def test_many_views_are_charted_without_their_names(maker: Callable) -> None:
-    from dac_nerfstudio.report.charts import gain_chart
-
-    def gain(count: int) -> Gain:
+    def chart(count: int) -> str:
         views = [ViewGain(f"v{i}.png", 1 + i % 2, float(-i)) for i in range(count)]
-        return Gain("dac-baseline", False, -1.0, 0, [], views)
+        return drawn(gain_chart(Gain("dac-baseline", False, -1.0, 0, [], views), [20.0] * count))
 
-    few, many = gain_chart(gain(10), [20.0] * 10), gain_chart(gain(100), [20.0] * 100)
+    few, many = chart(10), chart(100)
     assert ">v7<" in few and ">v7<" not in many
     assert "100 test views" in many
 
@@ -188,7 +182,7 @@ def test_pictures_and_bars_are_beside_the_better_baseline(whole: Maker) -> None:
     whole.keep_pairs(long, lambda number, photo: photo // 3)
     text = written(whole.folder)
     assert "minus that of the baseline of as many steps as all stages together, view by view: −1.75" in text_of(text)
-    assert "gain over the baseline, all steps, dB" in text
+    assert "gain over the baseline, all steps, dB" in drawn(text)
     scene, gain = read_scene(whole.folder, RUN), gather(whole.folder, RUN).gain
     assert gain is not None
     baseline, student = scene.scored(LONG)[0], scene.scored(STUDENT)[0]
@@ -212,9 +206,8 @@ def test_the_table_in_markdown_has_the_figures(whole: Maker) -> None:
     assert any(line.startswith("- LPIPS is left out") for line in lines)
 
 
-def test_reporting_needs_neither_torch_nor_nerfstudio(maker: Callable, log_curves: Callable) -> None:
+def test_reporting_needs_neither_torch_nor_nerfstudio(maker: Callable) -> None:
     made = maker().everything()
-    log_curves(made.run_dir("dac-baseline"), [(0, 0.0, 10.0), (50, 15.0, 16.0)])
     program = (
         "import sys; from pathlib import Path; from dac_nerfstudio.report.writing import write_report\n"
         "assert 'matplotlib' not in sys.modules and 'PIL' not in sys.modules\n"

@@ -109,7 +109,7 @@ def test_a_student_of_finished_runs_misses_neither_experts_nor_distillation(make
         "The student was trained for 100 steps in all, the baseline for 150.",
     ]
     assert headline(results).endswith("They were not compared at equal cost."), "no --baseline total would be of it"
-    (note,) = combine([results]).notes
+    (note,) = combine([results])["notes"]
     assert note == "lego was not compared at equal cost: finished runs taught its student."
     made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "student": "started from"}))
     distilled_first = gather(made.folder, RUN)
@@ -316,7 +316,9 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
     (command, *_) = gather(made.folder, RUN).commands
     assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
-    assert others == [f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}"]
+    assert others == [
+        f"ns-eval --load-config {config}", f"ns-viewer --load-config {config}", "tensorboard --logdir outputs/lego"
+    ]  # fmt: skip
 
 
 def test_the_table_fits_a_terminal(maker: Callable) -> None:

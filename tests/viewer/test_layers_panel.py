@@ -15,6 +15,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.store import Run
 from dac_nerfstudio.teachers.ensemble import Ensemble
 from dac_nerfstudio.viewer.layers import HINT, LayersPanel, teachers_of
@@ -203,6 +204,32 @@ def test_without_all_experts_or_without_groups_those_that_are_there_are_shown_al
     shutil.rmtree(s.folders["expert 1"])
     s.open()
     assert list(s.look("not set"))[5:] == ["expert 2"] and s.said.content == f"{HINT} Not where they were: expert 1."
+
+
+def test_finished_runs_that_taught_a_student_are_layers(
+    scene: Callable[..., Scene], tiny_model: TinyModel, save_run: Callable[..., Any]
+) -> None:
+    s = scene(experts=False)
+    other = tiny_model(seed=9).eval()
+    folder, record = save_run(other, None, run="other", method="dac-baseline", seed=9)
+    inputs = {"teacher-1": record.fingerprint, "teacher-2": Stage.load(s.folders["baseline"]).fingerprint}
+    s.folder, s.stage = save_run(s.student, None, run="taught", method="dac-finetune", inputs=inputs)
+    s.viewer.log_filename = s.folder / "viewer.txt"
+    folders = "".join(f"- !!python/object/apply:pathlib.PosixPath [{one}]\n" for one in (folder, s.folders["baseline"]))
+    (s.folder / "config.yml").write_text(f"teachers: !!python/tuple\n{folders}")
+    s.open(partition=None)
+    assert list(s.look("not set"))[5:] == [
+        "teacher 1", "teacher 2", "disagreement", "student - teachers", "teachers", "student - baseline", "baseline",
+    ]  # fmt: skip
+    with torch.no_grad():
+        one, two = other.get_outputs_for_camera(CAMERA)["rgb"], s.of("baseline")["rgb"]
+    torch.testing.assert_close(s.look("teachers")["teachers"], (one + two) / 2)
+    torch.testing.assert_close(s.look("teacher 1")["teacher 1"], one)
+    # One that nerfstudio alone can open has no record.
+    (folder / "stage.json").unlink()
+    s.open()
+    assert list(s.look("not set"))[5:] == ["teacher 2", "student - baseline", "baseline"]
+    assert s.said.content.endswith("of other photos or of another project's method: teacher 1.")
 
 
 def test_other_methods_and_folders_without_a_record_have_no_layers(scene: Callable[..., Scene]) -> None:
