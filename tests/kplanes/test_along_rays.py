@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dac_nerfstudio.kplanes import rays
-from dac_nerfstudio.kplanes.backends import cpu
+from dac_nerfstudio.kplanes.backends import running
 from dac_nerfstudio.kplanes.rays import composite, excess, opacities, positions, products, resample
 
 BACKENDS = ("cpu", "reference")
@@ -16,7 +16,7 @@ BACKENDS = ("cpu", "reference")
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rays are shared among so many threads, however few they are."""
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    monkeypatch.setattr(running, "MIN_WORK", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dac_nerfstudio.kplanes.backends import cpu
+from dac_nerfstudio.kplanes.backends import running
 from dac_nerfstudio.kplanes.backends.cpu_mlp import POINTS
 from dac_nerfstudio.kplanes.mlp import MLP
 
@@ -61,7 +61,7 @@ def test_what_is_no_number_stays_none() -> None:
 
 
 def test_results_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    monkeypatch.setattr(running, "MIN_WORK", 0)
     torch.manual_seed(0)
     mlp, of_rays, of_samples = MLP(9, 3, 16, 2, True), torch.randn(1001, 4), torch.randn(1001, 13, 5)
     found = []

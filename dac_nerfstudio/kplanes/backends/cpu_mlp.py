@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dac_nerfstudio.kplanes.backends import mlp_kernels as kernels
-from dac_nerfstudio.kplanes.backends.cpu import _array, _parts, _run_ranges, _run_tasks
+from dac_nerfstudio.kplanes.backends.running import array_of, run_ranges, run_tasks, threads_for
 
 LANES = kernels.WIDTH
 WIDTH = (0,) * LANES
@@ -61,8 +61,11 @@ class _InCache(torch.autograd.Function):
         ctx.save_for_backward(points, shift, *weights)
         out = np.empty((len(points), len(weights[-1])), np.float32)
         ctx.arguments = arguments = _arguments(points, shift, weights)
-        _run_ranges(
-            lambda start, stop: kernels.forward(*arguments, out, start, stop, WIDTH), 0, len(points), _parts(out.size)
+        run_ranges(
+            lambda start, stop: kernels.forward(*arguments, out, start, stop, WIDTH),
+            0,
+            len(points),
+            threads_for(out.size),
         )
         return torch.from_numpy(out)
 
@@ -77,15 +80,15 @@ class _InCache(torch.autograd.Function):
         samples = 1 if shift is None else len(points) // len(shift)
         size = max(POINTS // samples, 1) * samples
         tasks = -(-len(points) // size)
-        panels = _panels([_array(weight) for weight in weights])
+        panels = _panels([array_of(weight) for weight in weights])
         in_weights = np.zeros((tasks, panels.size), np.float32)
-        arguments = *ctx.arguments, panels, _array(upstream[0]), in_points, in_shift
+        arguments = *ctx.arguments, panels, array_of(upstream[0]), in_points, in_shift
 
         def differentiate(task: int) -> None:
             begin, end = task * size, min((task + 1) * size, len(points))
             kernels.backward(*arguments, in_weights[task], begin, end, WIDTH)
 
-        _run_tasks(differentiate, tasks, _parts(upstream[0].numel()))
+        run_tasks(differentiate, tasks, threads_for(upstream[0].numel()))
         return (
             torch.from_numpy(in_points) if ctx.needs_input_grad[0] else None,
             None if shift is None else torch.from_numpy(in_shift)[:, : shift.shape[1]],
@@ -97,9 +100,9 @@ def _arguments(points: Tensor, shift: Optional[Tensor], weights: Sequence[Tensor
     """Arguments of both kernels."""
     samples = 1 if shift is None else len(points) // len(shift)
     sizes = np.array([points.shape[1], *map(len, weights)])
-    transposed = _panels([_array(weight).T for weight in weights])
-    padded = NONE if shift is None else _array(F.pad(shift.detach(), (0, -shift.shape[1] % LANES)))
-    return _array(points), padded, samples, sizes, transposed
+    transposed = _panels([array_of(weight).T for weight in weights])
+    padded = NONE if shift is None else array_of(F.pad(shift.detach(), (0, -shift.shape[1] % LANES)))
+    return array_of(points), padded, samples, sizes, transposed
 
 
 def in_cache(points: Tensor, shift: Optional[Tensor], *weights: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dac_nerfstudio.kplanes.backends import ray_kernels as kernels
-from dac_nerfstudio.kplanes.backends.cpu import _array, _parts, _run_ranges, _width
+from dac_nerfstudio.kplanes.backends.running import array_of, run_ranges, threads_for, width_of
 
 
 def _run(kernel: Callable[..., None], tensors: Sequence[Tensor], *settings: Any) -> None:
     """A kernel for all rays, the first axis of the first tensor; the largest says how many threads it is worth."""
-    arrays = [_array(tensor) for tensor in tensors]
+    arrays = [array_of(tensor) for tensor in tensors]
     work = max(array.size for array in arrays)
-    _run_ranges(lambda start, stop: kernel(*arrays, *settings, start, stop), 0, len(arrays[0]), _parts(work))
+    run_ranges(lambda start, stop: kernel(*arrays, *settings, start, stop), 0, len(arrays[0]), threads_for(work))
 
 
 def positions(origins: Tensor, directions: Tensor, distances: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, head: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
         by_head, by_basis = torch.empty(features.shape[:2]), torch.empty(*features.shape[:2], 3)
-        _run(kernels.products, (features, head, basis, by_head, by_basis), _width(len(head)))
+        _run(kernels.products, (features, head, basis, by_head, by_basis), width_of(len(head)))
         ctx.save_for_backward(features, head, basis)
         return by_head, by_basis
 
@@ -82,7 +82,7 @@ class _Products(torch.autograd.Function):
         features, head, basis = ctx.saved_tensors
         in_features, in_head, in_basis = (torch.empty(s) for s in (features.shape, basis.shape[::2], basis.shape))
         tensors = features, head, basis, *upstream, in_features, in_head, in_basis
-        _run(kernels.differentiate_products, tensors, _width(len(head)))
+        _run(kernels.differentiate_products, tensors, width_of(len(head)))
         return in_features, in_head.sum(dim=0), in_basis
 
 
