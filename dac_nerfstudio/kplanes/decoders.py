@@ -82,7 +82,7 @@ class ExplicitDecoder(nn.Module):
         basis = self.basis(directions).view(len(directions), 3, -1)
         # In single precision, as the reference: half of it would leave colours three digits.
         with torch.autocast(features.device.type, enabled=False):
-            head = self.density_head.weight[0]
+            head = self.density_head.weight.squeeze(0)
             raw, logits = products(features.to(head.dtype), head, basis.to(head.dtype))
             return raw, torch.sigmoid(logits)
 

@@ -36,8 +36,8 @@ class MultiScalePlanes(nn.Module):
 def kernel_problem(device: str, sizes: Sequence[tuple[int, int]]) -> Optional[str]:
     """Why models would not train and teach by fast kernels on a device; None if they would.
 
-    Tries what they need: lookup and total variation in single precision with gradients; on CUDA the lookup of teachers,
-    in half precision without; on the CPU what is computed along rays, and the layers of small networks.
+    Tries what they need: lookup and total variation in single precision with gradients, and what is computed along
+    rays; on CUDA the lookup of teachers, in half precision without gradients; on the CPU the layers of small networks.
 
     Args:
         sizes: channels and number of scales of the models' planes.
@@ -48,11 +48,12 @@ def kernel_problem(device: str, sizes: Sequence[tuple[int, int]]) -> Optional[st
         trials = [
             (lookup.case_of(scales, points), lookup.example),
             (regularizers.smoothness_case_of(scales[0]), regularizers.smoothness_example),
+            (rays.case_on(points.device), rays.example),
         ]
         if points.is_cuda:
             trials.append((lookup.case_of([scale.detach().half() for scale in scales], points), lookup.example))
         else:
-            trials += [(rays.CASE, rays.example), (mlp.CASE, mlp.example)]
+            trials.append((mlp.CASE, mlp.example))
         for case, example in trials:
             if case is None:
                 return f"There are no fast kernels for {points.device.type}: plain PyTorch looks the planes up."

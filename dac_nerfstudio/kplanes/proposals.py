@@ -29,10 +29,6 @@ class Bins:
     """Of the edges from the ray's origin, in the units of the camera poses."""
 
     @property
-    def widths(self) -> Float[Tensor, "rays bins"]:
-        return self.distances[:, 1:] - self.distances[:, :-1]
-
-    @property
     def midpoints(self) -> Float[Tensor, "rays bins"]:
         """Distances of the bins' middles from the ray's origin."""
         return (self.distances[:, 1:] + self.distances[:, :-1]) / 2
@@ -47,7 +43,7 @@ class Level:
 
     def __init__(self, bins: Bins, density: Float[Tensor, "rays bins"]) -> None:
         self.bins = bins
-        self.alphas, self.weights = opacities(density, bins.widths)
+        self.alphas, self.weights = opacities(density, bins.distances)
 
     @property
     def edges(self) -> Float[Tensor, "rays bins_plus_1"]:
@@ -157,23 +153,25 @@ class ProposalSampler(nn.Module):
             anneal: exponent on the weights that the next level is drawn from.
             learn: whether the levels carry a gradient to the proposal fields.
         """
-        bins = self.bins(self.first(len(rays)), rays)
-        levels = []
-        for number, density in enumerate(densities):
-            with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
-                level = Level(bins, density(bins.positions(rays))[..., 0])
-            levels.append(level)
-            quantiles = self.quantiles(getattr(self, f"quantiles_{number}"), len(rays))
-            bins = self.bins(resample(level.edges, level.weights.detach() ** anneal, quantiles), rays)
-        return levels, bins
-
-    def bins(self, edges: Float[Tensor, "rays edges"], rays: RayBundle) -> Bins:
-        """Bins of normalised edges, between the nears and fars of rays."""
         nears, fars = rays.nears, rays.fars
         assert nears is not None and fars is not None
         if self.disparity:
             nears, fars = to_disparity(nears), to_disparity(fars)
-        distances = torch.addcmul(nears, edges, fars - nears)
+        span = fars - nears
+        bins, levels = self.bins(self.first(len(rays)), nears, span), []
+        for number, density in enumerate(densities):
+            with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
+                level = Level(bins, density(bins.positions(rays)).squeeze(-1))
+            levels.append(level)
+            quantiles = self.quantiles(getattr(self, f"quantiles_{number}"), len(rays))
+            bins = self.bins(resample(level.edges, level.weights.detach() ** anneal, quantiles), nears, span)
+        return levels, bins
+
+    def bins(
+        self, edges: Float[Tensor, "rays edges"], nears: Float[Tensor, "rays 1"], span: Float[Tensor, "rays 1"]
+    ) -> Bins:
+        """Bins of edges in [0, 1], which lie from ``nears`` on in ``span``, both as the bins are even in."""
+        distances = torch.addcmul(nears, edges, span)
         return Bins(edges, from_disparity(distances) if self.disparity else distances)
 
     def first(self, count: int) -> Float[Tensor, "count edges"]:

@@ -1,29 +1,50 @@
-"""What is computed along each ray, by numba's kernels on the CPU and in plain PyTorch elsewhere.
+"""What is computed along each ray, by kernels (``dac_nerfstudio.kplanes.backends.along_rays``) or in plain PyTorch.
 
-Widths, edges, quantiles and backgrounds have no gradient. A ``backend`` is who computes it, by default the fastest that
-works for the tensors.
+Distances, edges, quantiles and backgrounds have no gradient. A ``backend`` is who computes it, by default the fastest
+that works for the tensors.
 """
 
 from __future__ import annotations
 
-from typing import List, Optional
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import List, Literal, Optional
 
 import torch
 from jaxtyping import Float
 from nerfstudio.model_components.losses import EPS, lossfun_outer
 from torch import Tensor
 
+from dac_nerfstudio.kplanes.backends import along_rays
 from dac_nerfstudio.kplanes.backends.trial import Backend, Case, works
 
-CASE = Case("sampling of rays", "cpu", "cpu", torch.float32, torch.float32, 0, 0, True, False)
 PADDING = 0.01
 """Added to the weight of each bin before the next level is drawn, so that no bin is never looked into."""
 
 
+@lru_cache(maxsize=None)
+def case_on(device: torch.device) -> Optional[Case]:
+    """What kernels are compiled for on a device, or None where there are none."""
+    backend: Optional[Literal["cpu", "triton"]] = {"cpu": "cpu", "cuda": "triton"}.get(device.type)  # type: ignore
+    if backend is None:
+        return None
+    return Case("sampling of rays", backend, str(device), torch.float32, torch.float32, 0, 0, True, False)
+
+
 def choose(*tensors: Tensor) -> Backend:
     """Who is fastest for these tensors, and works here."""
-    fit = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    return "cpu" if fit and works(CASE, example) else "reference"
+    device = tensors[0].device
+    case = case_on(device)
+    fit = all(tensor.device == device and tensor.dtype == torch.float32 for tensor in tensors)
+    return case.backend if fit and case is not None and works(case, example) else "reference"
+
+
+def kernels_for(backend: Optional[Backend], *tensors: Tensor) -> Optional[ModuleType]:
+    """The kernels of a backend, by default of the fastest; None for plain PyTorch."""
+    chosen = backend or choose(*tensors)
+    # Imported late: both bring a compiler with them.
+    return None if chosen == "reference" else import_module(f"dac_nerfstudio.kplanes.backends.{chosen}_rays")
 
 
 def positions(
@@ -34,23 +55,24 @@ def positions(
 ) -> Float[Tensor, "rays bins 3"]:
     """Points in the middle of bins whose edges have these distances from the origin."""
     learned = origins.requires_grad or directions.requires_grad  # with their cameras
-    if (backend or choose(origins, directions, distances)) == "cpu" and not learned:
-        from dac_nerfstudio.kplanes.backends import cpu_rays
-
-        return cpu_rays.positions(origins, directions, distances)
+    kernels = None if learned else kernels_for(backend, origins, directions, distances)
+    if kernels is not None:
+        return along_rays.positions(kernels, origins, directions, distances)
     middles = (distances[:, 1:] + distances[:, :-1]) / 2
     return torch.addcmul(origins[:, None], directions[:, None], middles[..., None])
 
 
 def opacities(
-    density: Float[Tensor, "rays bins"], widths: Float[Tensor, "rays bins"], backend: Optional[Backend] = None
+    density: Float[Tensor, "rays bins"],
+    distances: Float[Tensor, "rays bins_plus_1"],
+    backend: Optional[Backend] = None,
 ) -> tuple[Float[Tensor, "rays bins"], Float[Tensor, "rays bins"]]:
-    """Opacity of each bin by itself, and its share of the ray's colour (NeRF, arXiv 2003.08934, eq. 3)."""
-    if (backend or choose(density, widths)) == "cpu":
-        from dac_nerfstudio.kplanes.backends import cpu_rays
-
-        return cpu_rays.opacities(density, widths)
-    depth = density * widths
+    """Opacity of each bin by itself, and its share of the ray's colour (NeRF, arXiv 2003.08934, eq. 3); ``distances``
+    are those of the bins' edges."""
+    kernels = kernels_for(backend, density, distances)
+    if kernels is not None:
+        return along_rays.opacities(kernels, density, distances)
+    depth = density * distances.diff()
     alphas = 1 - torch.exp(-depth)
     before = depth[:, :-1].cumsum(dim=-1)
     transmittance = torch.exp(-torch.cat((torch.zeros_like(depth[:, :1]), before), dim=-1))
@@ -64,10 +86,9 @@ def composite(
     backend: Optional[Backend] = None,
 ) -> Float[Tensor, "rays 3"]:
     """Colour of rays whose samples have these shares of it, the background the rest."""
-    if (backend or choose(weights, colours, background)) == "cpu":
-        from dac_nerfstudio.kplanes.backends import cpu_rays
-
-        return cpu_rays.composite(weights, colours, background)
+    kernels = kernels_for(backend, weights, colours, background)
+    if kernels is not None:
+        return along_rays.composite(kernels, weights, colours, background)
     return (weights[..., None] * colours).sum(dim=-2) + background * (1 - weights.sum(dim=-1, keepdim=True))
 
 
@@ -78,10 +99,9 @@ def products(
     backend: Optional[Backend] = None,
 ) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, "rays samples 3"]]:
     """Scalar products of each sample's features with the head, and with the three vectors of its ray."""
-    if (backend or choose(features, head, basis)) == "cpu":
-        from dac_nerfstudio.kplanes.backends import cpu_rays
-
-        return cpu_rays.products(features, head, basis)
+    kernels = kernels_for(backend, features, head, basis)
+    if kernels is not None:
+        return along_rays.products(kernels, features, head, basis)
     return features @ head, features @ basis.transpose(1, 2)
 
 
@@ -99,10 +119,9 @@ def resample(
     Args:
         quantiles: of each ray, ascending, in [0, 1].
     """
-    if (backend or choose(edges, weights, quantiles)) == "cpu":
-        from dac_nerfstudio.kplanes.backends import cpu_rays
-
-        return cpu_rays.resample(edges, weights, quantiles, PADDING)
+    kernels = kernels_for(backend, edges, weights, quantiles)
+    if kernels is not None:
+        return along_rays.resample(kernels, edges, weights, quantiles, PADDING)
     weights = weights + PADDING
     share = weights / weights.sum(dim=-1, keepdim=True)
     cumulative = torch.nn.functional.pad(share.cumsum(dim=-1).clamp(max=1), (1, 0))
@@ -125,24 +144,23 @@ def excess(
     """How far a coarse histogram falls short of bounding a fine one from above: mip-NeRF 360, arXiv 2111.12077, eq. 13,
     mean over rays and fine bins. The fine one has no gradient."""
     edges, mass = edges.detach(), mass.detach()
-    if (backend or choose(edges, mass, coarse_edges, coarse)) == "cpu":
-        from dac_nerfstudio.kplanes.backends import cpu_rays
-
-        return cpu_rays.excess(edges, mass, coarse_edges, coarse, EPS)
+    kernels = kernels_for(backend, edges, mass, coarse_edges, coarse)
+    if kernels is not None:
+        return along_rays.excess(kernels, coarse, coarse_edges, mass, edges, EPS)
     return lossfun_outer(edges, mass, coarse_edges, coarse).mean()
 
 
 def example(case: Case, backend: Backend) -> List[Tensor]:
     """All that there is along two rays, and the gradients of what their colours are made from."""
-    numbers = torch.linspace(0.1, 0.9, 2 * 3 * 8)
+    numbers = torch.linspace(0.1, 0.9, 2 * 3 * 8, device=case.device)
     features, basis = numbers.view(2, 3, 8).requires_grad_(), numbers.flip(0).view(2, 3, 8).requires_grad_()
-    edges = torch.tensor([[0.0, 0.2, 0.5, 1.0]] * 2)
+    edges = torch.tensor([[0.0, 0.2, 0.5, 1.0]] * 2, device=case.device)
     places = positions(numbers[:6].view(2, 3), numbers[6:12].view(2, 3), edges, backend)
     density, logits = products(features, basis[0, 0], basis, backend)
-    alphas, weights = opacities(density, edges.diff(), backend)
+    alphas, weights = opacities(density, edges, backend)
     rgb = composite(weights, logits, edges[0, 1:], backend)
     again = resample(edges, weights.detach(), edges[:, :-1] + 0.1, backend)
     short = excess(edges[:, :-1], 2 * alphas[:, :2], edges, weights, backend)
-    upstream = torch.linspace(0.5, 1, 6).view(2, 3)
+    upstream = torch.linspace(0.5, 1, 6, device=case.device).view(2, 3)
     gradients = torch.autograd.grad((upstream * (rgb + alphas)).sum() + short, (features, basis))
     return [places, alphas.detach(), weights.detach(), rgb.detach(), again, short.detach(), *gradients]

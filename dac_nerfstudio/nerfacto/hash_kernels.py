@@ -19,9 +19,9 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dac_nerfstudio.kplanes.backends import cpu
 from dac_nerfstudio.kplanes.backends.compiling import kernel
 from dac_nerfstudio.kplanes.backends.cpu_kernels import FLOAT_BYTES, broadcast, load, store, total
+from dac_nerfstudio.kplanes.backends.running import array_of, empty, run_ranges, run_tasks, threads_for, zeros
 
 PRIMES = (1, 2654435761, 805459861)
 """Factors of x, y and z in the hash; nerfstudio's numbers."""
@@ -123,13 +123,13 @@ def _by_level(table: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 def _interpolate(points: np.ndarray, table: np.ndarray, scales: np.ndarray) -> np.ndarray:
     width = (0,) * table.shape[1]
-    out = cpu._empty(len(points), len(scales) * len(width))
+    out = empty(len(points), len(scales) * len(width))
 
     def work(start: int, stop: int) -> None:
         for number, level in enumerate(_by_level(table, scales)):
             interpolate(level, points, scales[number], out, number * len(width), start, stop, width)
 
-    cpu._run_ranges(work, 0, len(points), cpu._parts(out.size))
+    run_ranges(work, 0, len(points), threads_for(out.size))
     return out
 
 
@@ -142,19 +142,19 @@ def _points_gradient(points: np.ndarray, table: np.ndarray, scales: np.ndarray, 
             offset = number * len(width)
             differentiate_points(level, points, scales[number], upstream, offset, gradient, start, stop, width)
 
-    cpu._run_ranges(work, 0, len(points), cpu._parts(upstream.size))
+    run_ranges(work, 0, len(points), threads_for(upstream.size))
     return gradient
 
 
 def _table_gradient(points: np.ndarray, shape: Sequence[int], scales: np.ndarray, upstream: np.ndarray) -> np.ndarray:
-    width, parts = (0,) * shape[1], cpu._parts(upstream.size)
-    gradient = cpu._zeros(shape, parts)
+    width, parts = (0,) * shape[1], threads_for(upstream.size)
+    gradient = zeros(shape, parts)
     levels = _by_level(gradient, scales)
 
     def work(number: int) -> None:  # a level is summed by one thread, in the order of the points
         differentiate_table(points, scales[number], upstream, number * len(width), levels[number], width)
 
-    cpu._run_tasks(work, len(scales), parts)
+    run_tasks(work, len(scales), parts)
     return gradient
 
 
@@ -164,16 +164,16 @@ class _Lookup(torch.autograd.Function):
         # Only the points' gradient needs the table's numbers.
         ctx.save_for_backward(points, table if ctx.needs_input_grad[0] else None, scales)
         ctx.shape = table.shape
-        return torch.from_numpy(_interpolate(cpu._array(points), cpu._array(table), cpu._array(scales)))
+        return torch.from_numpy(_interpolate(array_of(points), array_of(table), array_of(scales)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
         points, table, scales = ctx.saved_tensors
-        where, factors, features = cpu._array(points), cpu._array(scales), cpu._array(upstream[0])
+        where, factors, features = array_of(points), array_of(scales), array_of(upstream[0])
         of_points = of_table = None
         if ctx.needs_input_grad[0]:
-            of_points = torch.from_numpy(_points_gradient(where, cpu._array(table), factors, features))
+            of_points = torch.from_numpy(_points_gradient(where, array_of(table), factors, features))
         if ctx.needs_input_grad[1]:
             of_table = torch.from_numpy(_table_gradient(where, ctx.shape, factors, features))
         return of_points, of_table, None

@@ -1,22 +1,28 @@
-"""What is computed along rays: numba's kernels against plain PyTorch, and what is known of both."""
+"""What is computed along rays: kernels against plain PyTorch, and what is known of both.
+
+Triton's are among them where its interpreter runs this file, as ``backends/test_triton_backend.py`` has it do.
+"""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import torch
 from torch import Tensor
 
 from dac_nerfstudio.kplanes import rays
-from dac_nerfstudio.kplanes.backends import cpu
+from dac_nerfstudio.kplanes.backends import running
 from dac_nerfstudio.kplanes.rays import composite, excess, opacities, positions, products, resample
 
-BACKENDS = ("cpu", "reference")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+BACKENDS: tuple[rays.Backend, ...] = ("triton" if INTERPRETED else "cpu", "reference")
 
 
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rays are shared among so many threads, however few they are."""
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    monkeypatch.setattr(running, "MIN_WORK", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
 
 
@@ -45,16 +51,16 @@ def test_points_in_the_middle_of_bins_are_pytorchs(threads: None) -> None:
 def test_opacities_and_weights_are_pytorchs(threads: None) -> None:
     torch.manual_seed(0)
     density = (torch.randn(7, 9) * 3).exp().requires_grad_()  # from next to nothing to solid
-    torch.testing.assert_close(*both(opacities, density, torch.rand(7, 9)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*both(opacities, density, torch.rand(7, 10).cumsum(dim=-1)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_bin_without_end_stops_all_light(backend: rays.Backend) -> None:
     density = torch.tensor([[0.0, torch.inf, 1.0, 1.0]])
-    alphas, weights = opacities(density, torch.tensor([[1.0, 1.0, 1.0, 0.0]]), backend)
+    alphas, weights = opacities(density, torch.tensor([[1.0, 2.0, 3.0, 4.0, 4.0]]), backend)
     torch.testing.assert_close(alphas, torch.tensor([[0.0, 1.0, 1 - torch.e**-1, 0.0]]))
     torch.testing.assert_close(weights, torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
-    assert opacities(density, torch.zeros(1, 4), backend)[1][0, 1] == 0, "not a number, where there is no width"
+    assert opacities(density, torch.zeros(1, 5), backend)[1][0, 1] == 0, "not a number, where there is no width"
 
 
 def test_colours_of_rays_are_pytorchs(threads: None) -> None:
@@ -67,7 +73,7 @@ def test_colours_of_rays_are_pytorchs(threads: None) -> None:
 @pytest.mark.parametrize("channels", [1, 12, 32, 48])
 def test_products_are_pytorchs(channels: int, threads: None) -> None:
     torch.manual_seed(0)
-    shapes = (5, 7, channels), (channels,), (5, 3, channels)
+    shapes = (5, 19, channels), (channels,), (5, 3, channels)
     torch.testing.assert_close(
         *both(products, *[torch.randn(shape).requires_grad_() for shape in shapes]), rtol=1e-4, atol=1e-5
     )
@@ -96,10 +102,10 @@ def test_quantiles_are_pytorchs(threads: None) -> None:
 
 def test_excess_over_a_coarse_histogram_is_pytorchs(threads: None) -> None:
     torch.manual_seed(0)
-    edges, coarse_edges = (torch.rand(6, count).sort().values for count in (13, 8))
-    edges[0], coarse_edges[1] = coarse_edges[0, :1].expand(13), edges[1, 6:7].expand(8)  # bins without width
+    edges, coarse_edges = (torch.rand(6, count).sort().values for count in (20, 8))
+    edges[0], coarse_edges[1] = coarse_edges[0, :1].expand(20), edges[1, 6:7].expand(8)  # bins without width
     coarse_edges[2] += 2  # no overlap at all
-    mass, coarse = torch.rand(6, 12), (torch.rand(6, 7) / 3).requires_grad_()
+    mass, coarse = torch.rand(6, 19), (torch.rand(6, 7) / 5).requires_grad_()
 
     def found(coarse: Tensor, backend: rays.Backend) -> Tensor:
         return excess(edges, mass, coarse_edges, coarse, backend)
@@ -109,5 +115,7 @@ def test_excess_over_a_coarse_histogram_is_pytorchs(threads: None) -> None:
 
 def test_who_computes_is_chosen_by_type_and_device() -> None:
     assert rays.choose(torch.zeros(1), torch.zeros(2, 3)) == "cpu"
+    cuda = rays.case_on(torch.device("cuda:0"))
+    assert cuda is not None and (cuda.backend, cuda.device) == ("triton", "cuda:0")
     assert rays.choose(torch.zeros(1), torch.zeros(1).double()) == "reference"
     assert rays.choose(torch.zeros(1, device="meta")) == "reference"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dac_nerfstudio.kplanes.backends import cpu
+from dac_nerfstudio.kplanes.backends import cpu_mlp, running
 from dac_nerfstudio.kplanes.backends.cpu_mlp import POINTS
 from dac_nerfstudio.kplanes.mlp import MLP
 
@@ -40,17 +40,18 @@ def test_an_input_that_wants_no_gradient_gets_none() -> None:
     assert all(parameter.grad is not None for parameter in mlp.parameters())
 
 
-def test_hidden_layers_are_not_kept_for_the_way_back() -> None:
-    kept: list[tuple[int, ...]] = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tuple(tensor.shape))
-        return tensor
-
-    mlp = MLP(8, 3, 64, 2, bias=False)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+@pytest.mark.parametrize("learning", [True, False])
+def test_hidden_layers_are_kept_where_there_is_a_way_back_alone(
+    learning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    forward = cpu_mlp.kernels.forward
+    monkeypatch.setattr(cpu_mlp.kernels, "forward", lambda *a: (kept.append(a[5].size), forward(*a)))
+    mlp = MLP(8, 3, 64, 2, bias=False).requires_grad_(learning)
+    mlp(torch.randn(100, 8))
+    with torch.no_grad():
         mlp(torch.randn(100, 8))
-    assert (100, 8) in kept and (100, 64) not in kept
+    assert kept == [128 * 2 * 64 if learning else 0, 0]
 
 
 def test_what_is_no_number_stays_none() -> None:
@@ -61,7 +62,7 @@ def test_what_is_no_number_stays_none() -> None:
 
 
 def test_results_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    monkeypatch.setattr(running, "MIN_WORK", 0)
     torch.manual_seed(0)
     mlp, of_rays, of_samples = MLP(9, 3, 16, 2, True), torch.randn(1001, 4), torch.randn(1001, 13, 5)
     found = []

@@ -138,7 +138,7 @@ def test_bins_weights_and_depth_are_nerfstudios(
     refine = PDFSampler(include_original=False, single_jitter=single_jitter).train(training)
     expected = refine(bundle, samples, weights.detach() ** 0.7, num_samples=7)
     torch.testing.assert_close(final.edges, ray_samples_to_sdist(expected))
-    torch.testing.assert_close(final.widths, expected.deltas[..., 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(final.distances.diff(), expected.deltas[..., 0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(final.positions(bundle), expected.frustums.get_positions())
 
 
@@ -148,7 +148,7 @@ def test_levels_have_their_number_of_bins_from_near_to_far(rays: Callable[..., R
     )
     assert [level.edges.shape for level in levels] == [(4, 8), (4, 6)] and final.edges.shape == (4, 4)
     for bins in (*[level.bins for level in levels], final):
-        assert (bins.widths > 0).all()
+        assert (bins.distances.diff() > 0).all()
         assert (bins.distances >= 2).all() and (bins.distances <= 6).all()
 
 
@@ -177,7 +177,8 @@ def test_final_samples_gather_where_the_proposals_see_density(rays: Callable[...
     assert ((final.midpoints > 2.9) & (final.midpoints < 4.1)).float().mean() > 0.8
     # An exponent of 0 makes all weights alike: look everywhere.
     _, everywhere = still(bundle, [shell], anneal=0.0, learn=False)
-    torch.testing.assert_close(everywhere.widths, torch.full_like(everywhere.widths, 0.25), rtol=0.1, atol=0.02)
+    widths = everywhere.distances.diff()
+    torch.testing.assert_close(widths, torch.full_like(widths, 0.25), rtol=0.1, atol=0.02)
 
 
 def test_evaluation_samples_are_the_same_every_time(rays: Callable[..., RayBundle]) -> None:

@@ -14,7 +14,7 @@ from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.field_components.mlp import MLPWithHashEncoding
 from torch import Tensor, nn
 
-from dac_nerfstudio.kplanes.backends import cpu
+from dac_nerfstudio.kplanes.backends import running
 from dac_nerfstudio.nerfacto import hash_kernels
 from dac_nerfstudio.nerfacto.hash_grid import HashGrid, compile_grids
 
@@ -63,7 +63,7 @@ def test_values_and_gradients_equal_the_plain_ones(levels: int, log2_size: int, 
 
 
 def test_results_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    monkeypatch.setattr(running, "MIN_WORK", 0)
     compiled, _ = grids()
     points, results = make_points(), []
     for count in (1, 1, 2, 7):

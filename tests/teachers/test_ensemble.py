@@ -54,7 +54,9 @@ def test_each_ray_is_answered_as_by_its_expert_alone(
         torch.testing.assert_close(answer.alphas[ray], alone.final.alphas[0], rtol=1e-4, atol=1e-5)
         expected = alone.final.bins.positions(bundle[ray : ray + 1])[0]
         torch.testing.assert_close(answer.bins.positions(bundle)[ray], expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(answer.bins.widths[ray], alone.final.bins.widths[0], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            answer.bins.distances[ray].diff(), alone.final.bins.distances[0].diff(), rtol=1e-3, atol=1e-5
+        )
     # The experts do disagree: a wrong route would have been seen.
     with torch.no_grad():
         answers = torch.stack([model.render(bundle, background).rgb for model in models])

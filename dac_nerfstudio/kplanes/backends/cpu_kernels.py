@@ -1,7 +1,7 @@
 """Numba kernels of the plane lookup and of total variation. Import late: this imports numba and LLVM.
 
 Every kernel works on a range of points or rows, without the GIL and without threads of its own, so that the caller
-decides on these (``dac_nerfstudio.kplanes.backends.cpu``). The inner loops run over channels in explicit SIMD:
+decides on these (``dac_nerfstudio.kplanes.backends.running``). The inner loops run over channels in explicit SIMD:
 ``Lanes`` is a vector of as many float32 as the tuple ``width`` is long, which divides the number of channels. LLVM
 does not vectorise the plain loops well: it cannot know that the arrays do not overlap.
 

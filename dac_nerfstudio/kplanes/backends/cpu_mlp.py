@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dac_nerfstudio.kplanes.backends import mlp_kernels as kernels
-from dac_nerfstudio.kplanes.backends.cpu import _array, _parts, _run_ranges, _run_tasks
+from dac_nerfstudio.kplanes.backends.running import array_of, run_tasks, threads_for
 
 LANES = kernels.WIDTH
 WIDTH = (0,) * LANES
@@ -52,55 +52,57 @@ def _matrices(panels: np.ndarray, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 class _InCache(torch.autograd.Function):
-    """Hidden layers are not kept for the way back, but computed again: that is cheaper than to write them to memory and
-    to read them from there."""
+    """Hidden layers are kept for the way back as they lie in the cache: to compute them again takes longer."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx: Any, points: Tensor, shift: Optional[Tensor], *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(points, shift, *weights)
+    def forward(ctx: Any, learning: bool, points: Tensor, shift: Optional[Tensor], *weights: Tensor) -> Tensor:
+        # Each task has whole rays, and sums what is its own: results don't depend on threads.
+        ctx.samples = samples = 1 if shift is None else len(points) // len(shift)
+        size = max(POINTS // samples, 1) * samples
+        ctx.tasks = [(begin, min(begin + size, len(points))) for begin in range(0, len(points), size)]
+        ctx.sizes = sizes = np.array([points.shape[1], *map(len, weights)])
+        blocks = -(-min(size, len(points)) // kernels.BLOCK) if learning else 0
+        inner = sum(_padded(width) for width in sizes[1:-1])
+        hidden = np.empty((len(ctx.tasks), blocks * kernels.BLOCK * inner), np.float32)
         out = np.empty((len(points), len(weights[-1])), np.float32)
-        ctx.arguments = arguments = _arguments(points, shift, weights)
-        _run_ranges(
-            lambda start, stop: kernels.forward(*arguments, out, start, stop, WIDTH), 0, len(points), _parts(out.size)
-        )
+        padded = NONE if shift is None else array_of(F.pad(shift.detach(), (0, -shift.shape[1] % LANES)))
+        matrices = _panels([array_of(weight).T for weight in weights])
+        where = array_of(points)
+
+        def work(task: int) -> None:
+            kernels.forward(where, padded, samples, sizes, matrices, hidden[task], out, *ctx.tasks[task], WIDTH)
+
+        run_tasks(work, len(ctx.tasks), threads_for(out.size))
+        ctx.save_for_backward(points, shift, torch.from_numpy(hidden), *weights)
         return torch.from_numpy(out)
 
     @staticmethod
     @once_differentiable
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Optional[Tensor], ...]:
-        points, shift, *weights = ctx.saved_tensors
-        in_points = np.empty(points.shape, np.float32) if ctx.needs_input_grad[0] else NONE
+        points, shift, hidden, *weights = ctx.saved_tensors
+        where, layers, above = array_of(points), array_of(hidden), array_of(upstream[0])
+        in_points = np.empty(points.shape, np.float32) if ctx.needs_input_grad[1] else NONE
         in_shift = NONE if shift is None else np.zeros((len(shift), _padded(shift.shape[1])), np.float32)
-        # Each task sums what is its own: results don't depend on threads.
-        samples = 1 if shift is None else len(points) // len(shift)
-        size = max(POINTS // samples, 1) * samples
-        tasks = -(-len(points) // size)
-        panels = _panels([_array(weight) for weight in weights])
-        in_weights = np.zeros((tasks, panels.size), np.float32)
-        arguments = *ctx.arguments, panels, _array(upstream[0]), in_points, in_shift
+        panels = _panels([array_of(weight) for weight in weights])
+        in_weights = np.zeros((len(ctx.tasks), panels.size), np.float32)
 
-        def differentiate(task: int) -> None:
-            begin, end = task * size, min((task + 1) * size, len(points))
-            kernels.backward(*arguments, in_weights[task], begin, end, WIDTH)
+        def work(task: int) -> None:
+            kernels.backward(
+                where, ctx.samples, ctx.sizes, panels, layers[task], above,
+                in_points, in_shift, in_weights[task], *ctx.tasks[task], WIDTH,
+            )  # fmt: skip
 
-        _run_tasks(differentiate, tasks, _parts(upstream[0].numel()))
+        run_tasks(work, len(ctx.tasks), threads_for(above.size))
         return (
-            torch.from_numpy(in_points) if ctx.needs_input_grad[0] else None,
+            None,
+            torch.from_numpy(in_points) if ctx.needs_input_grad[1] else None,
             None if shift is None else torch.from_numpy(in_shift)[:, : shift.shape[1]],
             *_matrices(in_weights.sum(axis=0), weights),
         )
 
 
-def _arguments(points: Tensor, shift: Optional[Tensor], weights: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Arguments of both kernels."""
-    samples = 1 if shift is None else len(points) // len(shift)
-    sizes = np.array([points.shape[1], *map(len, weights)])
-    transposed = _panels([_array(weight).T for weight in weights])
-    padded = NONE if shift is None else _array(F.pad(shift.detach(), (0, -shift.shape[1] % LANES)))
-    return _array(points), padded, samples, sizes, transposed
-
-
 def in_cache(points: Tensor, shift: Optional[Tensor], *weights: Tensor) -> Tensor:
-    return _InCache.apply(points, shift, *weights)
+    inputs = [one for one in (points, shift, *weights) if one is not None]
+    return _InCache.apply(torch.is_grad_enabled() and any(one.requires_grad for one in inputs), points, shift, *weights)

@@ -130,35 +130,17 @@ def take(values, block, first, count, width):
 
 
 @njit(error_model="numpy")
-def activate(points, first, count, shift, samples, sizes, layers, matrices, blocks, width):
-    """Compute the outputs of the first ``layers`` for a block of points, with ReLU of all but the last, each behind its
-    inputs; where the last one begins."""
+def set_rows(target, shift, first, count, samples, width):
+    """Begin a layer's block with the share that depends on the ray."""
     row = len(width) * FLOAT_BYTES
-    padded = (count + ROWS - 1) // ROWS * ROWS
-    start, offset = 0, 0
-    fill(blocks[: BLOCK * pad(sizes[0], width)], points, first, count, width)
-    for number in range(layers):
-        inside, outside = pad(sizes[number], width), pad(sizes[number + 1], width)
-        end = start + BLOCK * inside
-        source, target = blocks[start:].ctypes.data, blocks[end:].ctypes.data
-        shifted = number == 0 and len(shift) > 0
-        for panel in range(shift.shape[1] // len(width) if shifted else 0):
-            for i in range(padded):
-                ray = min((first + i) // samples, len(shift) - 1)
-                of_ray = shift.ctypes.data + (ray * outside + panel * len(width)) * FLOAT_BYTES
-                store(target + (panel * BLOCK + i) * row, load(of_ray, width))
-        matrix = matrices[offset:].ctypes.data
-        layer(source, target, matrix, sizes[number], inside, outside, padded, shifted, width)
-        if number + 2 < len(sizes):
-            out = blocks[end : end + BLOCK * outside]
-            for i in range(len(out)):
-                out[i] = max(out[i], np.float32(0))
-        start, offset = end, offset + inside * outside
-    return start
+    for i in range(count):
+        of_ray = shift.ctypes.data + min((first + i) // samples, len(shift) - 1) * shift.shape[1] * FLOAT_BYTES
+        for panel in range(shift.shape[1] // len(width)):
+            store(target + (panel * BLOCK + i) * row, load(of_ray + panel * row, width))
 
 
 @kernel
-def forward(points, shift, samples, sizes, matrices, out, begin, end, width):
+def forward(points, shift, samples, sizes, matrices, hidden, out, begin, end, width):
     """Output for points ``begin`` to ``end``.
 
     Args:
@@ -167,38 +149,60 @@ def forward(points, shift, samples, sizes, matrices, out, begin, end, width):
         samples: points of each ray.
         sizes: features of the points, and of each layer.
         matrices: the transposed weights in panels, layer after layer.
+        hidden: gets the hidden layers, block after block; or no size, where nobody goes back.
     """
-    blocks = np.empty(BLOCK * pad(sizes, width).sum(), np.float32)
+    inputs = np.empty(BLOCK * pad(sizes[0], width), np.float32)
+    outputs = np.empty(BLOCK * pad(sizes[-1], width), np.float32)
+    inner = BLOCK * pad(sizes[1:-1], width).sum()
+    scratch = np.empty(inner if len(hidden) == 0 else 0, np.float32)
     for first in range(begin, end, BLOCK):
         count = min(BLOCK, end - first)
-        start = activate(points, first, count, shift, samples, sizes, len(sizes) - 1, matrices, blocks, width)
-        take(out, blocks[start:], first, count, width)
+        padded = (count + ROWS - 1) // ROWS * ROWS
+        block = (first - begin) // BLOCK * inner
+        layers = hidden[block : block + inner] if len(hidden) > 0 else scratch
+        fill(inputs, points, first, count, width)
+        source, start, offset = inputs.ctypes.data, 0, 0
+        for number in range(len(sizes) - 1):
+            inside, outside = pad(sizes[number], width), pad(sizes[number + 1], width)
+            last = number + 2 == len(sizes)
+            result = outputs if last else layers[start : start + BLOCK * outside]
+            shifted = number == 0 and len(shift) > 0
+            if shifted:
+                set_rows(result.ctypes.data, shift, first, padded, samples, width)
+            matrix = matrices[offset:].ctypes.data
+            layer(source, result.ctypes.data, matrix, sizes[number], inside, outside, padded, shifted, width)
+            if not last:
+                for i in range(len(result)):
+                    result[i] = max(result[i], np.float32(0))
+            source, start, offset = result.ctypes.data, start + len(result), offset + inside * outside
+        take(out, outputs, first, count, width)
 
 
 @kernel
-def backward(
-    points, shift, samples, sizes, matrices, weights, upstream, in_points, in_shift, in_weights, begin, end, width
-):
+def backward(points, samples, sizes, weights, hidden, upstream, in_points, in_shift, in_weights, begin, end, width):
     """Gradients by points ``begin`` to ``end``: of these and, added, of their rays and of the weights, the latter in
-    panels. Gradients of no size are not wanted."""
+    panels as the weights are here. Gradients of no size are not wanted."""
     lanes, row = len(width), len(width) * FLOAT_BYTES
-    blocks, most = np.empty(BLOCK * pad(sizes, width).sum(), np.float32), BLOCK * pad(sizes.max(), width)
+    most, inner = BLOCK * pad(sizes.max(), width), BLOCK * pad(sizes[1:-1], width).sum()
+    inputs = np.empty(BLOCK * pad(sizes[0], width), np.float32)
     gradient, next_gradient = np.empty(most, np.float32), np.empty(most, np.float32)
     for first in range(begin, end, BLOCK):
         count = min(BLOCK, end - first)
         padded = (count + ROWS - 1) // ROWS * ROWS
-        start = activate(points, first, count, shift, samples, sizes, len(sizes) - 2, matrices, blocks, width)
-        offset = len(weights)
+        fill(inputs, points, first, count, width)
+        start, offset = (first - begin) // BLOCK * inner + inner, len(weights)
         fill(gradient[: BLOCK * pad(sizes[-1], width)], upstream, first, count, width)
         for number in range(len(sizes) - 2, -1, -1):
             inside, outside = pad(sizes[number], width), pad(sizes[number + 1], width)
             offset -= inside * outside
-            inputs, source = blocks[start:].ctypes.data, gradient.ctypes.data
+            start -= BLOCK * inside
+            before = inputs if number == 0 else hidden[start : start + BLOCK * inside]
+            source = gradient.ctypes.data
             for panel in range(inside // lanes):
                 for j in range(0, sizes[number + 1], ROWS):
                     at = in_weights[offset:].ctypes.data + (panel * outside + j) * row
                     left = source + j // lanes * BLOCK * row + j % lanes * FLOAT_BYTES
-                    right = inputs + panel * BLOCK * row
+                    right = before.ctypes.data + panel * BLOCK * row
                     write(at, row, multiply(read(at, row, width), left, FLOAT_BYTES, row, right, padded, width))
             if number == 0:
                 for panel in range(in_shift.shape[1] // lanes):
@@ -213,10 +217,8 @@ def backward(
             matrix = weights[offset:].ctypes.data
             layer(source, out.ctypes.data, matrix, sizes[number + 1], outside, inside, padded, False, width)
             if number > 0:
-                before = blocks[start : start + BLOCK * inside]
                 for i in range(len(out)):
                     out[i] = out[i] if before[i] > np.float32(0) else np.float32(0)
-                start -= BLOCK * pad(sizes[number - 1], width)
             gradient, next_gradient = next_gradient, gradient
         if len(in_points) > 0:
             take(in_points, gradient, first, count, width)

@@ -11,7 +11,7 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @kernel
-def positions(origins, directions, distances, out, start, stop):
+def positions(distances, origins, directions, out, start, stop):
     """Points in the middle of bins."""
     for ray in range(start, stop):
         for i in range(out.shape[1]):
@@ -33,7 +33,7 @@ def opacities(passed, alphas, weights, start, stop):
 
 
 @kernel
-def differentiate_opacities(passed, weights, widths, in_alphas, in_weights, gradient, start, stop):
+def differentiate_opacities(passed, distances, weights, in_alphas, in_weights, gradient, start, stop):
     """Gradient of the density, where ``in_...`` are those of opacities and weights: with depth d, opacity a, weight w
     and T what is left before a bin, da_i/dd_i = 1 - a_i, dw_i/dd_i = T_i (1 - a_i), and dw_k/dd_i = -w_k for k > i."""
     for ray in range(start, stop):
@@ -43,7 +43,7 @@ def differentiate_opacities(passed, weights, widths, in_alphas, in_weights, grad
             gradient[ray, i] = in_weights[ray, i] * left + in_alphas[ray, i] * passed[ray, i]
         behind = ZERO
         for i in range(passed.shape[1] - 1, -1, -1):
-            gradient[ray, i] = (gradient[ray, i] - behind) * widths[ray, i]
+            gradient[ray, i] = (gradient[ray, i] - behind) * (distances[ray, i + 1] - distances[ray, i])
             behind += in_weights[ray, i] * weights[ray, i]
 
 
@@ -127,7 +127,7 @@ def differentiate_products(
 
 
 @kernel
-def resample(edges, weights, quantiles, out, padding, start, stop):
+def resample(weights, edges, quantiles, out, padding, start, stop):
     """Edges at the quantiles, which ascend, of histograms whose bins weigh ``padding`` more."""
     bins = weights.shape[1]
     cumulative = np.empty(bins + 1, np.float32)
@@ -154,9 +154,9 @@ def resample(edges, weights, quantiles, out, padding, start, stop):
 
 
 @kernel
-def excess(coarse, coarse_edges, edges, mass, sums, slopes, least, start, stop):
+def excess(coarse, coarse_edges, mass, edges, sums, slopes, least, share, start, stop):
     """Sums over a ray's fine bins of their squared excess over the coarse bins that they overlap, by their mass, which
-    counts for no less than ``least``; and the derivatives of the sums in the coarse bins."""
+    counts for no less than ``least``, times ``share``; and the derivatives of the sums in the coarse bins."""
     bins, samples = coarse.shape[1], mass.shape[1]
     cumulative = np.zeros(bins + 1, np.float32)
     for ray in range(start, stop):
@@ -165,7 +165,7 @@ def excess(coarse, coarse_edges, edges, mass, sums, slopes, least, start, stop):
             reached += coarse[ray, k]
             cumulative[k + 1] = reached
             slopes[ray, k] = 0
-        total, low, high = 0.0, 0, 0
+        total, low, high, twice = 0.0, 0, 0, np.float32(2 * share)
         for i in range(samples):
             while low < bins - 1 and coarse_edges[ray, low + 1] <= edges[ray, i]:
                 low += 1
@@ -173,12 +173,12 @@ def excess(coarse, coarse_edges, edges, mass, sums, slopes, least, start, stop):
                 high += 1
             more = mass[ray, i] - (cumulative[high + 1] - cumulative[low])
             if more > ZERO:
-                share = more / (mass[ray, i] + least)
-                total += more * share
+                relative = more / (mass[ray, i] + np.float32(least))
+                total += more * relative
                 # Differences of neighbours, which are summed up below.
-                slopes[ray, low] -= np.float32(2) * share
+                slopes[ray, low] -= twice * relative
                 if high + 1 < bins:
-                    slopes[ray, high + 1] += np.float32(2) * share
-        sums[ray] = total
+                    slopes[ray, high + 1] += twice * relative
+        sums[ray] = total * share
         for k in range(1, bins):
             slopes[ray, k] += slopes[ray, k - 1]

@@ -145,7 +145,7 @@ def _backward(
         tl.store(target + 2, tl.load(target + 2, mask=there) + (xz_down + yz_down) * z_slope, mask=there)
 
 
-def _on(device: torch.device) -> AbstractContextManager[Any]:
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
     """Launches kernels there. Tensors of Triton's interpreter are on the CPU."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
@@ -200,7 +200,7 @@ def lookup(scales: Sequence[Float[Tensor, "3 R R C"]], points: Float[Tensor, "po
 
     Features have the planes' type.
     """
-    with _on(points.device):
+    with on_device(points.device):
         return _Lookup.apply(points, *scales)
 
 
@@ -279,5 +279,5 @@ def squared_differences(scale: Float[Tensor, "P R R C"]) -> Float[Tensor, ""]:
     """
     if scale.dtype != torch.float32:
         raise TypeError(f"Total variation in Triton is for planes in float32, not {scale.dtype}.")
-    with _on(scale.device):
+    with on_device(scale.device):
         return _SquaredDifferences.apply(scale)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.backends import cpu, cpu_kernels
+from dac_nerfstudio.kplanes.backends import cpu_kernels, running
 from dac_nerfstudio.kplanes.lookup import lookup
 from dac_nerfstudio.kplanes.regularizers import squared_differences
 
@@ -18,7 +18,7 @@ from dac_nerfstudio.kplanes.regularizers import squared_differences
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Even small tensors are shared among threads; torch's threads are put back."""
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    monkeypatch.setattr(running, "MIN_WORK", 0)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -137,7 +137,7 @@ assert choose([torch.rand(3, 4, 4, 8)], torch.rand(5, 3)) == "cpu"
 
 FORKING = """
 import os, torch
-from dac_nerfstudio.kplanes.backends import cpu
+from dac_nerfstudio.kplanes.backends import running
 from dac_nerfstudio.kplanes.lookup import lookup
 
 torch.set_num_threads(2)
@@ -149,7 +149,7 @@ def result():
     return features.detach().numpy().tobytes() + gradient.numpy().tobytes()
 
 expected = result()
-assert cpu._threads._pool is not None, "several threads were to work before the fork"
+assert running._threads._pool is not None, "several threads were to work before the fork"
 child = os.fork()
 if child == 0:
     os._exit(0 if result() == expected else 1)
@@ -163,7 +163,7 @@ def test_fast_squared_differences_equal_the_reference_with_any_number_of_threads
     channels: int, resolution: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(cpu, "MIN_WORK", 0)
+    monkeypatch.setattr(running, "MIN_WORK", 0)
     scale = torch.randn(3, resolution, resolution, channels, requires_grad=True)
     expected = squared_differences(scale, "reference")
     (expected_gradient,) = torch.autograd.grad(0.7 * expected, scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ for resolution, channels in ((2, 8), (7, 16), (9, 5), (33, 32)):
 TRIAL = """
 from dataclasses import replace
 import torch
-from dac_nerfstudio.kplanes import lookup, regularizers
+from dac_nerfstudio.kplanes import lookup, rays, regularizers
 from dac_nerfstudio.kplanes.backends import triton
 from dac_nerfstudio.kplanes.backends.trial import Case, failure
 
@@ -85,6 +86,8 @@ cases = [
 ]
 for case in cases:
     assert failure(case, lookup.example) is None, f"{case}: {failure(case, lookup.example)}"
+rest = Case("sampling of rays", "triton", "cpu", torch.float32, torch.float32, 0, 0, True, False)
+assert failure(rest, rays.example) is None
 smooth = replace(single, operation="total variation")
 assert failure(smooth, regularizers.smoothness_example) is None
 
@@ -105,14 +108,23 @@ assert isinstance(failure(teacher, lookup.example), AssertionError)
 """
 
 
-@pytest.mark.parametrize("program", [LOOKUP, SMOOTHNESS, TRIAL], ids=["lookup", "smoothness", "trial"])
+ALONG_RAYS = f"""
+import pytest
+tests = {str(Path(__file__).parents[1] / "test_along_rays.py")!r}
+raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", tests]))
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [LOOKUP, SMOOTHNESS, TRIAL, ALONG_RAYS], ids=["lookup", "smoothness", "trial", "along rays"]
+)
 def test_kernels(program: str) -> None:
     # Triton reads the variable when it is imported, which torch may have done here already.
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
