@@ -35,10 +35,9 @@ def findings() -> List[Finding]:
         found.append(Finding("optional", "tiny-cuda-nn is not installed: the small MLPs run in PyTorch."))
     else:
         found.append(Finding("good", "tiny-cuda-nn is installed."))
-    if shutil.which("ffmpeg"):
-        found.append(Finding("good", f"ns-render uses {shutil.which('ffmpeg')}."))
-    elif find_spec("imageio_ffmpeg") is not None:
-        found.append(Finding("good", "ns-render uses the ffmpeg of imageio-ffmpeg."))
+    ffmpeg = shutil.which("ffmpeg") or (find_spec("imageio_ffmpeg") and "the ffmpeg of imageio-ffmpeg")
+    if ffmpeg:
+        found.append(Finding("good", f"ns-render uses {ffmpeg}."))
     else:
         found.append(Finding("bad", "ns-render finds no ffmpeg. Install it: pip install imageio-ffmpeg"))
     if ctypes.util.find_library("usb-1.0"):
@@ -104,17 +103,14 @@ def scene_findings(
         found = examine(scene_at(data, downscale, skip_missing), thorough)
     except UserError as error:
         return [Finding("bad", str(error))]
-    lines = [Finding("bad", text) for text in found.problems]
-    lines += [Finding("optional" if skip_missing else "bad", text) for text in found.missing]
-    lines += [Finding("optional", text) for text in found.remarks]
+    wrong = found.problems if skip_missing else [*found.problems, *found.missing]
+    lines = [Finding("bad", text) for text in wrong]
+    lines += [Finding("optional", text) for text in [*(found.missing if skip_missing else ()), *found.remarks]]
     if found.views:
         splits = ", ".join(f"{split} {count}" for split, count in found.views.items())
-        how = "decoded" if thorough else "opened"
-        count = len(found.problems) + (0 if skip_missing else len(found.missing))
-        state: Literal["good", "bad"] = "bad" if count else "good"
-        verdict = f"{count} wrong" if count else "nothing is wrong"
-        seconds = time.perf_counter() - start
-        lines.append(Finding(state, f"Views: {splits}; every photo {how} in {seconds:.1f} s: {verdict}."))
+        how = f"{'decoded' if thorough else 'opened'} in {time.perf_counter() - start:.1f} s"
+        verdict = f"{len(wrong)} wrong" if wrong else "nothing is wrong"
+        lines.append(Finding("bad" if wrong else "good", f"Views: {splits}; every photo {how}: {verdict}."))
     return lines
 
 

@@ -22,7 +22,7 @@ from dac_nerfstudio.launch.plan import Only, Plan, Request, make_plan
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, SlurmOptions
 from dac_nerfstudio.messages import literally, say
 from dac_nerfstudio.presets import PRESETS, SEEDS, Baseline, Kind, choose_preset
-from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, scene_name
+from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE, RECORD, is_scored, pictures_folder, scene_name
 from dac_nerfstudio.scene.layout import Layout, find_layout
 from dac_nerfstudio.units import size
 
@@ -275,13 +275,7 @@ def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str])
 
 
 def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -> None:
-    """Report the scenes that were scored, and say where their groups are pictured.
-
-    Args:
-        plans: what was done.
-        run: name of the runs to report; None takes the latest of each scene.
-        console: where it is printed.
-    """
+    """Report the scenes that were scored, the latest runs by default, and say where their groups are pictured."""
     from dac_nerfstudio.report.writing import report_scenes
 
     scored = [plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs)]
@@ -343,13 +337,20 @@ def render(
     """
     console = Console()
     _expect_runs(scene_dir)
+    if frames < 2:
+        raise StageError(f"An animation of {frames} frames is none. Ask for more: --frames 60")
+    if scale is not None and not 0 < scale <= 64:
+        raise StageError(f"--scale is {scale:g}; expected a number above 0 and up to 64.")
     try:
         with warnings.catch_warnings():
             # They warn each other, at import and in the middle of a progress bar, of what no user can change.
             warnings.filterwarnings("ignore", module="nerfstudio|torch")
-            from dac_nerfstudio.render.show import show
+            from dac_nerfstudio.render.pictures import show
+            from dac_nerfstudio.render.scene import open_scene
 
-            show(scene_dir, what, frames, scale, run, data, console)
+            with console.status("Opening the scene …"):
+                opened = open_scene(scene_dir, run, data)
+            show(opened, pictures_folder(scene_dir), what, frames, scale, console)
     except KeyboardInterrupt:
         console.print("Stopped. Pictures that were finished before are whole.")
         sys.exit(130)

@@ -7,7 +7,7 @@ import json
 import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Tuple
 
 import torch
 from rich.console import Console
@@ -97,50 +97,47 @@ def examine(plan: Plan) -> List[Fate]:
     for job in plan.jobs:
         ready = [fate.job.name for fate in fates if fate.kept] + (["split"] if job.stage in INDEPENDENT else [])
         needed = [name for name in job.needs if name not in ready]
+        kept, why = False, f"{needed[0]} comes first" if needed else ""
         if job.kind == "train":
-            state, why = _examine_training(job, plan, needed)
-        elif needed:
-            state, why = "new", f"{needed[0]} comes first"
-        elif job.kind == "split":
-            state, why = _examine_split(plan)
-        elif job.kind == "evaluate":
-            state, why = "new", f"scores {job.run_dir}, unless that was done"
-        else:
+            kept, why = _examine_training(job, plan, why)
+        elif not needed and job.kind == "split":
+            kept, why = _examine_split(plan)
+        elif not needed and job.kind == "evaluate":
+            why = f"scores {job.run_dir}, unless that was done"
+        elif not needed:
             kept = has_video(job, plan)
-            state, why = ("kept", "made from this student") if kept else ("new", "not made yet")
-        fates.append(Fate(job, state == "kept", why))
+            why = "made from this student" if kept else "not made yet"
+        fates.append(Fate(job, kept, why))
     return fates
 
 
-def _examine_training(job: Job, plan: Plan, needed: Sequence[str]) -> Tuple[State, str]:
+def _examine_training(job: Job, plan: Plan, why: str) -> Tuple[bool, str]:
+    """Whether a training is kept, and why; where nothing else keeps it from being begun, by its folder."""
     config = config_of(job)
     state: State = "new"
-    if needed:
-        why = f"{needed[0]} comes first"
-    elif current_partition(plan.scene_dir) is None:
+    if not why and current_partition(plan.scene_dir) is None:
         why = "not made yet"
-    else:
+    elif not why:
         try:
             state, why = decide(job.run_dir, config.sources(examine=False).record)
         except UserError as error:
             why = str(error)
     if state == "kept":
-        return state, why
+        return True, why
     steps = config.max_num_iterations - (Stage.load(job.run_dir).steps if state == "resumed" else 0)
     minutes = seconds_of(config, steps, torch.get_num_threads()) / 60
-    return state, f"{counted(steps, 'step')}, {about(minutes)}: {why}"
+    return False, f"{counted(steps, 'step')}, {about(minutes)}: {why}"
 
 
-def _examine_split(plan: Plan) -> Tuple[State, str]:
+def _examine_split(plan: Plan) -> Tuple[bool, str]:
     partition, asked = current_partition(plan.scene_dir), plan.request.divide
     if partition is None:
-        if plan.partition is not None:
-            return "new", f"takes the experts' division, {plan.partition}"
-        return "new", "the views are not divided yet"
+        taken = plan.partition and f"takes the experts' division, {plan.partition}"
+        return False, taken or "the views are not divided yet"
     other = [f"{name} {value}" for name, value in asked.items() if not partition.satisfies({name: value})]
     if other:
-        return "changed", f"asked for {', '.join(other)}"
-    return "kept", f"divided by {partition.settings['strategy']} into {partition.num_groups} groups"
+        return False, f"asked for {', '.join(other)}"
+    return True, f"divided by {partition.settings['strategy']} into {partition.num_groups} groups"
 
 
 def seconds_of(config: DaCTrainerConfig, steps: int, cores: int) -> float:

@@ -77,30 +77,18 @@ def read_flags(path: Path) -> Tuple[Dict[str, Flags], bytes]:
     Raises:
         StageError: the file is missing, is not of this form, or sets what is dac run's to decide.
     """
+    expected = ", ".join(f"[{name}]" for name in TABLES)
     try:
         content = path.read_bytes()
         tables = tomllib.loads(content.decode("utf8"))
     except FileNotFoundError:
-        raise StageError(f"There is no file {path}. --config wants a TOML file with tables {_tables()}.") from None
+        raise StageError(f"There is no file {path}. --config wants a TOML file with tables {expected}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is not valid TOML: {error}.") from None
-    return flags_of(tables, path), content
-
-
-def flags_of(content: Mapping[str, Any], source: Path) -> Dict[str, Flags]:
-    """Flags per table of such a file's content.
-
-    Raises:
-        StageError: it is not of this form, or sets what is dac run's to decide; ``source`` is named.
-    """
-    for name, table in content.items():
+    for name, table in tables.items():
         if name not in TABLES or not isinstance(table, dict):
-            raise StageError(f"{source}: unknown entry '{name}'; expected tables {_tables()}.")
-    return {name: dict(_flags(table, "", source)) for name, table in content.items()}
-
-
-def _tables() -> str:
-    return ", ".join(f"[{name}]" for name in TABLES)
+            raise StageError(f"{path}: unknown entry '{name}'; expected tables {expected}.")
+    return {name: dict(_flags(table, "", path)) for name, table in tables.items()}, content
 
 
 def _flags(table: Mapping[str, Any], prefix: str, source: Path) -> Iterator[Tuple[str, Any]]:

@@ -20,9 +20,9 @@ from rich.console import Console
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.lock import scene_lock
-from dac_nerfstudio.launch.plan import Job, Plan, Report
+from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.process import PRELOAD, Place, start
-from dac_nerfstudio.launch.table import Row, rows_of, showing
+from dac_nerfstudio.launch.table import Row, showing
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import SIGNALS, handling
@@ -35,22 +35,22 @@ RESTARTS = 2
 """How often a killed job is started again: the kernel kills when memory runs out."""
 
 
-@dataclass(eq=False)
-class Task:
+@dataclass(eq=False, kw_only=True)
+class Task(Row):
     """A job of a plan, how it fares, and its process while it runs."""
 
     plan: Plan
     job: Job
-    row: Row
-    state: str = "waiting"
-    """`waiting`, `running`, `succeeded`, `failed` or `left out`."""
-    problem: str = ""
     kills: int = 0
-    """How often its process was killed."""
+    """How often its process was killed and started again."""
     place: Optional[Place] = None
     process: Optional[BaseProcess] = None
     messages: Optional[Connection] = None
-    last: Optional[Report] = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is done and its process has ended."""
+        return self.ended is not None and self.state in ("done", "kept")
 
 
 def run_plans(
@@ -69,9 +69,12 @@ def run_plans(
         KeyboardInterrupt: the run was asked to stop, and everything that it had reached is saved.
     """
     context = _context()
-    jobs = [(plan, job) for plan in plans for job in plan.jobs if kinds is None or job.kind in kinds]
-    rows = rows_of([(plan.scene_dir.name, job.name) for plan, job in jobs])
-    tasks = [Task(plan, job, row) for (plan, job), row in zip(jobs, rows)]
+    tasks = [
+        Task(job.name if len(plans) == 1 else f"{plan.scene_dir.name}: {job.name}", plan=plan, job=job)
+        for plan in plans
+        for job in plan.jobs
+        if kinds is None or job.kind in kinds
+    ]
     free = [Place(device, threads_each(len(devices))) for device in devices]
     running: List[Task] = []
     with ExitStack() as stack:
@@ -79,7 +82,7 @@ def run_plans(
             plan.scene_dir: stack.enter_context(scene_lock(plan.scene_dir, partial(say, console))) for plan in plans
         }
         stack.enter_context(_signals_interrupt())
-        tell = stack.enter_context(showing(rows, console))
+        tell = stack.enter_context(showing(tasks, console))
         try:
             while True:
                 for task in startable(tasks, len(devices))[: len(free)]:
@@ -98,8 +101,8 @@ def run_plans(
             raise
     for task in tasks:
         if task.state in ("failed", "left out"):
-            say(console, (task.row.name, "bold red"), f": {task.problem}")
-    return all(task.state == "succeeded" for task in tasks)
+            say(console, (task.name, "bold red"), f": {task.text}")
+    return all(task.succeeded for task in tasks)
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
@@ -140,57 +143,47 @@ def _ready(task: Task, tasks: Sequence[Task]) -> bool:
     needed = [other for other in tasks if other.plan is task.plan and other.job.name in task.job.needs]
     lost = [other for other in needed if other.state in ("failed", "left out")]
     if task.state == "waiting" and lost:
-        task.state = task.row.state = "left out"
-        task.problem = f"left out, because {lost[0].job.name} failed"
-    return task.state == "waiting" and all(other.state == "succeeded" for other in needed)
+        task.state, task.text = "left out", f"left out, because {lost[0].job.name} failed"
+    return task.state == "waiting" and all(other.succeeded for other in needed)
 
 
 def _start(task: Task, place: Place, context: multiprocessing.context.ForkServerContext, lock: int) -> None:
     # A pipe for both directions, though nothing is sent to the worker: it notices at its end when this process is gone.
     task.messages, theirs = context.Pipe()
-    log = log_path(task.plan.scene_dir, task.job.name)
-    arguments = (task.job, task.plan, place, log, theirs, reduction.DupFd(lock))
-    task.process = context.Process(target=start, args=arguments, name=task.row.name)
+    arguments = (task.job, task.plan, place, theirs, reduction.DupFd(lock))
+    task.process = context.Process(target=start, args=arguments, name=task.name)
     task.process.start()
     theirs.close()
-    task.place, task.last = place, None
-    task.state, task.row.state, task.row.device = "running", "starting", place.device
-    task.row.started, task.row.ended = time.monotonic(), None
+    task.place, task.state, task.device = place, "starting", place.device
+    task.started, task.ended = time.monotonic(), None
 
 
 def _hear(task: Task, console: Console) -> bool:
     """Take what a running job says; whether it is still there."""
     assert task.process is not None and task.messages is not None
     try:
-        task.last = task.messages.recv()
-        task.row.update(task.last)
+        task.update(task.messages.recv())
         return True
     except (EOFError, ConnectionResetError):
         pass
     task.process.join()
     task.messages.close()
-    task.row.ended = time.monotonic()
-    last, code = task.last, task.process.exitcode
-    if last is not None and last.state in ("done", "kept"):
-        task.state = "succeeded"
-        if last.text:
-            say(console, f"{task.row.name}: {last.text}")
-        return False
-    if code == -signal.SIGKILL and (last is None or last.state not in ("failed", "stopped")):
-        task.kills += 1
-        if task.kills <= RESTARTS:
-            task.state = task.row.state = "waiting"
-            why = "killed, as the kernel does when memory runs out; started again from its last checkpoint"
-            say(console, (f"{task.row.name}: {why}.", "yellow"))
-            return False
-    task.state = task.row.state = "failed"
-    if last is not None and last.state in ("failed", "stopped"):
-        task.problem = last.text
-        return False
-    how = f"ended without a message (exit code {code})"
-    if code == -signal.SIGKILL:
-        how = f"killed {task.kills} times, as the kernel does when memory runs out (dmesg tells)"
-    task.problem = end_of(log_path(task.plan.scene_dir, task.job.name), how)
+    task.ended = time.monotonic()
+    code = task.process.exitcode
+    if task.state in ("done", "kept"):
+        if task.text:
+            say(console, f"{task.name}: {task.text}")
+    elif task.state in ("failed", "stopped"):
+        task.state = "failed"
+    elif code == -signal.SIGKILL and task.kills < RESTARTS:
+        task.kills, task.state = task.kills + 1, "waiting"
+        why = "killed, as the kernel does when memory runs out; started again from its last checkpoint"
+        say(console, (f"{task.name}: {why}.", "yellow"))
+    else:
+        how = f"ended without a message (exit code {code})"
+        if code == -signal.SIGKILL:
+            how = f"killed {task.kills + 1} times, as the kernel does when memory runs out (dmesg tells)"
+        task.state, task.text = "failed", end_of(log_path(task.plan.scene_dir, task.job.name), how)
     return False
 
 
@@ -206,7 +199,7 @@ def _stop(running: Sequence[Task], console: Console) -> None:
     processes = [task.process for task in running if task.process]
     try:
         for task in running:
-            task.row.state = "stopping"
+            task.state = "stopping"
         for process in processes:
             if process.is_alive():
                 process.terminate()
@@ -220,7 +213,7 @@ def _stop(running: Sequence[Task], console: Console) -> None:
                 process.kill()
                 process.join()
         for task in running:
-            task.row.state = "stopped"
+            task.state = "stopped"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -35,19 +35,17 @@ def scene_lock(scene_dir: Path, tell: Callable[[str], None] = lambda text: None)
     Raises:
         StageError: another run holds it, and the message says who; or nothing can be written there.
     """
-    try:
-        scene_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(scene_dir / FILE_NAME, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise _unusable(scene_dir, error) from None
-    try:
+    with ExitStack() as stack:
         try:
+            scene_dir.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(scene_dir / FILE_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+            stack.callback(os.close, descriptor)
             _hold(descriptor, scene_dir, tell)
         except OSError as error:
-            raise _unusable(scene_dir, error) from None
+            raise StageError(
+                f"{scene_dir} cannot be worked in: {error}. Change that, or use another --output-dir."
+            ) from None
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None:
@@ -81,10 +79,6 @@ def _hold(descriptor: int, scene_dir: Path, tell: Callable[[str], None]) -> None
     content = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps(content).encode())
-
-
-def _unusable(scene_dir: Path, error: OSError) -> StageError:
-    return StageError(f"{scene_dir} cannot be worked in: {error}. Change that, or use another --output-dir.")
 
 
 def _alive(holder: Dict[str, Any]) -> bool:

@@ -189,13 +189,15 @@ class _Draft:
 
     def jobs(self) -> List[Job]:
         """All stages that the request and the recipe have."""
-        request, scene_dir = self.request, self.request.scene_dir
-        split = Job("split", "split", scene_dir, None, self._method("baseline"), self._common(), self.parser)
+        request = self.request
+        split = Job("split", "split", request.scene_dir, None, self._method("baseline"), self._common(), self.parser)
         if request.teachers:
-            students = [self._taught(request.teachers, [split])]
+            jobs = [split, self._taught(request.teachers, [split])]
+        elif self.recipe.kinds:
+            experts = self._experts([split])
+            jobs = [split, *experts, self._taught([job.run_dir for job in experts], experts)]
         else:
-            students = self._of_kinds([split]) if self.recipe.kinds else self._divided([split])
-        jobs = [split, *students]
+            jobs = [split, *self._divided(split)]
         finetune = jobs[-1]
         if request.baseline != "no" or request.only in ("baseline", "evaluate"):
             jobs.append(self._training("baseline", needs=jobs[:1]))
@@ -206,31 +208,25 @@ class _Draft:
             jobs.append(Job("video", "video", finetune.run_dir, method=finetune.method, needs=(finetune.name,)))
         return jobs
 
-    def _divided(self, before: List[Job]) -> List[Job]:
-        """The stages from trunk to student, which comes last."""
-        request, scene_dir, jobs = self.request, self.request.scene_dir, list(before)
-        if not request.experts:
-            start: Dict[str, Any] = {}
-            if "trunk" in self.recipe.steps:
-                jobs.append(self._training("trunk", needs=jobs))
-                start = {"trunk": jobs[-1].run_dir}
-            groups = range(1, count_groups(request.layout, scene_dir, request.divide, request.skip_missing) + 1)
-            jobs += [self._training("expert", {"group": group, **start}, jobs, group) for group in groups]
-        own = [job for job in jobs if job.stage == "expert"]
-        # This run's own experts, not whichever are the latest.
-        teachers = {"experts": request.experts or tuple(job.run_dir for job in own)}
-        ensemble, distill = (self._training(stage, teachers, [jobs[0], *own]) for stage in ("ensemble", "distill"))
-        taught = {"pipeline.novel-share": self.recipe.novel_share, **teachers}
-        taught = taught if self.recipe.novel_share else {}
-        finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
-        return [*jobs[len(before) :], ensemble, distill, finetune]
-
-    def _of_kinds(self, before: List[Job]) -> List[Job]:
-        """Experts of several kinds, and the student that they teach, which comes last."""
+    def _experts(self, needs: List[Job], **start: Path) -> List[Job]:
+        """An expert of each group."""
         request = self.request
         groups = range(1, count_groups(request.layout, request.scene_dir, request.divide, request.skip_missing) + 1)
-        experts = [self._training("expert", {"group": group}, before, group) for group in groups]
-        return [*experts, self._taught([job.run_dir for job in experts], experts)]
+        return [self._training("expert", {"group": group, **start}, needs, group) for group in groups]
+
+    def _divided(self, split: Job) -> List[Job]:
+        """The stages from trunk to student, which comes last."""
+        trunk, experts = [], []
+        if not self.request.experts:
+            if "trunk" in self.recipe.steps:
+                trunk = [self._training("trunk", needs=[split])]
+            experts = self._experts([split, *trunk], **{job.stage: job.run_dir for job in trunk})
+        # This run's own experts, not whichever are the latest.
+        teachers = {"experts": self.request.experts or tuple(job.run_dir for job in experts)}
+        ensemble, distill = (self._training(stage, teachers, [split, *experts]) for stage in ("ensemble", "distill"))
+        taught = {"pipeline.novel-share": self.recipe.novel_share, **teachers} if self.recipe.novel_share else {}
+        finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
+        return [*trunk, *experts, ensemble, distill, finetune]
 
     def _taught(self, teachers: Sequence[Path], needs: Sequence[Job]) -> Job:
         """A student of finished runs. It starts from scratch: along the whole cosine, with the baseline's rate and

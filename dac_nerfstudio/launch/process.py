@@ -8,13 +8,13 @@ import signal
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Mapping, NoReturn, Optional
 
-from dac_nerfstudio.launch.plan import Job, Plan
-from dac_nerfstudio.signals import SIGNALS
+from dac_nerfstudio.launch.plan import Job, Plan, Report
+from dac_nerfstudio.signals import SIGNALS, Interrupted
 
 PRELOAD = ["dac_nerfstudio.launch.server", "dac_nerfstudio.launch.worker"]
 """What the server imports from which jobs are forked, in this order. nerfstudio imports tiny-cuda-nn where there is
@@ -31,13 +31,12 @@ class Place:
     """Threads of the CPU; None leaves it to torch. Several processes that each take all cores are many times slower."""
 
 
-def start(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, lock: Any) -> None:
+def start(job: Job, plan: Plan, place: Place, messages: Connection, lock: Any) -> None:
     """Entry of a worker's process.
 
     Args:
         job, plan: what to do.
         place: where.
-        log: file that everything it prints is added to.
         messages: where it reports; closed at the other end when the parent is gone.
         lock: a `multiprocessing.reduction.DupFd` of the scene's lock.
     """
@@ -53,15 +52,15 @@ def start(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, l
         # The server may have touched CUDA by what it imported, and CUDA then works there alone: tiny-cuda-nn asks what
         # the devices are capable of, and where the driver's management library is missing so does counting them.
         if torch.cuda._is_in_bad_fork():
-            _start_afresh(job, plan, place, log, messages, held)
-    _work(job, plan, place, log, messages)
+            _start_afresh(job, plan, place, messages, held)
+    _work(job, plan, place, messages)
 
 
-def _start_afresh(job: Job, plan: Plan, place: Place, log: Path, messages: Connection, held: int) -> NoReturn:
+def _start_afresh(job: Job, plan: Plan, place: Place, messages: Connection, held: int) -> NoReturn:
     """Do the same in a fresh interpreter, which takes the place of this one: in the same process, so that whoever
     started it signals it, waits for it and hears of its end as before."""
     with tempfile.TemporaryFile() as task:
-        pickle.dump((job, plan, place, log, messages.fileno()), task)
+        pickle.dump((job, plan, place, messages.fileno()), task)
         task.seek(0)
         for descriptor in (task.fileno(), messages.fileno(), held):
             os.set_inheritable(descriptor, True)
@@ -77,21 +76,26 @@ def _start_afresh(job: Job, plan: Plan, place: Place, log: Path, messages: Conne
 def go_on(descriptor: int) -> None:
     """Entry of the fresh interpreter; the descriptor is that of the file which the forked process has just written."""
     with open(descriptor, "rb") as task:
-        job, plan, place, log, messages = pickle.load(task)
-    _work(job, plan, place, log, Connection(messages))
+        job, plan, place, messages = pickle.load(task)
+    _work(job, plan, place, Connection(messages))
 
 
-def _work(job: Job, plan: Plan, place: Place, log: Path, messages: Connection) -> None:
+def _work(job: Job, plan: Plan, place: Place, messages: Connection) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the server blocks them
     threading.Thread(target=_follow_parent, args=(messages,), daemon=True).start()
 
     import torch
 
-    from dac_nerfstudio.launch.worker import work
+    from dac_nerfstudio.launch.worker import do
+
+    def tell(report: Report) -> None:
+        with suppress(BrokenPipeError):  # the parent is gone: its watcher has asked this process to stop
+            messages.send(report)
 
     if place.threads is not None:
         torch.set_num_threads(place.threads)
-    work(job, plan, log, messages)
+    with suppress(Interrupted):
+        do(job, plan, tell)
 
 
 def visible_device(number: int, environment: Mapping[str, str]) -> str:

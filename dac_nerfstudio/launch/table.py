@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Optional, Sequence, Tuple
 
 from rich import box
 from rich.console import Console
@@ -27,7 +27,7 @@ OFTEN = 60.0
 """Seconds between two lines on how far stages are, where there is no terminal."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A stage as it is shown."""
 
@@ -37,6 +37,8 @@ class Row:
     done: int = 0
     total: int = 0
     psnr: Optional[float] = None
+    text: str = ""
+    """What it said last, or why it was left out."""
     started: Optional[float] = None
     """Start on the clock of `time.monotonic`, as all times here."""
     ended: Optional[float] = None
@@ -47,7 +49,7 @@ class Row:
         """Take over what a worker says."""
         if report.state != self.state:
             self._since, self._from = time.monotonic(), report.done
-        self.state = report.state
+        self.state, self.text = report.state, report.text
         self.done, self.total = report.done, report.total
         self.psnr = self.psnr if report.psnr is None else report.psnr
 
@@ -67,12 +69,6 @@ class Row:
         if self.ended is not None or done <= 0 or self.total <= self.done:
             return None
         return (time.monotonic() - self._since) / done * (self.total - self.done)
-
-
-def rows_of(stages: Sequence[Tuple[str, str]]) -> List[Row]:
-    """Rows of stages, given as scene and name, which say the scene where there are several."""
-    several = len({scene for scene, _ in stages}) > 1
-    return [Row(f"{scene}: {name}" if several else name) for scene, name in stages]
 
 
 def draw(rows: Sequence[Row]) -> Table:

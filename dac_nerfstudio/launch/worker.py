@@ -9,9 +9,6 @@ import sys
 import time
 import traceback
 import warnings
-from contextlib import suppress
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -38,23 +35,13 @@ INTERVAL = 0.5
 """Seconds between two reports of a training's progress: every figure costs a look at the device."""
 
 
-def work(job: Job, plan: Plan, log: Path, messages: Connection) -> None:
-    """Do a job; everything it prints goes to ``log``, what matters to ``messages``."""
-
-    def tell(report: Report) -> None:
-        with suppress(BrokenPipeError):  # the parent is gone: its watcher has asked this process to stop
-            messages.send(report)
-
-    with suppress(Interrupted):
-        do(job, plan, log, tell)
-
-
-def do(job: Job, plan: Plan, log: Path, tell: Tell) -> None:
-    """Do a job and report how it ended; everything that this process prints goes to ``log`` from here on.
+def do(job: Job, plan: Plan, tell: Tell) -> None:
+    """Do a job and report how it ended; everything that this process prints goes to the job's log from here on.
 
     Raises:
         Interrupted: the job was asked to stop; that is reported, too.
     """
+    log = log_path(plan.scene_dir, job.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())

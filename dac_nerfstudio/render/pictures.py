@@ -1,4 +1,4 @@
-"""What ``dac render`` makes, each a function of an opened scene and a folder."""
+"""What ``dac render`` makes of an opened scene."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Dict, Iterator, List, Literal, Optional, Sequence, Union
 import numpy as np
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.base_model import Model
+from rich.console import Console
 from rich.progress import track
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.video import RATE, as_bytes, flight, save_mp4
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.render.drawing import close_up, save_png, save_webp, sheet, wipe
 from dac_nerfstudio.render.scene import Scene
 from dac_nerfstudio.report.pictures import Comparison, boxed, coloured, enlarged
 from dac_nerfstudio.style import colour
-from dac_nerfstudio.units import signed
+from dac_nerfstudio.units import signed, size
 
 What = Literal["orbit", "wipe", "strips", "experts"]
 ALL: Sequence[What] = ("strips", "experts", "wipe", "orbit")
@@ -44,28 +46,41 @@ def why_not(scene: Scene, what: What) -> Optional[str]:
     return None
 
 
-def make(scene: Scene, what: What, folder: Path, scale: float, frames: int) -> List[Path]:
-    """Make it; the paths of the files.
+def show(
+    scene: Scene, folder: Path, what: Sequence[What], frames: int, scale: Optional[float], console: Console
+) -> None:
+    """Make pictures, and say where they lie; those that were not asked for by name are left out where they cannot be
+    made, which is said.
 
     Args:
         scene: what is rendered.
-        what: which picture.
         folder: where files go.
-        scale: times the photos' resolution.
+        what: the pictures; empty for all.
         frames: of an animation.
+        scale: times the photos' resolution; by default as of `default_scale`.
+        console: where it is said.
 
     Raises:
-        StageError: the scene lacks what it takes.
+        StageError: the scene lacks what the pictures take that were asked for.
     """
-    why = why_not(scene, what)
-    if why is not None:
-        raise StageError(why)
+    reasons = {one: why for one in what or ALL if (why := why_not(scene, one))}
+    if what and reasons:
+        raise StageError(next(iter(reasons.values())))
+    for why in reasons.values():
+        say(console, (why, "yellow"))
+    for one in [one for one in what or ALL if one not in reasons]:
+        for path in _make(scene, one, folder, scale or default_scale(scene.cameras), frames):
+            say(console, f"{path} ({size(path.stat().st_size)})")
+
+
+def _make(scene: Scene, what: What, folder: Path, scale: float, frames: int) -> List[Path]:
+    """Make it; the paths of the files."""
     if what == "strips":
-        chosen = {"gain": scene.gains[:1], "loss": scene.losses[:1]}
-        paths = [folder / f"{name}.png" for name, views in chosen.items() if views]
-        for path, view in zip(paths, [view for views in chosen.values() for view in views]):
-            save_png(strip(view), path)
-        return paths
+        chosen = {folder / "gain.png": scene.gains[:1], folder / "loss.png": scene.losses[:1]}
+        for path, views in chosen.items():
+            for view in views:
+                save_png(strip(view), path)
+        return [path for path, views in chosen.items() if views]
     if what == "experts":
         save_png(mosaic(scene, scale / 2), folder / "experts.png")
         return [folder / "experts.png"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from dac_nerfstudio.report.results import ViewGain
 from dac_nerfstudio.report.runs import Run
@@ -69,8 +70,6 @@ def compare(view: ViewGain, baseline: Run, student: Run) -> Optional[Comparison]
 
 def _pair(run: Run, name: str) -> Optional[Tuple[np.ndarray, np.ndarray]]:
     """Photo and rendering."""
-    from PIL import Image
-
     views = (run.evaluation or {}).get("views", [])
     pair = next((view.get("pair") for view in views if view["name"] == name), None)
     if not isinstance(pair, str):
@@ -109,15 +108,11 @@ def coloured(values: np.ndarray, low: float, high: float, scheme: str) -> np.nda
 
 def png(image: np.ndarray) -> str:
     """An image [height, width, 3] of bytes, exactly, as an address that holds it."""
-    from PIL import Image
-
     return address(Image.fromarray(np.ascontiguousarray(image)), "PNG", optimize=True)
 
 
 def whole(image: np.ndarray, side: int) -> str:
     """An image as a WebP of at most ``side`` pixels a side."""
-    from PIL import Image
-
     picture = Image.fromarray(image)
     picture.thumbnail((side, side))
     return address(picture, "WEBP", quality=88, method=4)
@@ -125,8 +120,6 @@ def whole(image: np.ndarray, side: int) -> str:
 
 def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
     """An image as a JPEG of at most ``side`` pixels a side, with a square drawn into it."""
-    from PIL import Image
-
     # Small photos are enlarged first: the square's line is thin beside their pixels.
     times = max(1, side // max(image.shape[:2]))
     top, left, length = (value * times for value in box)
@@ -137,8 +130,6 @@ def small(image: np.ndarray, side: int, box: Tuple[int, int, int]) -> str:
 
 def boxed(image: np.ndarray, box: Tuple[int, int, int]) -> np.ndarray:
     """An image with a square drawn into it, given by its top, its left and its side."""
-    from PIL import Image, ImageDraw
-
     picture = Image.fromarray(image)
     top, left, side = box
     thick = max(1, min(image.shape[:2]) // 150)
@@ -153,8 +144,6 @@ def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
 
 def partition_picture(path: Path) -> Optional[str]:
     """The picture of a partition, in a format that needs a fraction of the space; None where there is none."""
-    from PIL import Image
-
     try:
         with Image.open(path) as file:
             return address(file.convert("RGB"), "WEBP", quality=88, method=4)

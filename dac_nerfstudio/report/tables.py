@@ -30,7 +30,7 @@ class Grid:
     """[rows][columns after the first]: what stands out; empty for nothing."""
 
 
-def terminal(grid: Grid, title: str, caption: str = "") -> Table:
+def terminal(grid: Grid, title: str = "", caption: str = "") -> Table:
     """A grid as a table for a terminal."""
     shown = Table(
         title=literally(title), caption=caption or None, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)

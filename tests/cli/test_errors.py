@@ -1,4 +1,7 @@
-"""What is the user's to mend is said in a message that says what was found and what to type: no traceback."""
+"""What is the user's to mend is said in a message that says what was found and what to type: no traceback.
+
+Which runs can teach is tested in tests/training/test_experts.py.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import STEPS, TINY, Finished, Shell
-
-from dac_nerfstudio.runs.record import Stage
 
 COMMON = ("--data", "demo", "--groups", "2", "--max-num-iterations", str(STEPS), *TINY)
 SCENE_DIR = Path("outputs", "demo")
@@ -116,12 +116,6 @@ def expert(group: int) -> Path:
     return SCENE_DIR / "dac-expert" / f"group-{group}" / "run"
 
 
-def rewrite(run_dir: Path, **changes: Any) -> None:
-    """Change entries of a run's record."""
-    path = run_dir / "stage.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def refused(method: str, *flags: str, setup: bool = False) -> str:
     """The message with which ns-train ends for these flags, before training or (``setup``) on loading."""
     from dac_nerfstudio.launch.commands import parse
@@ -184,41 +178,12 @@ def test_missing_expert(method: str, spoilt: Path) -> None:
     )
 
 
-def test_unfinished_expert(spoilt: Path) -> None:
-    rewrite(expert(1), steps=7)
-    expected = f"The expert of group 1 in {expert(1)} stopped at step 7 of {STEPS}."
-    assert refused("dac-distill", "--experts", str(expert(1)), str(expert(2))) == expected
-    found = refused("dac-distill")
-    assert "No usable expert of group 1 in outputs/demo" in found and expected in found
-
-
-def test_expert_of_another_partition(spoilt: Path) -> None:
-    rewrite(expert(2), partition="feedfacefeedface")
-    current = Stage.load(expert(1)).partition
-    expected = f"{expert(2)} was trained for partition feedfacefeedface; the current one is {current}."
-    assert expected in refused("dac-distill", "--experts", str(expert(1)), str(expert(2)))
-    found = refused("dac-distill")
-    assert "No usable expert of group 2" in found and expected in found
-
-
 def test_damaged_expert(spoilt: Path) -> None:
     (path,) = (expert(2) / "nerfstudio_models").glob("*.ckpt")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     message = refused("dac-distill", setup=True)
     assert message.startswith(f"The checkpoint {path} is damaged or not one of nerfstudio's (")
     assert message.endswith("Delete it and train that stage again.")
-
-
-def test_expert_without_a_checkpoint(spoilt: Path) -> None:
-    shutil.rmtree(expert(2) / "nerfstudio_models")
-    assert f"{expert(2)} has no checkpoint in nerfstudio_models/." in refused("dac-distill", setup=True)
-
-
-def test_damaged_record_of_an_expert(spoilt: Path) -> None:
-    (expert(1) / "stage.json").write_text("{")
-    assert "No usable expert of group 1 in outputs/demo" in refused("dac-distill")
-    message = refused("dac-distill", "--experts", str(expert(1)), str(expert(2)))
-    assert f"{expert(1)}/stage.json cannot be read" in message and "Delete the run folder and train again." in message
 
 
 def test_fine_tuning_another_model(spoilt: Path, trainings: Mapping[str, Path]) -> None:

@@ -634,7 +634,7 @@ def test_a_video_is_there_as_a_whole_or_not_at_all(
     monkeypatch.setattr(room, "reopen", reopened)
     with monkeypatch.context() as patch:
         patch.setattr(mediapy, "write_video", interrupted)
-        with pytest.raises(StageError, match="disk full"):
+        with pytest.raises(StageError, match=r"mp4 cannot be written \(disk full\). It takes ffmpeg \(pip"):
             video(plan.jobs[0], plan, told.append)
     assert not list(path.parent.iterdir())
     monkeypatch.setattr(mediapy, "write_video", written)

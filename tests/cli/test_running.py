@@ -269,7 +269,7 @@ def test_stages_that_were_asked_to_stop_are_killed_on_ctrl_c(in_the_foreground: 
     assert ours.recv() == "ready"
     job = Job("baseline", "train", Path("run"))
     plan = Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["quick"], (job,))
-    task = Task(plan, job, Row("baseline"), process=process)
+    task = Task("baseline", plan=plan, job=job, process=process)
 
     def interrupt() -> None:
         assert ours.recv() == "asked"
@@ -285,9 +285,9 @@ def test_the_longest_stage_is_not_left_to_the_end_alone() -> None:
     split, expert, total = (Job(stage, "train", Path(stage)) for stage in ("split", "expert", "baseline total"))
     jobs = (split, replace(expert, needs=("split",)), replace(total, needs=("split",)))
     plan = Plan(Request(Path("data"), Path("outputs"), "scene"), PRESETS["few"], jobs)
-    tasks = [Task(plan, job, Row(job.name)) for job in jobs]
+    tasks = [Task(job.name, plan=plan, job=job) for job in jobs]
     assert [task.job.stage for task in startable(tasks, 2)] == ["split"]
-    tasks[0].state = "succeeded"
+    tasks[0].state, tasks[0].ended = "done", 1.0
     assert [task.job.stage for task in startable(tasks, 1)] == ["expert", "baseline total"]
     assert [task.job.stage for task in startable(tasks, 2)] == ["baseline total", "expert"]
 
@@ -313,7 +313,7 @@ def run_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
             task.process = context.Process(target=waiting.pop(0), args=(theirs,))
             task.process.start()
             theirs.close()
-            task.state, task.place = "running", place
+            task.state, task.place = "starting", place
 
         monkeypatch.setattr(local, "_start", start)
         job = Job("baseline", "train", Path("run"))

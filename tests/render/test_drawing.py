@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from PIL import Image
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.video import save_mp4
-from dac_nerfstudio.render.drawing import close_up, save_png, save_webp, sheet, wipe
-from dac_nerfstudio.report.pictures import enlarged
+from dac_nerfstudio.render.drawing import close_up, save_webp, sheet, wipe
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -36,13 +34,6 @@ def test_a_sheet_shows_every_image_as_it_is() -> None:
     assert reds[0, 0] == blues[0, 0] and reds[0, 1] + 60 < blues[0, 1], "the first row is red, then blue"
     green = np.argwhere((page == (0, 255, 0)).all(axis=2))
     assert len(green) > 2 * (40 + 60) and green[:, 0].min() > 40, "the frame is round the image of the second row"
-
-
-def test_pixels_are_enlarged_to_squares() -> None:
-    large = enlarged(noise(0, 2, 3), 4)
-    assert large.shape == (8, 12, 3)
-    np.testing.assert_array_equal(large[::4, ::4], noise(0, 2, 3))
-    assert (large[:4, :4] == large[0, 0]).all()
 
 
 @pytest.mark.parametrize("side", [3, 4, 5])
@@ -89,21 +80,3 @@ def test_a_video_of_odd_size_has_all_frames(tmp_path: Path) -> None:
     assert len(colours) == 3
     assert [bool(colour[0] > colour[2]) for colour in colours] == [True, False, True]
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"], "no temporary file is left"
-
-
-def test_a_video_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mediapy
-
-    def fail(path: Path, *_: Any, **__: Any) -> None:
-        path.touch()
-        raise RuntimeError("Error writing:\nNo space left on device")
-
-    monkeypatch.setattr(mediapy, "write_video", fail)
-    with pytest.raises(StageError, match=r"mp4 cannot be written \(No space left on device\). It takes ffmpeg \(pip"):
-        save_mp4([plain(RED)], tmp_path / "video.mp4", 5)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_picture_is_read_as_it_was_written(tmp_path: Path) -> None:
-    save_png(noise(0), tmp_path / "a.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), noise(0))

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.render.pictures import default_scale, make, mosaic, orbit, picture, scaled, strip
+from dac_nerfstudio.render.pictures import default_scale, mosaic, orbit, picture, scaled, show, strip
 from dac_nerfstudio.render.scene import Scene, open_scene
-from dac_nerfstudio.render.show import show, show_scene
 from dac_nerfstudio.style import colour
 
 
@@ -90,7 +90,7 @@ def test_a_larger_picture_is_of_the_same_field_of_view(scene: Scene) -> None:
 
 def test_all_pictures_of_a_scene(scene: Scene, tmp_path: Path) -> None:
     output = io.StringIO()
-    show_scene(scene, tmp_path, (), 4, 2.0, Console(file=output, width=200))
+    show(scene, tmp_path, (), 4, 2.0, Console(file=output, width=200))
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"gain.png", "loss.png", "experts.png", "wipe.webp", "wipe.mp4", "orbit.webp", "orbit.mp4"}
     for name in ("wipe", "orbit"):
@@ -101,13 +101,11 @@ def test_all_pictures_of_a_scene(scene: Scene, tmp_path: Path) -> None:
 
 def test_what_a_scene_lacks_is_said_and_is_an_error_where_it_was_asked_for(scene: Scene, tmp_path: Path) -> None:
     poor, output = replace(scene, experts={}, gains=[], losses=[]), io.StringIO()
-    show_scene(poor, tmp_path, (), 2, 1.0, Console(file=output, width=200))
+    show(poor, tmp_path, (), 2, 1.0, Console(file=output, width=200))
     assert {path.name for path in tmp_path.iterdir()} == {"wipe.webp", "wipe.mp4", "orbit.webp", "orbit.mp4"}
     assert "wants an expert of each group" in output.getvalue() and "--only evaluate" in output.getvalue()
     with pytest.raises(StageError, match="wants an expert of each group"):
-        show_scene(poor, tmp_path, ("experts",), 2, 1.0, Console(file=output))
-    with pytest.raises(StageError, match="none were scored"):
-        make(poor, "strips", tmp_path, 1.0, 2)
+        show(poor, tmp_path, ("experts",), 2, 1.0, Console(file=output))
 
 
 def test_a_scene_is_opened_from_its_folder_alone(results: Callable[..., Path]) -> None:
@@ -142,16 +140,13 @@ def test_lost_photos_are_asked_for_and_settings_are_checked(results: Callable[..
         open_scene(scene_dir, None, None)
     assert len(open_scene(scene_dir, None, tmp_path / "moved").cameras) == 3
     for wrong, message in (({"frames": 1}, "of 1 frames"), ({"scale": -1.0}, "--scale is -1")):
-        arguments = {"what": (), "frames": 5, "scale": None, "run": None, "data": None, **wrong}
         with pytest.raises(StageError, match=message):
-            show(scene_dir, console=Console(), **arguments)  # type: ignore[arg-type]
+            cli.render(scene_dir, **wrong)  # type: ignore[arg-type]
 
 
 def test_the_demo_ends_in_pictures_several_times_as_large_as_its_photos(
     results: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dac_nerfstudio import cli
-
     scene_dir = results()
     monkeypatch.setattr("dac_nerfstudio.demo.make_demo_scene", lambda data, progress: None)
     monkeypatch.setattr(cli, "run", lambda data, output_dir, **_: None)

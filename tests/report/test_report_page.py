@@ -210,7 +210,7 @@ def test_reporting_needs_neither_torch_nor_nerfstudio(maker: Callable) -> None:
     made = maker().everything()
     program = (
         "import sys; from pathlib import Path; from dac_nerfstudio.report.writing import write_report\n"
-        "assert 'matplotlib' not in sys.modules and 'PIL' not in sys.modules\n"
+        "assert 'matplotlib' not in sys.modules\n"
         f"write_report(Path({str(made.folder)!r}), {RUN!r})\n"
         "print(sorted({'torch', 'nerfstudio', 'sklearn'} & set(sys.modules)))"
     )

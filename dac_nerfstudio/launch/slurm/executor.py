@@ -10,12 +10,9 @@ import sys
 import time
 from importlib.util import find_spec
 from itertools import groupby
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, Iterable, List, Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
@@ -25,7 +22,7 @@ from dac_nerfstudio.launch.plan import Job, Plan
 from dac_nerfstudio.launch.slurm.job import StageJob
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, MOST_TIMES, SlurmOptions, parameters
 from dac_nerfstudio.launch.slurm.queue import ENDED, Submitted, job_states, refuse_queued, whole_id
-from dac_nerfstudio.messages import literally, say
+from dac_nerfstudio.messages import say
 from dac_nerfstudio.runs.layout import SLURM_JOBS, log_path, slurm_folder
 
 POLL = 5.0
@@ -99,13 +96,10 @@ def run_on_slurm(plans: Sequence[Plan], options: SlurmOptions, wait: bool, conso
 def _explain(submitted: Submitted, console: Console) -> None:
     if not submitted.jobs:
         return
+    from dac_nerfstudio.report.tables import Grid, terminal
+
     scene_dir = submitted.plan.scene_dir
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (scene_dir.name, "job"):
-        table.add_column(literally(column), no_wrap=True)
-    for name, number in submitted.jobs.items():
-        table.add_row(name, number)
-    console.print(table)
+    console.print(terminal(Grid([scene_dir.name, "job"], [list(pair) for pair in submitted.jobs.items()])))
     for title, text in {
         "Look": f"squeue --jobs {','.join(submitted.ids)}",
         "Cancel": f"scancel {' '.join(submitted.ids)}",
@@ -145,7 +139,20 @@ def submit(plans: Sequence[Plan], options: SlurmOptions) -> List[Submitted]:
 
 
 def _submit(submitted: Submitted, options: SlurmOptions) -> None:
-    plan = submitted.plan
+    import submitit
+
+    plan, folder = submitted.plan, slurm_folder(submitted.plan.scene_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def add(name: str, jobs: Sequence[Job], kind: str, needs: Iterable[str]) -> None:
+        """Submit an array of jobs, or a single one, that waits for others."""
+        numbers = dict.fromkeys(whole_id(submitted.jobs[need]) for need in needs if need in submitted.jobs)
+        after = {"dependency": f"{kind}:{':'.join(numbers)}"} if numbers else {}
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=MOST_TIMES)
+        executor.update_parameters(**parameters(options), job_name=f"{plan.scene_dir.name}: {name}", **after)
+        for job, one in zip(jobs, executor.submit_array([StageJob(job, plan) for job in jobs])):
+            submitted.jobs[job.name] = str(one.job_id)
+
     # In an order in which they can be done, which puts experts next to each other.
     stages = groupby(
         (job for job in plan.jobs if job.kind != "split"),
@@ -153,38 +160,12 @@ def _submit(submitted: Submitted, options: SlurmOptions) -> None:
     )
     for name, members in stages:
         jobs = list(members)
-        _add(submitted, name, jobs, options, "afterok", [name for name in jobs[0].needs if name in submitted.jobs])
+        add(name, jobs, "afterok", jobs[0].needs)
     scored = [job for job in plan.jobs if job.score_most]
     if scored:
         # With what the stages ask for, though it needs little: there are clusters that let nobody in without a GPU.
         report = Job("report", "report", scored[0].run_dir)
-        needs = [name for name in submitted.jobs if name != "video"]  # which may take long
-        _add(submitted, report.name, [report], options, "afterany", needs)
-
-
-def _add(
-    submitted: Submitted, name: str, jobs: Sequence[Job], options: SlurmOptions, kind: str, needs: Sequence[str]
-) -> None:
-    """Submit an array of jobs, or a single one, that waits for others."""
-    numbers = dict.fromkeys(whole_id(submitted.jobs[need]) for need in needs)
-    after = f"{kind}:{':'.join(numbers)}" if numbers else None
-    executor = _executor(submitted.plan.scene_dir, name, options, after)
-    for job, one in zip(jobs, executor.submit_array([StageJob(job, submitted.plan) for job in jobs])):
-        submitted.jobs[job.name] = str(one.job_id)
-
-
-def _executor(scene_dir: Path, name: str, options: SlurmOptions, dependency: Optional[str]) -> Any:
-    import submitit
-
-    folder = slurm_folder(scene_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=MOST_TIMES)
-    executor.update_parameters(
-        **parameters(options),
-        job_name=f"{scene_dir.name}: {name}",
-        **({"dependency": dependency} if dependency else {}),
-    )
-    return executor
+        add(report.name, [report], "afterany", [name for name in submitted.jobs if name != "video"])  # which takes long
 
 
 def _last_words(error: BaseException) -> str:

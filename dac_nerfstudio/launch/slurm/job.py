@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Any, Optional
 
 from dac_nerfstudio.launch.plan import Job, Plan, Report
-from dac_nerfstudio.runs.layout import log_path
 from dac_nerfstudio.signals import Interrupted, handling
 
 
@@ -48,7 +47,7 @@ class StageJob:
 
                 if os.environ.get("SLURM_CPUS_PER_TASK"):
                     torch.set_num_threads(int(os.environ["SLURM_CPUS_PER_TASK"]))
-                do(self.job, self.plan, log_path(self.plan.scene_dir, self.job.name), tell)
+                do(self.job, self.plan, tell)
         except Interrupted as stop:
             end_or_requeue(int(str(stop.code)) - 128, JobEnvironment().job_id)  # as squeue shows it
         if last.state not in ("done", "kept"):
