@@ -80,6 +80,11 @@ class Scene:
         return isinstance(self.config, BlenderDataParserConfig)
 
     @property
+    def is_json(self) -> bool:
+        """Whether a JSON file of a known format says its views."""
+        return isinstance(self.config, (BlenderDataParserConfig, NerfstudioDataParserConfig))
+
+    @property
     def is_colmap(self) -> bool:
         """Whether its cameras are those of a COLMAP model."""
         return isinstance(self.config, ColmapDataParserConfig)
@@ -221,7 +226,7 @@ class Scene:
 
     def _named_photos(self, split: str) -> list[Path]:
         """Where a data parser of JSON files looks for photos, as far as the file can be read."""
-        meta, _ = read_json(self.file(split)) if self.file(split).suffix == ".json" else (None, "")
+        meta, _ = read_json(self.file(split)) if self.is_json else (None, "")
         frames = meta.get("frames") if isinstance(meta, dict) else None
         frames = frames if isinstance(frames, list) else []
         files = [frame.get("file_path") for frame in frames if isinstance(frame, dict)]
@@ -257,7 +262,7 @@ class Scene:
                 way = "Photos that are not there can be left out: --skip-missing"
                 return PartitionError("\n".join([way, *missing_photos(gone)]))
         reasons = []
-        if path.suffix == ".json":
+        if self.is_json:
             reasons = [f"{path} {fault}" for fault in faults(path, self.is_blender)]
             photos = self._named_photos(split) if getattr(self.config, "downscale_factor", None) in (None, 1) else []
             gone = [photo for photo in photos if not os.path.exists(photo)]
