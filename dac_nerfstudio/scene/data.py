@@ -5,6 +5,7 @@ Importing this module imports nerfstudio, which takes seconds.
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import shlex
@@ -244,10 +245,12 @@ class Scene:
         if isinstance(error, RuntimeError) and text.endswith("is missing."):
             return SplitError(f"{path} has no views for the split '{split}', as others have lists. Add its list.")
         if isinstance(error, RuntimeError) and "were not found: {" in text:
-            named = text.partition("were not found: ")[2]
+            named = str(error).partition("were not found: ")[2].replace("PosixPath(", "(").rstrip(".")
+            unknown = sorted(ast.literal_eval(named))
             return PartitionError(
-                f"The list of the split '{split}' names photos that {path} does not have: {named} Write each as it is "
-                "written there, or take it off the list, of which an empty line counts, too."
+                f"The list of the split '{split}' names photos that {path} does not have: "
+                f"{listing(unknown)}. Write each as it is written there, or take it off the list, of which an empty "
+                "line counts, too."
             )
         if isinstance(error, EOFError) and self.is_colmap:  # asked whether to make smaller photos
             images = self.data / self.config.images_path

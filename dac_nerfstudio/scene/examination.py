@@ -119,7 +119,11 @@ def _examine_files(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         found.problems += photo_problems(list(there), known, scene.is_blender, thorough)
         twice = [name for name, count in Counter(map(scene.name_of, outputs.image_filenames)).items() if count > 1]
         if twice:
-            found.problems.append(f"{scene.file(split)} has several frames of these: {listing(twice)}.")
+            found.problems.append(
+                f"{scene.file(split)} has several frames of these names, in which folders images and images_<number> do "
+                f"not count, nor sub-folders at a --downscale: {listing(twice)}. Rename the photos, or remove all but "
+                "one of each."
+            )
     if found.missing and names_have_blanks(scene.file()):
         found.problems.append(blanks(scene.file()))
 
