@@ -120,9 +120,9 @@ def _examine_files(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         twice = [name for name, count in Counter(map(scene.name_of, outputs.image_filenames)).items() if count > 1]
         if twice:
             found.problems.append(
-                f"{scene.file(split)} has several frames of these names, in which folders images and images_<number> do "
-                f"not count, nor sub-folders at a --downscale: {listing(twice)}. Rename the photos, or remove all but "
-                "one of each."
+                f"{scene.file(split)} has several frames of these names: {listing(twice)}. A folder images or "
+                "images_<number> does not count, nor a sub-folder at a --downscale. Rename the photos, or remove all "
+                "but one of each."
             )
     if found.missing and names_have_blanks(scene.file()):
         found.problems.append(blanks(scene.file()))
