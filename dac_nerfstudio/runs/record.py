@@ -69,6 +69,18 @@ class Stage:
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def compared(self) -> Dict[str, Any]:
+        """The settings that two runs are compared by, by dotted names.
+
+        Without schedules, which are as long as their run, and without the precision of all but tiny-cuda-nn's decoders:
+        others are trained in single precision, and older records say otherwise.
+        """
+        settings = flattened(self.settings)
+        if settings.get("model.implementation") != "tcnn":
+            settings.pop("mixed_precision", None)
+        return {name: value for name, value in settings.items() if not name.endswith(".max_steps")}
+
     def has_photos_of(self, other: Stage) -> bool:
         """Whether two runs were trained on the same photos, as far as is known."""
         return not (self.photos and other.photos) or self.photos == other.photos
@@ -136,11 +148,10 @@ def _is_of(value: Any, hint: Any) -> bool:
 def differences(earlier: Stage, stage: Stage) -> List[Tuple[str, Any, Any]]:
     """What differs between two runs: name of a setting or an input, its value in the one and in the other.
 
-    Settings come before inputs, each by name. Schedules are as long as their run and are left out.
+    Settings come before inputs, each by name.
     """
     one, other = (
-        {**flattened(s.settings), "seed": s.seed, "steps": s.total_steps, "group": s.group, **s.inputs}
-        for s in (earlier, stage)
+        {**s.compared, "seed": s.seed, "steps": s.total_steps, "group": s.group, **s.inputs} for s in (earlier, stage)
     )
     if not stage.has_photos_of(earlier):
         one["photos"], other["photos"] = earlier.photos, stage.photos
@@ -148,7 +159,7 @@ def differences(earlier: Stage, stage: Stage) -> List[Tuple[str, Any, Any]]:
     return [
         (name, one.get(name), other.get(name))
         for name in sorted({*one, *other}, key=lambda name: (name in inputs, name))
-        if one.get(name) != other.get(name) and not name.endswith(".max_steps")
+        if one.get(name) != other.get(name)
     ]
 
 

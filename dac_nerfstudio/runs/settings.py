@@ -18,6 +18,9 @@ GEOMETRY = ("near_plane", "far_plane", "scene_radius", "is_contracted", "backgro
 SHAPE = (
     "grid_base_resolution", "grid_feature_dim", "multiscale_res", "linear_decoder", "linear_decoder_layers",
     "proposal_resolutions", "proposal_feature_dim", "is_contracted", "scene_radius", "implementation",
+    # and nerfacto's
+    "hidden_dim", "hidden_dim_color", "num_levels", "base_res", "max_res", "log2_hashmap_size", "features_per_level",
+    "num_proposal_iterations", "use_same_proposal_network", "proposal_net_args_list", "disable_scene_contraction",
 )  # fmt: skip
 """Settings that a model shares with the one that it starts from: those of the weights."""
 _FIXED = (

@@ -5,6 +5,7 @@ Importing this module imports nerfstudio, which takes seconds.
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import shlex
@@ -78,6 +79,11 @@ class Scene:
     def is_blender(self) -> bool:
         """Whether it is of Blender's format: its world is upright, and photos alone say how large they are."""
         return isinstance(self.config, BlenderDataParserConfig)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a JSON file of a known format says its views."""
+        return isinstance(self.config, (BlenderDataParserConfig, NerfstudioDataParserConfig))
 
     @property
     def is_colmap(self) -> bool:
@@ -221,7 +227,7 @@ class Scene:
 
     def _named_photos(self, split: str) -> list[Path]:
         """Where a data parser of JSON files looks for photos, as far as the file can be read."""
-        meta, _ = read_json(self.file(split)) if self.file(split).suffix == ".json" else (None, "")
+        meta, _ = read_json(self.file(split)) if self.is_json else (None, "")
         frames = meta.get("frames") if isinstance(meta, dict) else None
         frames = frames if isinstance(frames, list) else []
         files = [frame.get("file_path") for frame in frames if isinstance(frame, dict)]
@@ -239,10 +245,12 @@ class Scene:
         if isinstance(error, RuntimeError) and text.endswith("is missing."):
             return SplitError(f"{path} has no views for the split '{split}', as others have lists. Add its list.")
         if isinstance(error, RuntimeError) and "were not found: {" in text:
-            named = text.partition("were not found: ")[2]
+            named = str(error).partition("were not found: ")[2].replace("PosixPath(", "(").rstrip(".")
+            unknown = sorted(ast.literal_eval(named))
             return PartitionError(
-                f"The list of the split '{split}' names photos that {path} does not have: {named} Write each as it is "
-                "written there, or take it off the list, of which an empty line counts, too."
+                f"The list of the split '{split}' names photos that {path} does not have: "
+                f"{listing(unknown)}. Write each as it is written there, or take it off the list, of which an empty "
+                "line counts, too."
             )
         if isinstance(error, EOFError) and self.is_colmap:  # asked whether to make smaller photos
             images = self.data / self.config.images_path
@@ -257,7 +265,7 @@ class Scene:
                 way = "Photos that are not there can be left out: --skip-missing"
                 return PartitionError("\n".join([way, *missing_photos(gone)]))
         reasons = []
-        if path.suffix == ".json":
+        if self.is_json:
             reasons = [f"{path} {fault}" for fault in faults(path, self.is_blender)]
             photos = self._named_photos(split) if getattr(self.config, "downscale_factor", None) in (None, 1) else []
             gone = [photo for photo in photos if not os.path.exists(photo)]

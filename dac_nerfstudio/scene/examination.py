@@ -61,6 +61,10 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
         thorough: decode photos and masks to the last byte, instead of reading what their headers say.
     """
     found, listed = Findings(), {}
+    if scene.is_json:
+        files = [path for path in dict.fromkeys(map(scene.file, SPLITS)) if path.exists()]
+        found.problems += [f"{path} {fault}" for path in files for fault in faults(path, scene.is_blender)]
+    readable = not found.problems
     for split in SPLITS:
         try:
             outputs = scene.listed(split)
@@ -88,7 +92,7 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
     if listed:
         _examine_poses(scene, listed, found)
         _examine_beside(scene, listed, found)
-        if not lenses:
+        if readable and not lenses:
             _examine_said(scene, listed, found)
     for sentences in (found.problems, found.missing, found.remarks):
         sentences[:] = dict.fromkeys(sentences)
@@ -98,13 +102,16 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
 def _examine_files(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings, thorough: bool) -> None:
     """Look at all photos and masks, those of several splits once."""
     judged: set[Path] = set()
-    masks: dict[Path, tuple[int, int]] = {}
     for split, outputs in listed.items():
         width, height = outputs.cameras.width, outputs.cameras.height
         sizes = list(zip(width[:, 0].tolist(), height[:, 0].tolist()))
         photos = {path: size for path, size in zip(outputs.image_filenames, sizes) if path not in judged}
         judged |= set(photos)
-        masks.update(zip(outputs.mask_filenames or (), sizes))
+        masks = {path: size for path, size in zip(outputs.mask_filenames or (), sizes) if path not in judged}
+        judged |= set(masks)
+        covered = {path: size for path, size in masks.items() if os.path.exists(path)}
+        found.problems += missing_photos([path for path in masks if path not in covered])
+        found.problems += mask_problems(list(covered), list(covered.values()), thorough, needed=split == "train")
         there = {path: size for path, size in photos.items() if os.path.exists(path)}
         found.missing += missing_photos([path for path in photos if path not in there])
         # In Blender's format the first photo sets the size of all cameras, and may be the odd one.
@@ -112,12 +119,13 @@ def _examine_files(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         found.problems += photo_problems(list(there), known, scene.is_blender, thorough)
         twice = [name for name, count in Counter(map(scene.name_of, outputs.image_filenames)).items() if count > 1]
         if twice:
-            found.problems.append(f"{scene.file(split)} has several frames of these: {listing(twice)}.")
+            found.problems.append(
+                f"{scene.file(split)} has several frames of these names: {listing(twice)}. A folder images or "
+                "images_<number> does not count, nor a sub-folder at a --downscale. Rename the photos, or remove all "
+                "but one of each."
+            )
     if found.missing and names_have_blanks(scene.file()):
         found.problems.append(blanks(scene.file()))
-    covered = {path: size for path, size in masks.items() if os.path.exists(path)}
-    found.problems += missing_photos([path for path in masks if path not in covered])
-    found.problems += mask_problems(list(covered), list(covered.values()), thorough)
 
 
 def _lens_problems(scene: Scene, split: str, outputs: DataparserOutputs) -> list[str]:
@@ -154,12 +162,9 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         names += map(scene.name_of, outputs.image_filenames)
         poses.append(outputs.cameras.camera_to_worlds)
     together = torch.cat(poses).double()
-    if scene.file().suffix == ".json" and not together[:, :, 3].isfinite().any():
-        # One that is not finite spoils the middle, and so all of them: the file knows which.
-        found.problems += [f"{scene.file()} {fault}" for fault in faults(scene.file(), scene.is_blender)]
-        return
-    judged = zip(names, map(pose_problem, together.numpy()), strict=True)
-    found.problems += [f"{name} {problem}." for name, problem in judged if problem]
+    if not scene.is_json:  # those are judged as the file has them
+        judged = zip(names, map(pose_problem, together.numpy()), strict=True)
+        found.problems += [f"{name} {problem}." for name, problem in judged if problem]
     first = next(iter(listed.values()))
     original = transform_poses_to_original_space(
         together, first.dataparser_transform.double(), first.dataparser_scale, "opengl"
@@ -179,7 +184,7 @@ def _examine_said(scene: Scene, listed: dict[str, DataparserOutputs], found: Fin
     sentences: dict[str, str] = {}
     for split, outputs in listed.items():
         path, cameras = scene.file(split), outputs.cameras
-        if path.suffix == ".json":
+        if scene.is_json:
             used = None
             if scene.is_blender:
                 columns = (cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height)

@@ -174,7 +174,7 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _unreadable(path: Path, error: BaseException) -> PhotoError:
-    reason = str(error).replace(str(path), "it").replace(repr(str(path)), "it")
+    reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
     return PhotoError(f"{path} cannot be read as a photo ({reason}).")
 
 

@@ -11,7 +11,6 @@ from nerfstudio.data.utils.colmap_parsing_utils import Image, read_images_binary
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.scene.layout import is_model
-from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES
 from dac_nerfstudio.scene.views import view_name
 
 
@@ -92,8 +91,12 @@ def blanks(model: Path) -> str:
 
 def names_have_blanks(model: Path) -> bool:
     """Whether a model in text has a photo whose name has a blank, where nerfstudio ends it."""
-    path = model / "images.txt"
-    rows = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    names = [row.split(maxsplit=9)[9] for row in rows if len(row.split(maxsplit=9)) == 10]
-    # Lines of features are numbers alone.
-    return any(" " in name and name.lower().endswith(IMAGE_SUFFIXES) for name in map(str.strip, names))
+    if not (model / "cameras.txt").is_file() or not (model / "images.txt").is_file():
+        return False
+    with (model / "images.txt").open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.strip() and not line.startswith("#"):
+                if len(line.split()) > 10:
+                    return True
+                next(lines, None)  # its features
+    return False

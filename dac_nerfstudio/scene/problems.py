@@ -58,9 +58,9 @@ def why_missing(path: Path) -> str:
     if inner.suffix.lower() in IMAGE_SUFFIXES and os.path.exists(path.with_name(path.stem)):
         way = "leave the suffix out" if path.suffix == inner.suffix else "save it as PNG and leave the suffix out"
         return f" {path.stem} is there, but nerfstudio adds {path.suffix} to the names of this format: {way}."
-    others = [path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES]
-    there = [other.name for other in others if os.path.exists(other)]
-    return f" {there[0]} is there: the names differ in their suffix." if there else ""
+    others = path.parent.iterdir() if os.path.isdir(path.parent) else ()
+    alike = sorted(other.name for other in others if other.stem.lower() == path.stem.lower())
+    return f" {alike[0]} is there: the names differ in their suffix or in capitals." if alike else ""
 
 
 def pose_problem(pose: np.ndarray) -> str | None:
@@ -121,15 +121,18 @@ def _odd_ones(shapes: dict[Path, Shape]) -> list[str]:
     return problems
 
 
-def mask_problems(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], thorough: bool = False) -> list[str]:
+def mask_problems(
+    masks: Sequence[Path], sizes: Sequence[tuple[int, int]], thorough: bool = False, needed: bool = True
+) -> list[str]:
     """What is wrong with masks, a sentence for each; and one if all of them leave nothing to see.
 
     Args:
         masks: their files, which are there.
         sizes: width and height of each one's camera.
         thorough: decode them all.
+        needed: whether there has to be something to see.
     """
-    problems, seen = [], not masks
+    problems, seen = [], not masks or not needed
     for path, camera in zip(masks, sizes):
         try:
             check_mask(path, camera)

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, CameraType
 
+from dac_nerfstudio.scene.problems import pose_problem
 from dac_nerfstudio.scene.views import listing
 
 Fields = dict[str, Any]
 INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 LENS = ("k1", "k2", "k3", "k4", "p1", "p2")
 """nerfstudio's order of a lens's parameters."""
+FILES = ("mask_path", "depth_file_path")
+CHOICES = {
+    "camera_model": tuple(model for model in CAMERA_MODEL_TO_TYPE if not model.startswith(("OMNI", "VR180"))),
+    "orientation_override": ("none", "up", "vertical", "pca"),
+}
+"""Words that training can do with: of some cameras nerfstudio makes rays of whole pictures alone."""
 ANGLES = ("camera_angle_x", "camera_angle_y")
 TOLERANCE = 0.01
 """Relative difference of numbers that mean the same."""
@@ -48,14 +55,34 @@ def faults(path: Path, blender: bool) -> list[str]:
     frames = meta.get("frames")
     if not isinstance(frames, list) or not frames:
         return ['has no frames; expected a non-empty list "frames", one entry for each photo.']
-    found = dict.fromkeys(_fields_at_fault(meta), ("all frames",))
+    found = dict.fromkeys([*_fields_at_fault(meta), *_faults_for_all(meta)], ("all frames",))
     by_file: dict[str, list[str]] = {}
+    named: list[tuple[str, Fields]] = []
     for number, frame in enumerate(frames):
         file = frame.get("file_path") if isinstance(frame, dict) else None
         if not isinstance(file, str) or not file:
             by_file.setdefault('has no "file_path" in these of its "frames", counted from 0:', []).append(str(number))
-            continue
-        for fault in _faults_of_frame(meta, frame, blender):
+        else:
+            named.append((file, frame))
+    # Blender's parser takes 3 x 4 as well, but not both.
+    matrices = [_numbers(frame.get("transform_matrix")) for _, frame in named]
+    rows = 3 if blender and all(matrix is not None and matrix.shape == (3, 4) for matrix in matrices) else 4
+    beside = [key for key in FILES if not blender and any(key in frame for _, frame in named)]
+    for (file, frame), matrix in zip(named, matrices):
+        faults_of_frame = [
+            *_fields_at_fault(frame),
+            *_faults_of_pose(frame, matrix, rows),
+            *_faults_of_files(frame, beside),
+        ]
+        if "fisheye_crop_radius" in frame and "fisheye_crop_radius" not in meta:
+            faults_of_frame.append('has a "fisheye_crop_radius", which nerfstudio reads for all frames at once, for')
+        if not blender:
+            faults_of_frame += [
+                f'has no "{key}", neither for all frames nor for'
+                for key in INTRINSICS
+                if key not in meta and key not in frame
+            ]
+        for fault in faults_of_frame:
             by_file.setdefault(fault, []).append(file)
     if blender and "camera_angle_x" not in meta:
         found['has no "camera_angle_x" (horizontal field of view in radians):'] = ("all frames",)
@@ -66,38 +93,56 @@ def faults(path: Path, blender: bool) -> list[str]:
     return [f"{fault} {listing([*files], 3)}." for fault, files in {**found, **by_file}.items()]
 
 
-def _faults_of_frame(meta: Fields, frame: Fields, blender: bool) -> Iterator[str]:
-    yield from _fields_at_fault(frame)
-    rows = (3, 4) if blender else (4,)
+def _faults_of_pose(frame: Fields, matrix: np.ndarray | None, rows: int) -> Iterator[str]:
     if "transform_matrix" not in frame:
         yield 'has no "transform_matrix" for'
-    elif _matrix_shape(frame["transform_matrix"]) not in [(count, 4) for count in rows]:
-        yield 'has a "transform_matrix" that is not 4 x 4 finite numbers for'
-    if not blender:
-        for key in INTRINSICS:
-            if key not in meta and key not in frame:
-                yield f'has no "{key}", neither for all frames nor for'
+    elif matrix is None or matrix.shape != (rows, 4):
+        yield f'has a "transform_matrix" that is not {rows} x 4 finite numbers for'
+    else:
+        problem = pose_problem(matrix[:3])
+        if problem:
+            yield f"{problem}, for"
+
+
+def _faults_of_files(frame: Fields, beside: Sequence[str]) -> Iterator[str]:
+    for key in beside:
+        if key not in frame:
+            yield f'has a "{key}" for other frames, which nerfstudio wants for all or for none, and not for'
+        elif not isinstance(frame[key], str) or not frame[key]:
+            yield f'has "{key}" {json.dumps(frame[key])[:40]}, which names no file, for'
 
 
 def _fields_at_fault(fields: Fields) -> Iterator[str]:
-    for key in (*INTRINSICS, *LENS, *ANGLES):
+    for key in (*INTRINSICS, *LENS, *ANGLES, "applied_scale"):
         value = fields.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             yield f'has "{key}" {json.dumps(value)[:40]}, which is no number, for'
         elif abs(value) > 1e30 or value != value:
             yield f'has "{key}" that is no number of a camera for'
-    model = fields.get("camera_model", "OPENCV")
-    if model not in [*CAMERA_MODEL_TO_TYPE]:
-        yield f'has "camera_model" {json.dumps(model)[:40]} (nerfstudio knows {", ".join(CAMERA_MODEL_TO_TYPE)}) for'
+    lens = fields.get("distortion_params", [])
+    if not isinstance(lens, list) or _numbers(lens) is None:
+        yield f'has "distortion_params" {json.dumps(lens)[:40]}, which is no list of numbers, for'
 
 
-def _matrix_shape(matrix: Any) -> tuple[int, ...] | None:
-    """The shape of a matrix; None if it is none, or holds what is not finite."""
+def _faults_for_all(meta: Fields) -> Iterator[str]:
+    """In fields that are read for all frames alone."""
+    for key, known in CHOICES.items():
+        if meta.get(key, known[0]) not in known:
+            yield f'has "{key}" {json.dumps(meta[key])[:40]} (nerfstudio knows {", ".join(known)}) for'
+    radius, applied = meta.get("fisheye_crop_radius"), _numbers(meta.get("applied_transform", np.eye(4)[:3]))
+    if radius is not None and not (isinstance(radius, (int, float)) and radius > 0):
+        yield f'has "fisheye_crop_radius" {json.dumps(radius)[:40]}, which is no length in pixels, for'
+    if applied is None or applied.shape != (3, 4):
+        yield 'has an "applied_transform" that is not 3 x 4 finite numbers for'
+
+
+def _numbers(values: Any) -> np.ndarray | None:
+    """Nested lists of finite numbers as an array; None if they hold anything else."""
     try:
-        values = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+        array = np.array(values)
+    except ValueError:  # rows of different lengths
         return None
-    return values.shape if np.isfinite(values).all() else None
+    return array if array.dtype.kind in "if" and np.isfinite(array).all() else None
 
 
 def contradictions(path: Path, used: Fields | None, camera_type: int) -> dict[str, str]:

@@ -13,11 +13,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.messages import say
+from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.partition import Views, listing
 from dac_nerfstudio.runs.contents import contents_digest
 from dac_nerfstudio.runs.layout import PARTITION, PHOTOS
 from dac_nerfstudio.scene.data import Scene, open_scene
 from dac_nerfstudio.scene.examination import examine, refuse
+from dac_nerfstudio.scene.layout import find_layout
 from dac_nerfstudio.training.datamanager import DaCDataManager
 
 
@@ -60,13 +62,16 @@ class Inputs:
 
         Raises:
             PartitionError: what is wrong with them, a line for each.
+            StageError: they are of no known layout.
         """
         if self.of_files:
             found, skip = examine(self.scene), self.config.pipeline.datamanager.skip_missing
             problems = found.problems if skip else found.all_problems
-            if "train" not in found.views:
-                way = f"ns-train {self.config.method_name} --data {self.data} blender-data"
-                problems.append(f"For another data parser, end the command with its name, as in: {way}")
+            if not self.scene.file().exists():
+                layout = find_layout(self.data)
+                method = MethodName.parse(self.config.method_name)._replace(suffix=layout.suffix)
+                way = " ".join(map(str, ("ns-train", method, "--data", self.data, *layout.flags)))
+                problems.append(f"For what is there: {way}")
             refuse(problems, self.data)
             for remark in found.remarks:
                 say(CONSOLE, (remark, "yellow"))

@@ -210,9 +210,9 @@ class DaCPipeline(VanillaPipeline):
         except SplitError:
             test_names = ()
         teachers = ensemble_of(folders, learner, test_names, self.model.device)
-        photo = manager.train_dataset[0]["image"]
         painting = [folder for folder, one in zip(folders, teachers.models) if paints_background(one.model)]
-        if painting and photo.shape[-1] == 4 and photo[..., 3].min() < 1:
+        photos = (manager.train_dataset.get_numpy_image(view) for view in range(len(manager.train_names)))
+        if painting and any(photo.shape[-1] == 4 and photo[..., 3].min() < 255 for photo in photos):
             raise StageError(
                 f"The teacher in {painting[0]} paints its own background, and the photos of this scene have none. "
                 "Train the teacher with --pipeline.model.background-color random"

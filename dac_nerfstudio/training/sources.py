@@ -24,7 +24,7 @@ from dac_nerfstudio.messages import say
 from dac_nerfstudio.naming import UNBOUNDED, MethodName
 from dac_nerfstudio.partition import Partition, Views, check_views, divide
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
-from dac_nerfstudio.runs.record import Stage, flattened, versions
+from dac_nerfstudio.runs.record import Stage, versions
 from dac_nerfstudio.runs.settings import GEOMETRY, SHAPE, model_settings, rebuild_config
 from dac_nerfstudio.runs.store import Run, find, why_not
 from dac_nerfstudio.sampling.hashing import key_of
@@ -132,12 +132,8 @@ def check_resumable(source: Path, sources: Sources) -> Stage:
     earlier, record = Stage.load(source), sources.record
     if (earlier.method, earlier.group, earlier.inputs) != (record.method, record.group, record.inputs):
         raise StageError(f"Cannot go on from {source}: it holds {in_words(earlier)}. This run is {in_words(record)}.")
-    now = flattened(record.settings)
-    differing = [
-        f"{name} {value}"
-        for name, value in flattened(earlier.settings).items()
-        if now.get(name) != value and not name.endswith(".max_steps")  # the length may change
-    ]
+    now = record.compared
+    differing = [f"{name} {value}" for name, value in earlier.compared.items() if now.get(name) != value]
     if earlier.seed != record.seed:
         differing.append(f"seed {earlier.seed}")
     if not record.has_photos_of(earlier):

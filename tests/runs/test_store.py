@@ -12,8 +12,9 @@ from nerfstudio.cameras.rays import RayBundle
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
+from dac_nerfstudio.nerfacto.model import NerfactoConfig
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.runs.settings import SHAPE
+from dac_nerfstudio.runs.settings import SHAPE, model_settings
 from dac_nerfstudio.runs.store import Run, open_model, read_checkpoint, why_not
 
 TinyModel = Callable[..., KPlanesModel]
@@ -30,6 +31,19 @@ def test_weights_of_tiny_cuda_nn_are_of_another_shape(tiny_model: TinyModel, sav
         f"The expert of group 1 in {run.folder} has implementation torch, this dac-expert tcnn. Give both the same "
         "--pipeline.model.implementation."
     )
+
+
+@pytest.mark.parametrize(("name", "value"), [("log2_hashmap_size", 14), ("hidden_dim", 32), ("max_res", 512)])
+def test_a_nerfacto_of_another_size_cannot_be_started_from(name: str, value: int) -> None:
+    def record(**settings: Any) -> Stage:
+        model = model_settings(NerfactoConfig(**settings))
+        return Stage("dac-finetune-nerfacto", "scene", {"model": model, "data": {}}, 42, 10, steps=10)
+
+    run, stages = Run(Path("run"), record()), ("distill", "finetune")
+    assert why_not(run, stages, record(hash_decay=0.0), shared=SHAPE) is None
+    told = why_not(run, stages, record(**{name: value}), shared=SHAPE)
+    assert told is not None and f", this dac-finetune-nerfacto {value}. Give both the same " in told
+    assert told.endswith(f"--pipeline.model.{name.replace('_', '-')}.")
 
 
 def test_an_expert_reloads_equal_frozen_and_in_evaluation(tiny_model: TinyModel, save_run: SaveRun, rays: Rays) -> None:

@@ -68,7 +68,7 @@ def test_all_that_is_wrong_is_in_one_list(data: Path) -> None:
         'has no "file_path" in these of its "frames", counted from 0: 10',
         # and takes the others.
         "test/r_1.png has 32 x 12 pixels, others beside it 16 x 12 pixels",
-        "test/r_0.png has a pose",
+        "transforms_test.json has a pose whose rotation is singular: its axes lie in a plane, for ./test/r_0",
         "transforms_val.json gives these a focal length or image size that is not a positive number",
     ):
         assert part in told

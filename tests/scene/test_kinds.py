@@ -99,6 +99,99 @@ def test_masks_that_hide_everything_are_refused(real: Callable[..., Path]) -> No
     assert only_problem(data) == f"All 1 masks are black, from {data}/mask.png on: they leave no pixel to train on."
 
 
+def test_masks_that_hide_all_training_photos_are_refused(real: Callable[..., Path]) -> None:
+    data = real(of_frames(mask_path=lambda number: f"{number}.png"))
+    for number in range(12):
+        Image.new("L", (16, 12), 255 * (number == 11)).save(data / f"{number}.png")
+
+    def divided(content: dict[str, Any]) -> None:
+        names = [frame["file_path"] for frame in content["frames"]]
+        content.update(train_filenames=names[:10], val_filenames=names[10:11], test_filenames=names[11:])
+
+    edited(data / "transforms.json", divided)
+    assert only_problem(data) == f"All 10 masks are black, from {data}/0.png on: they leave no pixel to train on."
+
+
+# What the file says and no parser can make use of
+
+
+def of_some(key: str, value: Any) -> Change:
+    """Gives every other frame a field."""
+    return lambda content: [frame.update({key: value}) for frame in content["frames"][1::2]]
+
+
+def of_all(key: str, value: Any) -> Change:
+    return lambda content: content.update({key: value})
+
+
+TURNED = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
+SOME = "images/v1.png, images/v3.png, images/v5.png and 3 more."
+OTHERS = "images/v0.png, images/v2.png, images/v4.png and 3 more."
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (of_all("fl_x", "100.0"), 'has "fl_x" "100.0", which is no number, for all frames.'),
+        (of_all("k1", None), 'has "k1" null, which is no number, for all frames.'),
+        (of_some("cx", [8]), f'has "cx" [8], which is no number, for {SOME}'),
+        (
+            of_some("distortion_params", "0.1"),
+            f'"distortion_params" "0.1", which is no list of numbers, for {SOME}',
+        ),
+        (of_some("transform_matrix", TURNED), f"has a pose that is mirrored: its axes are left-handed, for {SOME}"),
+        (of_some("transform_matrix", np.zeros((4, 4)).tolist()), f"its axes lie in a plane, for {SOME}"),
+        (
+            of_some("transform_matrix", np.eye(4).astype(str).tolist()),
+            f'has a "transform_matrix" that is not 4 x 4 finite numbers for {SOME}',
+        ),
+        (of_some("transform_matrix", np.eye(4)[:3].tolist()), f"that is not 4 x 4 finite numbers for {SOME}"),
+        (
+            of_some("mask_path", "mask.png"),
+            f'has a "mask_path" for other frames, which nerfstudio wants for all or for none, and not for {OTHERS}',
+        ),
+        (of_frames(mask_path=None), 'has "mask_path" null, which names no file, for images/v0.png, images/v1.png'),
+        (of_frames(depth_file_path=""), 'has "depth_file_path" "", which names no file, for images/v0.png'),
+        (of_some("fisheye_crop_radius", 5.0), f"which nerfstudio reads for all frames at once, for {SOME}"),
+        (
+            of_all("fisheye_crop_radius", 0),
+            '"fisheye_crop_radius" 0, which is no length in pixels, for all frames.',
+        ),
+        (
+            of_all("applied_transform", np.eye(4).tolist()),
+            '"applied_transform" that is not 3 x 4 finite numbers for all',
+        ),
+        (of_all("applied_scale", "1"), 'has "applied_scale" "1", which is no number, for all frames.'),
+        (
+            of_all("orientation_override", "sideways"),
+            'has "orientation_override" "sideways" (nerfstudio knows none, up, vertical, pca) for all frames.',
+        ),
+        (of_all("camera_model", "FULL_OPENCV"), 'has "camera_model" "FULL_OPENCV" (nerfstudio knows SIMPLE_PINHOLE, '),
+        (of_all("camera_model", "VR180_L"), 'has "camera_model" "VR180_L" (nerfstudio knows SIMPLE_PINHOLE, '),
+    ],
+)
+def test_fields_that_cannot_be_used_are_told_as_the_file_has_them(
+    real: Callable[..., Path], change: Change, fault: str
+) -> None:
+    data = real(change)
+    problems = found(data).problems
+    assert problems[0].startswith(f"{data}/transforms.json has ") and fault in problems[0]
+    assert not any("cannot be used" in problem for problem in problems)
+
+
+def test_blenders_matrices_of_three_rows_are_taken_and_a_mixture_is_not(blender: Callable[..., Path]) -> None:
+    def three(content: dict[str, Any]) -> None:
+        for frame in content["frames"]:
+            frame["transform_matrix"] = frame["transform_matrix"][:3]
+
+    assert found(blender(three)).problems == []
+    data = blender()
+    edited(data / "transforms_val.json", lambda content: content["frames"][1]["transform_matrix"].pop())
+    assert f'{data}/transforms_val.json has a "transform_matrix" that is not 4 x 4 finite numbers for ./val/r_1.' in (
+        found(data).problems
+    )
+
+
 # What the file says and the parser passes over
 
 
@@ -257,16 +350,16 @@ def test_blenders_photos_of_another_suffix_are_a_problem_in_every_split(blender:
         Image.new("RGB", (16, 12)).save(data / f"train/r_{number}.jpg")
         (data / f"train/r_{number}.png").unlink()
     assert "train lacks 12 files" in found(data).problems[0]
-    assert "r_0.jpg is there: the names differ in their suffix." in found(data).problems[0]
+    assert "r_0.jpg is there: the names differ in their suffix or in capitals." in found(data).problems[0]
 
 
 def test_names_with_blanks_in_colmaps_text_are_told_of(colmap_model: Callable[..., Path], tmp_path: Path) -> None:
-    photos = [Photo(n + 1, f"my photo {n}.png", translation=(n, 0.0, n % 3)) for n in range(12)]
+    photos = [Photo(n + 1, f"my\tphoto {n}.heic", translation=(n, 0.0, n % 3)) for n in range(12)]
     for kind in ("bin", "txt"):
         colmap_model(photos, [Camera()], kind=kind, folder=f"{kind}/sparse/0")
         (tmp_path / kind / "images").mkdir()
         for photo in photos:
-            Image.new("RGB", (16, 12)).save(tmp_path / kind / "images" / photo.name)
+            Image.new("RGB", (16, 12)).save(tmp_path / kind / "images" / photo.name, format="PNG")
     assert found(tmp_path / "bin").problems == []
     assert only_problem(tmp_path / "txt").startswith(f"{tmp_path}/txt/sparse/0 has names of photos with blanks, at")
 

@@ -273,8 +273,11 @@ def test_a_run_that_nerfstudio_cannot_open_is_said_so(
 def test_a_painted_background_is_not_learned_where_photos_have_none(
     demo: Path, runs: dict[str, tuple[Path, Pipeline]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = shutil.copytree(demo, tmp_path / "demo")
+    with Image.open(data / "train/r_0.png") as photo:  # a first photo may be opaque
+        photo.convert("RGB").save(data / "train/r_0.png")
     config = copy.deepcopy(methods.finetune.config)
-    config = replace(config, output_dir=tmp_path, vis="tensorboard", groups=2, timestamp="run", data=demo)  # type: ignore[type-var]
+    config = replace(config, output_dir=tmp_path, vis="tensorboard", groups=2, timestamp="run", data=data)  # type: ignore[type-var]
     config.machine.device_type, config.teachers = "cpu", (runs["last_sample"][0],)  # type: ignore[attr-defined]
     monkeypatch.setattr("dac_nerfstudio.teachers.finished_runs.transform_to", lambda *of: turned)
     with pytest.raises(SystemExit, match="paints its own background, and the photos of this scene have none"):
