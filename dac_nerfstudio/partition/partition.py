@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,13 @@ import numpy as np
 
 from dac_nerfstudio.errors import UnreadablePartition
 from dac_nerfstudio.files import atomic_write
-from dac_nerfstudio.partition.strategies import STRATEGIES, azimuth
+from dac_nerfstudio.partition.strategies import azimuth
 from dac_nerfstudio.scene.frames import Axis, spread, view_distances
 from dac_nerfstudio.scene.views import PartitionError, Views, listing
 
 FORMAT = "dac-partition"
 VERSION = 2
 FILE_KEYS = ("format", "version", "fingerprint", "settings", "axis", "about", "views")
-NOT_CONTENT = ("fingerprint", "about")
-"""What may be missing or change without making another partition."""
 SETTING_KEYS = ("strategy", "similarity", "groups", "overlap", "softness")
 AXIS_KEYS = ("origin", "up")
 VIEW_KEYS = ("name", "group", "membership", "camera_to_world", "intrinsics")
@@ -62,6 +61,8 @@ class Partition:
         if origin.shape != (3,) or up.shape != (3,) or not np.isfinite(origin).all() or not abs(up @ up - 1) <= 1e-4:
             raise PartitionError(f"The axis must be a point and a direction of length 1, not {origin} and {up}.")
         views, groups = len(self.views), self.settings["groups"]
+        if self.homes.shape != (views,) or self.membership.shape != (groups, views):
+            raise PartitionError(f"Each of {views} views needs a group, and a membership weight in each of {groups}.")
         self._require((self.homes >= 1) & (self.homes <= groups), f"a group outside 1 to {groups}")
         in_range = (self.membership >= 0) & (self.membership <= 1)  # False for NaN as well
         self._require(in_range.all(axis=0), "a membership weight outside [0, 1]")
@@ -175,31 +176,26 @@ class Partition:
                 f"version {content.get('version')!r} of the format, but this program reads version {VERSION}; "
                 "update dac-nerfstudio or divide the views again: dac split"
             )
-        _check_keys({**dict.fromkeys(NOT_CONTENT), **content}, FILE_KEYS, "the file")
-        settings = checked_settings(content["settings"])
-        _check_keys(content["axis"], AXIS_KEYS, '"axis"')
-        axis = Axis(*(_stacked([{"name": "the axis", **content["axis"]}], key, (3,))[0] for key in AXIS_KEYS))
-        about = content.get("about") or {}
-        kinds = {"asked": dict, "notes": list, "quality": dict}
-        if not isinstance(about, dict) or any(not isinstance(about[key], kinds.get(key, type(None))) for key in about):
-            raise PartitionError('"about" must be a JSON object with "asked", "notes" and "quality"; or remove it.')
-        entries = content["views"]
-        if not isinstance(entries, list) or not entries:
-            raise PartitionError(f'"views" must be a list with an entry for each view, not {entries!r}.')
-        for number, entry in enumerate(entries):
-            _check_keys(entry, VIEW_KEYS, f'entry {number} (from 0) of "views"')
-            if not isinstance(entry["name"], str):
-                raise PartitionError(f'"name" must be a string, not {entry["name"]!r}.')
-            if not isinstance(entry["group"], int) or isinstance(entry["group"], bool):
-                raise PartitionError(f'"group" of {entry["name"]} must be an integer, not {entry["group"]!r}.')
-        views = Views(
-            names=tuple(entry["name"] for entry in entries),
-            camera_to_worlds=_stacked(entries, "camera_to_world", (3, 4)),
-            intrinsics=_stacked(entries, "intrinsics", (6,)),
-        )
-        homes = np.array([entry["group"] for entry in entries])
-        partition = cls(views, homes, _stacked(entries, "membership", (settings["groups"],)).T, settings, axis, about)
-        if settings["strategy"] == "azimuth":
+        try:
+            entries, axis = content["views"], content["axis"]
+            views = Views(
+                names=tuple(entry["name"] for entry in entries),
+                camera_to_worlds=np.array([entry["camera_to_world"] for entry in entries], dtype=np.float64),
+                intrinsics=np.array([entry["intrinsics"] for entry in entries], dtype=np.float64),
+            )
+            homes = np.array([index(entry["group"]) for entry in entries])
+            membership = np.array([entry["membership"] for entry in entries], dtype=np.float64).T
+            settings = {key: content["settings"][key] for key in SETTING_KEYS}
+            place = Axis(*(np.array(axis[key], dtype=np.float64) for key in AXIS_KEYS))
+            partition = cls(views, homes, membership, settings, place, dict(content.get("about") or {}))
+        except PartitionError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PartitionError(
+                f"it is not as dac split writes it ({type(error).__name__}: {error}). Undo the edit, or divide the "
+                "views again: dac split"
+            ) from None
+        if partition.settings["strategy"] == "azimuth":
             moved = np.flatnonzero(partition.route(views.camera_to_worlds) != homes)
             if len(moved):
                 raise PartitionError(
@@ -252,57 +248,18 @@ def numbered(groups: list[int]) -> str:
     return f"group{'s' if len(groups) > 1 else ''} {', '.join(map(str, groups))}"
 
 
-def checked_settings(settings: Any) -> dict[str, Any]:
-    """The settings in canonical order and type, so that equal settings give equal fingerprints."""
-    _check_keys(settings, SETTING_KEYS, '"settings"')
+def checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings in canonical order and type, so that equal settings give equal fingerprints.
+
+    Raises:
+        PartitionError: one is out of range.
+    """
     strategy, similarity, groups, overlap, softness = (settings[key] for key in SETTING_KEYS)
-    if not isinstance(strategy, str) or not strategy:
-        raise PartitionError(f"strategy is {strategy!r}; expected a name such as '{STRATEGIES[0]}'.")
-    if similarity is not None and (not isinstance(similarity, str) or not similarity):
-        raise PartitionError(f"similarity is {similarity!r}; expected a name, or null where it plays no part.")
-    if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
+    if not isinstance(groups, (int, np.integer)) or groups < 1:
         raise PartitionError(f"groups is {groups!r}; expected an integer from 1 up.")
-    if not _is_number(overlap) or not 0 <= overlap <= 1:
-        raise PartitionError(f"overlap is {overlap!r}; expected a number from 0 to 1.")
-    if not _is_number(softness) or not 0 <= softness < 1:
-        raise PartitionError(f"softness is {softness!r}; expected a number from 0 to below 1.")
-    return {
-        "strategy": strategy,
-        "similarity": similarity,
-        "groups": int(groups),
-        "overlap": float(overlap),
-        "softness": float(softness),
-    }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _check_keys(entry: Any, expected: tuple[str, ...], where: str) -> None:
-    if not isinstance(entry, dict):
-        raise PartitionError(f"{where} must be a JSON object with {', '.join(expected)}, not {entry!r}.")
-    missing = [key for key in expected if key not in entry]
-    unknown = [str(key) for key in entry if key not in expected]
-    found = []
-    if missing:
-        found.append(f"lacks {', '.join(missing)}")
-    if unknown:
-        found.append(f"has unknown {', '.join(unknown)}")
-    if found:
-        raise PartitionError(f"{where} {' and '.join(found)}; expected {', '.join(expected)}.")
-
-
-def _stacked(entries: list[dict[str, Any]], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers that all views have under `key`: [views, *shape]."""
-    arrays = []
-    for entry in entries:
-        try:
-            array = np.array(entry[key])
-        except ValueError:  # rows of different lengths
-            array = np.empty(0)
-        if array.shape != shape or array.dtype.kind not in "if":
-            size = " x ".join(map(str, shape))
-            raise PartitionError(f'"{key}" of {entry["name"]} must be {size} numbers, not {entry[key]!r}.')
-        arrays.append(array.astype(np.float64))
-    return np.stack(arrays)
+    if not 0 <= overlap <= 1:
+        raise PartitionError(f"overlap is {overlap}; expected a number from 0 to 1.")
+    if not 0 <= softness < 1:
+        raise PartitionError(f"softness is {softness}; expected a number from 0 to below 1.")
+    values = (strategy, similarity, int(groups), float(overlap), float(softness))
+    return dict(zip(SETTING_KEYS, values, strict=True))

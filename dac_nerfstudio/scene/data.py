@@ -271,6 +271,8 @@ class Scene:
             gone = [photo for photo in photos if not os.path.exists(photo)]
             if photos and gone == photos and split != "train" and not why_missing(gone[0]):
                 return SplitError(f"None of the photos of the split '{split}' is there: {missing_photos(gone)[0]}")
+            if self.is_blender and self.skip_missing and photos[:1] == gone[:1] != []:
+                reasons.append(f"nerfstudio takes the photos' size from {gone[0]}: put it back, or take its frame out.")
             there = [photo for photo in photos if photo not in gone]
             reasons += missing_photos(gone) + photo_problems(there, None, self.is_blender)
         if not reasons:

@@ -10,6 +10,7 @@ photo is turned only where its camera is of the turned size.
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -175,7 +176,14 @@ def _opened(path: Path) -> Image.Image:
 
 def _unreadable(path: Path, error: BaseException) -> PhotoError:
     reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
-    return PhotoError(f"{path} cannot be read as a photo ({reason}).")
+    head, way = b"", "Copy it again, or save it as PNG or JPEG."
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(b"version http"):
+        way = "It is a pointer of Git LFS: git lfs pull"
+    elif head[4:8] == b"ftyp":
+        way = "It is HEIC or AVIF, whatever its name says: save it as PNG or JPEG."
+    return PhotoError(f"{path} cannot be read as a photo ({reason}). {way}")
 
 
 def _shape(photo: Image.Image) -> Shape:

@@ -119,6 +119,8 @@ def _fields_at_fault(fields: Fields) -> Iterator[str]:
             yield f'has "{key}" {json.dumps(value)[:40]}, which is no number, for'
         elif abs(value) > 1e30 or value != value:
             yield f'has "{key}" that is no number of a camera for'
+        elif key in ANGLES and key in fields and not 0 < value < math.pi:
+            yield f'has "{key}" {value:g}, which is no angle from 0 to pi in radians, for'
     lens = fields.get("distortion_params", [])
     if not isinstance(lens, list) or _numbers(lens) is None:
         yield f'has "distortion_params" {json.dumps(lens)[:40]}, which is no list of numbers, for'

@@ -69,10 +69,11 @@ def test_all_that_is_wrong_is_in_one_list(data: Path) -> None:
         # and takes the others.
         "test/r_1.png has 32 x 12 pixels, others beside it 16 x 12 pixels",
         "transforms_test.json has a pose whose rotation is singular: its axes lie in a plane, for ./test/r_0",
+        'transforms_val.json has "camera_angle_x" -1, which is no angle from 0 to pi in radians, for all frames.',
         "transforms_val.json gives these a focal length or image size that is not a positive number",
     ):
         assert part in told
-    assert len(found.problems) == 8 and found.missing == [f"{data}/test/r_2.png is missing."]
+    assert len(found.problems) == 9 and found.missing == [f"{data}/test/r_2.png is missing."]
     with pytest.raises(PartitionError, match="Mend the scene in here first:\n"):
         refuse(found.problems, Path("here"))
 

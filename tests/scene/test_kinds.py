@@ -353,6 +353,15 @@ def test_blenders_photos_of_another_suffix_are_a_problem_in_every_split(blender:
     assert "r_0.jpg is there: the names differ in their suffix or in capitals." in found(data).problems[0]
 
 
+def test_blenders_first_photo_cannot_be_left_out(blender: Callable[..., Path]) -> None:
+    data = blender()
+    (data / "train/r_0.png").unlink()
+    told = examine(scene_at(data, skip_missing=True)).problems
+    assert told[0] == (
+        f"nerfstudio takes the photos' size from {data}/train/r_0.png: put it back, or take its frame out."
+    )
+
+
 def test_names_with_blanks_in_colmaps_text_are_told_of(colmap_model: Callable[..., Path], tmp_path: Path) -> None:
     photos = [Photo(n + 1, f"my\tphoto {n}.heic", translation=(n, 0.0, n % 3)) for n in range(12)]
     for kind in ("bin", "txt"):

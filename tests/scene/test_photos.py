@@ -121,11 +121,13 @@ def png(width: int, height: int) -> bytes:
     ("content", "message"),
     [
         (b"", "is empty: it has no bytes"),
-        (b"no picture at all", "cannot be read as a photo"),
+        (b"no picture at all", r"cannot be read as a photo .*\. Copy it again, or save it as PNG or JPEG\."),
+        (b"version https://git-lfs.github.com/spec/v1", ".*pointer of Git LFS: git lfs pull"),
+        (b"\0\0\0\x20ftypheic" + b"\0" * 40, ".* is HEIC or AVIF, whatever its name says: save it as PNG or JPEG"),
         (png(100_000, 100_000), "cannot be read as a photo .*decompression bomb"),
         (png(8, 6), "cannot be read as a photo"),
     ],
-    ids=["empty", "text", "bomb", "without pixels"],
+    ids=["empty", "text", "pointer", "heic", "bomb", "without pixels"],
 )
 def test_what_is_no_photo_is_refused_by_name(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(content)
