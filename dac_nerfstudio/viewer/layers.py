@@ -58,7 +58,7 @@ class LayersPanel(ViewerControl):
         found = {name.replace("-", " ", 1): teacher for name, teacher in teachers_of(run).items()}
         runs = {name: teacher for name, teacher in found.items() if teacher is not None}
         gone = ", ".join(name for name in found if name not in runs)
-        taught, text = "teacher 1" in found, HINT
+        taught = "teacher 1" in found
         layers = list(runs)
         if runs and not gone and (taught or self.grouped()):
             together, routed = (TEACHERS, []) if taught else (EXPERTS, [ROUTED])
@@ -75,11 +75,10 @@ class LayersPanel(ViewerControl):
         if baseline is not None:
             runs[BASELINE] = baseline
             layers += [LESS + BASELINE, BASELINE]
+        text = HINT if runs else "This student's experts and baseline are not here."
         if gone and taught:
             text += f" Not shown, as they are gone, of other photos or of another project's method: {gone}."
-        elif not runs:
-            text = "This student's experts and baseline are not here."
-        elif gone:
+        elif gone and runs:
             text += f" Not where they were: {gone}."
         with self.viser_server.gui.add_folder("Layers"):
             said = self.viser_server.gui.add_markdown(text)
