@@ -7,6 +7,7 @@ features of a grid corner lie side by side in memory. Points are in [-1, 1]^3. C
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import List, Literal, Optional, Sequence
 
 import torch
@@ -53,13 +54,7 @@ def lookup(
     if backend == "reference":
         return torch.cat([interpolate_planes(planes, points) for planes in scales], dim=-1)
     # Imported late: both bring a compiler with them.
-    if backend == "cpu":
-        from dac_nerfstudio.kplanes.backends import cpu
-
-        return cpu.lookup(scales, points)
-    from dac_nerfstudio.kplanes.backends import triton
-
-    return triton.lookup(scales, points)
+    return import_module(f"dac_nerfstudio.kplanes.backends.{backend}").lookup(scales, points)
 
 
 def choose(scales: Sequence[Tensor], points: Tensor) -> Backend:

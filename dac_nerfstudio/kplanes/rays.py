@@ -26,9 +26,9 @@ PADDING = 0.01
 @lru_cache(maxsize=None)
 def case_on(device: torch.device) -> Optional[Case]:
     """What kernels are compiled for on a device, or None where there are none."""
-    backend: Optional[Literal["cpu", "triton"]] = {"cpu": "cpu", "cuda": "triton"}.get(device.type)  # type: ignore
-    if backend is None:
+    if device.type not in ("cpu", "cuda"):
         return None
+    backend: Literal["cpu", "triton"] = "cpu" if device.type == "cpu" else "triton"
     return Case("sampling of rays", backend, str(device), torch.float32, torch.float32, 0, 0, True, False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Iterable, List, Optional
 
 import torch
@@ -32,14 +33,8 @@ def squared_differences(scale: Float[Tensor, "P R R C"], backend: Optional[Backe
     if backend is None:
         case = smoothness_case_of(scale)
         backend = case.backend if case is not None and works(case, smoothness_example) else "reference"
-    if backend == "cpu":
-        from dac_nerfstudio.kplanes.backends import cpu
-
-        return cpu.squared_differences(scale)
-    if backend == "triton":
-        from dac_nerfstudio.kplanes.backends import triton
-
-        return triton.squared_differences(scale)
+    if backend != "reference":
+        return import_module(f"dac_nerfstudio.kplanes.backends.{backend}").squared_differences(scale)
     rows = (scale[:, 1:] - scale[:, :-1]).square().mean(dim=(1, 2, 3))
     columns = (scale[:, :, 1:] - scale[:, :, :-1]).square().mean(dim=(1, 2, 3))
     return (rows + columns).sum()

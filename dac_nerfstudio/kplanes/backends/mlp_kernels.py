@@ -99,34 +99,24 @@ def layer(source, target, matrix, used, inside, outside, points, add, width):
 
 
 @njit(error_model="numpy")
-def fill(block, values, first, count, width):
-    """Put rows of ``values`` from ``first`` on into a block, and zeros in its other rows and columns."""
+def exchange(block, values, first, count, put, width):
+    """Put rows of ``values`` from ``first`` on into a block, with zeros in its other rows and columns, or take them."""
     lanes, columns = len(width), values.shape[1]
-    block[:] = np.float32(0)
+    if put:
+        block[:] = np.float32(0)
     for panel in range((columns + lanes - 1) // lanes):
         for i in range(count):
-            at = (panel * BLOCK + i) * lanes
-            if (panel + 1) * lanes <= columns:
-                source = values.ctypes.data + ((first + i) * columns + panel * lanes) * FLOAT_BYTES
-                store(block.ctypes.data + at * FLOAT_BYTES, load(source, width))
+            at, start = (panel * BLOCK + i) * lanes, panel * lanes
+            if start + lanes <= columns:
+                inside = block.ctypes.data + at * FLOAT_BYTES
+                outside = values.ctypes.data + ((first + i) * columns + start) * FLOAT_BYTES
+                store(inside if put else outside, load(outside if put else inside, width))
             else:
-                for k in range(columns - panel * lanes):
-                    block[at + k] = values[first + i, panel * lanes + k]
-
-
-@njit(error_model="numpy")
-def take(values, block, first, count, width):
-    """The inverse of ``fill``."""
-    lanes, columns = len(width), values.shape[1]
-    for panel in range((columns + lanes - 1) // lanes):
-        for i in range(count):
-            at = (panel * BLOCK + i) * lanes
-            if (panel + 1) * lanes <= columns:
-                target = values.ctypes.data + ((first + i) * columns + panel * lanes) * FLOAT_BYTES
-                store(target, load(block.ctypes.data + at * FLOAT_BYTES, width))
-            else:
-                for k in range(columns - panel * lanes):
-                    values[first + i, panel * lanes + k] = block[at + k]
+                for k in range(columns - start):
+                    if put:
+                        block[at + k] = values[first + i, start + k]
+                    else:
+                        values[first + i, start + k] = block[at + k]
 
 
 @njit(error_model="numpy")
@@ -160,7 +150,7 @@ def forward(points, shift, samples, sizes, matrices, hidden, out, begin, end, wi
         padded = (count + ROWS - 1) // ROWS * ROWS
         block = (first - begin) // BLOCK * inner
         layers = hidden[block : block + inner] if len(hidden) > 0 else scratch
-        fill(inputs, points, first, count, width)
+        exchange(inputs, points, first, count, True, width)
         source, start, offset = inputs.ctypes.data, 0, 0
         for number in range(len(sizes) - 1):
             inside, outside = pad(sizes[number], width), pad(sizes[number + 1], width)
@@ -175,7 +165,7 @@ def forward(points, shift, samples, sizes, matrices, hidden, out, begin, end, wi
                 for i in range(len(result)):
                     result[i] = max(result[i], np.float32(0))
             source, start, offset = result.ctypes.data, start + len(result), offset + inside * outside
-        take(out, outputs, first, count, width)
+        exchange(outputs, out, first, count, False, width)
 
 
 @kernel
@@ -189,9 +179,9 @@ def backward(points, samples, sizes, weights, hidden, upstream, in_points, in_sh
     for first in range(begin, end, BLOCK):
         count = min(BLOCK, end - first)
         padded = (count + ROWS - 1) // ROWS * ROWS
-        fill(inputs, points, first, count, width)
+        exchange(inputs, points, first, count, True, width)
         start, offset = (first - begin) // BLOCK * inner + inner, len(weights)
-        fill(gradient[: BLOCK * pad(sizes[-1], width)], upstream, first, count, width)
+        exchange(gradient[: BLOCK * pad(sizes[-1], width)], upstream, first, count, True, width)
         for number in range(len(sizes) - 2, -1, -1):
             inside, outside = pad(sizes[number], width), pad(sizes[number + 1], width)
             offset -= inside * outside
@@ -221,4 +211,4 @@ def backward(points, samples, sizes, weights, hidden, upstream, in_points, in_sh
                     out[i] = out[i] if before[i] > np.float32(0) else np.float32(0)
             gradient, next_gradient = next_gradient, gradient
         if len(in_points) > 0:
-            take(in_points, gradient, first, count, width)
+            exchange(gradient, in_points, first, count, False, width)

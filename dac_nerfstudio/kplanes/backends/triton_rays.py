@@ -12,6 +12,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language import constexpr
 
 from dac_nerfstudio.kplanes.backends.triton import LAUNCH, on_device
 
@@ -20,23 +21,14 @@ PART: tl.constexpr = tl.constexpr(16)
 
 
 @triton.jit
-def _bins(BINS: tl.constexpr, BLOCK: tl.constexpr):
-    """A program's ray, its bins, and which of the padded ones these are."""
+def _bins(BINS: constexpr, BLOCK: constexpr):
+    """A program's ray, its bins, padded to a power of two, and which of these there are."""
     bin = tl.arange(0, BLOCK)
     return tl.program_id(0).to(tl.int64), bin, bin < BINS
 
 
 @triton.jit
-def _positions(
-    distances,
-    origins,
-    directions,
-    out,
-    BINS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    SIZE: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+def _positions(distances, origins, directions, out, BINS: constexpr, BLOCK: constexpr):
     ray, edge, _ = _bins(BINS, BLOCK)
     there = edge < BINS - 1  # a bin behind each edge but the last
     near = tl.load(distances + ray * BINS + edge, mask=there, other=0.0)
@@ -47,7 +39,7 @@ def _positions(
 
 
 @triton.jit
-def _depths(density, distances, ray, bin, there, BINS: tl.constexpr):
+def _depths(density, distances, ray, bin, there, BINS: constexpr):
     """Widths of bins, and their density times these."""
     edge = distances + ray * (BINS + 1) + bin
     width = tl.load(edge + 1, mask=there, other=0.0) - tl.load(edge, mask=there, other=0.0)
@@ -55,10 +47,7 @@ def _depths(density, distances, ray, bin, there, BINS: tl.constexpr):
 
 
 @triton.jit
-def _opacities(
-    density, distances, alphas, weights,
-    BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+def _opacities(density, distances, alphas, weights, BINS: constexpr, BLOCK: constexpr):
     ray, bin, there = _bins(BINS, BLOCK)
     _, depth = _depths(density, distances, ray, bin, there, BINS)
     # Those before, by themselves: a bin's own, taken away from the sum, would leave its rounding, or infinity.
@@ -71,9 +60,8 @@ def _opacities(
 
 @triton.jit
 def _differentiate_opacities(
-    density, distances, weights, in_alphas, in_weights, gradient,
-    BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    density, distances, weights, in_alphas, in_weights, gradient, BINS: constexpr, BLOCK: constexpr
+):
     """See ``ray_kernels.differentiate_opacities``."""
     ray, bin, there = _bins(BINS, BLOCK)
     at, before = ray * BINS + bin, bin + 1 < BINS
@@ -85,9 +73,7 @@ def _differentiate_opacities(
 
 
 @triton.jit
-def _composite(
-    weights, colours, background, out, BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr
-):
+def _composite(weights, colours, background, out, BINS: constexpr, BLOCK: constexpr):
     ray, bin, there = _bins(BINS, BLOCK)
     weight = tl.load(weights + ray * BINS + bin, mask=there, other=0.0)
     rest = 1 - tl.sum(weight)
@@ -98,9 +84,8 @@ def _composite(
 
 @triton.jit
 def _differentiate_composite(
-    weights, colours, background, upstream, in_weights, in_colours,
-    BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    weights, colours, background, upstream, in_weights, in_colours, BINS: constexpr, BLOCK: constexpr
+):
     ray, bin, there = _bins(BINS, BLOCK)
     weight = tl.load(weights + ray * BINS + bin, mask=there, other=0.0)
     in_weight = tl.zeros([BLOCK], tl.float32)
@@ -113,16 +98,13 @@ def _differentiate_composite(
 
 
 @triton.jit
-def _rows(tensor, row, there, channel, SIZE: tl.constexpr):
-    """Some rows [rows, WIDTH] of ``SIZE`` numbers each."""
+def _rows(tensor, row, there, channel, SIZE: constexpr):
+    """Some rows of ``SIZE`` numbers each, padded as ``channel`` is."""
     return tl.load(tensor + row[:, None] * SIZE + channel, mask=there[:, None] & (channel < SIZE), other=0.0)
 
 
 @triton.jit
-def _products(
-    features, head, basis, by_head, by_basis,
-    BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+def _products(features, head, basis, by_head, by_basis, BINS: constexpr, SIZE: constexpr, WIDTH: constexpr):
     ray, channel = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)[None, :]
     known = channel < SIZE
     vector = tl.load(head + channel, mask=known, other=0.0)
@@ -139,14 +121,14 @@ def _products(
 @triton.jit
 def _differentiate_products(
     features, head, basis, of_head, of_basis, in_features, in_head, in_basis,
-    BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
+    BINS: constexpr, SIZE: constexpr, WIDTH: constexpr,
 ):  # fmt: skip
     ray, channel = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)[None, :]
     known, vectors = channel < SIZE, basis + 3 * ray * SIZE + channel
     vector = tl.load(head + channel, mask=known, other=0.0)
     x, y = tl.load(vectors, mask=known, other=0.0), tl.load(vectors + SIZE, mask=known, other=0.0)
     z = tl.load(vectors + 2 * SIZE, mask=known, other=0.0)
-    in_vector = tl.zeros([1, WIDTH], tl.float32)
+    in_vector = tl.zeros_like(vector)
     in_x, in_y, in_z = in_vector, in_vector, in_vector
     for first in range(0, BINS, PART):
         sample = first + tl.arange(0, PART)
@@ -170,10 +152,7 @@ def _differentiate_products(
 
 
 @triton.jit
-def _resample(
-    weights, edges, quantiles, out, padding,
-    BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+def _resample(weights, edges, quantiles, out, padding, BINS: constexpr, BLOCK: constexpr, SIZE: constexpr):
     """Edges ascend, and so do the sums of the bins' weights: what a search would find are a maximum and a minimum."""
     ray, bin, there = _bins(BINS, BLOCK)
     weight = tl.where(there, tl.load(weights + ray * BINS + bin, mask=there, other=0.0) + padding, 0.0)
@@ -197,9 +176,8 @@ def _resample(
 
 @triton.jit
 def _excess(
-    coarse, coarse_edges, mass, edges, sums, slopes, least, share,
-    BINS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    coarse, coarse_edges, mass, edges, sums, slopes, least, share, BINS: constexpr, BLOCK: constexpr, SIZE: constexpr
+):
     """See ``ray_kernels.excess``. The outermost coarse bins reach as far as there are fine ones."""
     ray, bin, there = _bins(BINS, BLOCK)
     bound = tl.load(coarse + ray * BINS + bin, mask=there, other=0.0)[None, :]
@@ -225,13 +203,13 @@ def _excess(
 def run(kernel: Any, *arguments: Any) -> None:
     """A kernel for all rays, the first axis of the first tensor."""
     first, third = arguments[0], arguments[2]
-    bins, size = first.shape[1], third.shape[-1]
+    sizes = {"BINS": first.shape[1], "SIZE": third.shape[-1]}
+    sizes |= {padded: triton.next_power_of_2(sizes[name]) for name, padded in (("BINS", "BLOCK"), ("SIZE", "WIDTH"))}
+    known = {name: size for name, size in sizes.items() if name in kernel.arg_names}
+    given = [one.contiguous() if isinstance(one, Tensor) else one for one in arguments]
     if len(first):
         with on_device(first.device):
-            kernel[(len(first),)](
-                *[one.contiguous() if isinstance(one, Tensor) else one for one in arguments],
-                BINS=bins, BLOCK=triton.next_power_of_2(bins), SIZE=size, WIDTH=triton.next_power_of_2(size), **LAUNCH,
-            )  # fmt: skip
+            kernel[(len(first),)](*given, **known, **LAUNCH)
 
 
 positions = partial(run, _positions)
