@@ -76,7 +76,7 @@ class Peer:
     real: bool = True
     """Whether it is for real scenes too."""
     cuda: bool = False
-    """Whether it wants CUDA."""
+    """Whether it needs CUDA."""
 
 
 IMPLEMENTATION = "pipeline.model.implementation"
@@ -130,7 +130,7 @@ class Options:
     minutes: float = 4.0
     """Of training, for each peer."""
     stride: int = 1
-    """Score every so many-th pixel of every so many-th row of all test views: on a CPU, rendering takes minutes."""
+    """Score every n-th pixel of every n-th row of all test views: on a CPU, rendering takes minutes."""
     peers: tuple[str, ...] = ()
     """Which; by default all that this machine can train."""
     preset: Literal["demo", "quick", "reference"] = "demo"
@@ -384,7 +384,7 @@ def steps_in(options: Options, one: Training) -> int:
 
 
 def stages(options: Options, steps: int, scene: str) -> dict[str, Job]:
-    """Jobs of `dac run` for so many steps in all stages together, with the baseline of as many; views are divided."""
+    """Jobs of `dac run` with ``steps`` in all stages together, and the baseline of as many; views are divided."""
     from dac_nerfstudio.partition.split import split
     from dac_nerfstudio.scene.data import scene_at
 
@@ -405,7 +405,7 @@ EXPERTS = 4
 
 
 def scaled(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with so many steps in all stages together, each in its proportion, or in that of the paper's."""
+    """The recipe with ``steps`` in all stages together, each in its proportion, or in that of the paper's."""
     own = recipe.steps or {stage: METHOD_STEPS[""][stage] for stage in ("expert", "distill", "finetune")}
     total = sum(count * (EXPERTS if stage == "expert" else 1) for stage, count in own.items())
     return replace(recipe, steps={stage: max(round(count * steps / total), 1) for stage, count in own.items()})
@@ -523,7 +523,7 @@ def tables(scene: dict[str, Any]) -> Iterator[str]:
 
 
 def psnr_at(points: Sequence[Point], moment: float) -> Optional[float]:
-    """What a peer scored after so many seconds, interpolated; None before its first score, the last after its end."""
+    """What a peer scored after ``moment`` seconds, interpolated; None before its first score, the last after its end."""
     if moment < points[0]["seconds"]:
         return None
     return float(np.interp(moment, [one["seconds"] for one in points], [one["psnr"] for one in points]))

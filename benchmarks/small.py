@@ -16,15 +16,15 @@ from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import write_json
 
 EVERY = 8
-"""Of real photos, one in so many is for testing, as in mip-NeRF 360's evaluation."""
+"""One in this many real photos is for testing, as in mip-NeRF 360's evaluation."""
 VALIDATION = 12
-"""So many of the others are for validation."""
+"""How many of the others are for validation."""
 TEST = 40
-"""Test views at the most, evenly spread."""
+"""Most test views, evenly spread."""
 
 
 def spaced(items: Sequence[Any], count: int) -> list[Any]:
-    """So many of them, evenly spread."""
+    """``count`` of them, evenly spread."""
     return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
 
 
@@ -45,7 +45,7 @@ def read_real(data: Path, photos: int) -> tuple[Any, dict[str, list[Any]]]:
     """COLMAP's camera and images of `train`, `val` and `test`.
 
     Args:
-        photos: so many are for training.
+        photos: how many are for training.
 
     Raises:
         StageError: there is not just one camera, a pinhole.
@@ -88,7 +88,7 @@ def small_blender(source: Path, target: Path, photos: int, size: int) -> None:
 
 
 def small_real(source: Path, target: Path, photos: int, size: int) -> None:
-    """A copy of a scene with a COLMAP model of one pinhole camera, as nerfstudio's format wants it."""
+    """A copy of a scene with a COLMAP model of one pinhole camera, in nerfstudio's format."""
     camera, images = read_real(source, photos)
     height = size * camera.height // camera.width
     (target / "images").mkdir(parents=True, exist_ok=True)

@@ -202,7 +202,7 @@ def naive_turn() -> dict[str, float]:
 
 
 def per_step(stages: dict[str, timing.Times], period: int) -> dict[str, timing.Times]:
-    """Times of a step, from those of turns of so many."""
+    """Times of a step, from those of turns of several."""
     return {part: timing.Times(t / period for t in spent) for part, spent in stages.items()}
 
 

@@ -43,7 +43,7 @@ def findings() -> List[Finding]:
     if ctypes.util.find_library("usb-1.0"):
         found.append(Finding("good", "ns-export finds libusb-1.0."))
     else:
-        found.append(Finding("optional", "ns-export wants libusb-1.0. Debian: apt-get install libusb-1.0-0"))
+        found.append(Finding("optional", "ns-export needs libusb-1.0. Debian: apt-get install libusb-1.0-0"))
     from dac_nerfstudio.image_scores import lpips_weights
 
     if lpips_weights().exists():
@@ -55,7 +55,7 @@ def findings() -> List[Finding]:
 
 
 def fetch_lpips(file: Optional[Path] = None) -> Path:
-    """Put the AlexNet weights that LPIPS wants where torchvision looks for them; where that is.
+    """Put the AlexNet weights that LPIPS needs where torchvision looks for them; where that is.
 
     Args:
         file: a copy of them; by default they are fetched from where torchvision has them.
@@ -138,10 +138,10 @@ def _device() -> Finding:
 
 
 def stages_in(memory: float) -> str:
-    """How many stages a GPU with so many bytes has room for at a time, in words."""
+    """How many stages fit on a GPU at a time, by its bytes of memory, in words."""
     at_a_time = int(memory // (DISTILLATION + PHOTOS))
     if not at_a_time:
-        return f"The reference's models want {DISTILLATION / 1e9:.1f} GB: take --preset quick."
+        return f"The reference's models need {DISTILLATION / 1e9:.1f} GB: take --preset quick."
     devices = "--devices 0" if at_a_time == 1 else "such as --devices 0,0"
     return (
         f"By arithmetic, for models of the reference's size: a stage takes {STAGE / 1e9:.1f} GB, distillation "

@@ -338,7 +338,7 @@ def render(
     console = Console()
     _expect_runs(scene_dir)
     if frames < 2:
-        raise StageError(f"An animation of {frames} frames is none. Ask for more: --frames 60")
+        raise StageError(f"--frames is {frames}; an animation takes at least 2: --frames 60")
     if scale is not None and not 0 < scale <= 64:
         raise StageError(f"--scale is {scale:g}; expected a number above 0 and up to 64.")
     try:

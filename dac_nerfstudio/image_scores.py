@@ -79,7 +79,7 @@ def _lpips(device: torch.device) -> Any:
 
 
 def lpips_weights() -> Path:
-    """Where torchvision keeps the AlexNet weights that LPIPS wants. LPIPS is reported only where they are: nothing is
+    """Where torchvision keeps the AlexNet weights that LPIPS needs. LPIPS is reported only where they are: nothing is
     downloaded behind the user's back."""
     return Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
 
@@ -112,7 +112,7 @@ def left_out(height: int, width: int, lpips_weights: Path) -> Dict[str, str]:
     """
     reasons = {}
     if min(height, width) < MS_SSIM_SIDE:
-        reasons["ms_ssim"] = f"it wants images of {MS_SSIM_SIDE} pixels a side, and these have {width} x {height}."
+        reasons["ms_ssim"] = f"it needs images of {MS_SSIM_SIDE} pixels a side, and these have {width} x {height}."
     if not lpips_weights.exists():
         where = f"torchvision's AlexNet weights are not in torch's cache (checkpoints/{lpips_weights.name})"
         reasons["lpips"] = f"{where}. Fetch them: dac check --fetch-lpips"

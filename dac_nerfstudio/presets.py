@@ -38,7 +38,7 @@ METHOD_TV: Mapping[str, Flags] = {
 BASELINE_RATE = 1e-2
 """The learning rate at which models that start from scratch begin, as the methods have it."""
 SEEDS = 2**32
-"""Seeds run from 0 to one less: numpy takes no others."""
+"""Seeds run from 0 to one less: numpy takes no larger ones."""
 TOTAL = "-total"
 """What is added to the name of a run that takes as many steps as all stages together."""
 

@@ -105,7 +105,7 @@ class KPlanesModelConfig(ModelConfig):
 
     @property
     def numbers_per_ray(self) -> int:
-        """How many numbers there are of a ray at the most, in rendering and in a training step."""
+        """Upper bound of the numbers kept per ray, in rendering and in a training step."""
         samples = self.num_samples + sum(self.num_proposal_samples)
         features = self.grid_feature_dim * len(self.multiscale_res)
         return SAMPLE_NUMBERS * samples + (2 * features + 64) * self.num_samples
@@ -120,7 +120,7 @@ ROOM_FOR_RENDERING = 100_000_000
 """Bytes on the CPU, which gets slower with more: what a chunk computes is then no longer in its caches."""
 
 FEWEST_RAYS = 16
-"""So many rays are rendered at a time, whatever the room."""
+"""Most rays that are rendered at a time, however much memory is free."""
 SAMPLE_NUMBERS = 24
 """Numbers that a sample of any level holds: position, bin, density, weight and so on, with what is made on the way."""
 

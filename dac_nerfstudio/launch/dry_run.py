@@ -43,7 +43,7 @@ MEASURED = {
 
 
 @dataclass(frozen=True)
-class Fate:
+class Decision:
     """What would become of a job."""
 
     job: Job
@@ -67,16 +67,16 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
         _print_settings(shared, console)
     with console.status("Looking at the plan …"), redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fates = examine(plan)
-    for fate in fates:
-        job, verdict = fate.job, ("kept", "green") if fate.kept else ("runs", "yellow")
-        say(console, (job.name, "bold"), ": ", verdict, f", {fate.why}")
-        if job.kind == "train" and not fate.kept:
+        decisions = examine(plan)
+    for decision in decisions:
+        job, verdict = decision.job, ("kept", "green") if decision.kept else ("runs", "yellow")
+        say(console, (job.name, "bold"), ": ", verdict, f", {decision.why}")
+        if job.kind == "train" and not decision.kept:
             if verbose:
                 say(console, f"    {job.command}")
             else:
                 _print_settings({name: value for name, value in job.settings.items() if name not in shared}, console)
-    if any(fate.job.kind == "train" and not fate.kept for fate in fates):
+    if any(decision.job.kind == "train" and not decision.kept for decision in decisions):
         source = MEASURED["cuda" if plan.request.device == "cuda" else "cpu"]
         say(console, f"Times are estimated from {source}; expect half to twice as long.")
 
@@ -87,15 +87,16 @@ def _print_settings(settings: Flags, console: Console) -> None:
         say(console, f"    {name} = {json.dumps(value)}")
 
 
-def examine(plan: Plan) -> List[Fate]:
+def examine(plan: Plan) -> List[Decision]:
     """Whether each job of a plan would run, and why.
 
     Raises:
         StageError: ``ns-train`` does not take the flags of a stage.
     """
-    fates: List[Fate] = []
+    decisions: List[Decision] = []
     for job in plan.jobs:
-        ready = [fate.job.name for fate in fates if fate.kept] + (["split"] if job.stage in INDEPENDENT else [])
+        ready = [decision.job.name for decision in decisions if decision.kept]
+        ready += ["split"] if job.stage in INDEPENDENT else []
         needed = [name for name in job.needs if name not in ready]
         kept, why = False, f"{needed[0]} comes first" if needed else ""
         if job.kind == "train":
@@ -107,8 +108,8 @@ def examine(plan: Plan) -> List[Fate]:
         elif not needed:
             kept = has_video(job, plan)
             why = "made from this student" if kept else "not made yet"
-        fates.append(Fate(job, kept, why))
-    return fates
+        decisions.append(Decision(job, kept, why))
+    return decisions
 
 
 def _examine_training(job: Job, plan: Plan, why: str) -> Tuple[bool, str]:

@@ -82,7 +82,7 @@ def read_flags(path: Path) -> Tuple[Dict[str, Flags], bytes]:
         content = path.read_bytes()
         tables = tomllib.loads(content.decode("utf8"))
     except FileNotFoundError:
-        raise StageError(f"There is no file {path}. --config wants a TOML file with tables {expected}.") from None
+        raise StageError(f"There is no file {path}. --config takes a TOML file with tables {expected}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is not valid TOML: {error}.") from None
     for name, table in tables.items():

@@ -123,7 +123,7 @@ def _context() -> multiprocessing.context.ForkServerContext:
 
 
 def threads_each(places: int) -> Optional[int]:
-    """Threads of each of so many processes; None leaves it to torch, which takes the number that the user has set."""
+    """Threads of each process; None leaves it to torch, which takes the number that the user has set."""
     if places == 1 or os.environ.get("OMP_NUM_THREADS"):
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

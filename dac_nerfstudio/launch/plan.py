@@ -96,7 +96,7 @@ class Job:
     needs: Tuple[str, ...] = ()
     """Names of the jobs that have to succeed first."""
     score_most: int = 0
-    """Once trained, score up to so many test views."""
+    """Most test views that are scored after training."""
 
     @property
     def name(self) -> str:
@@ -312,7 +312,7 @@ class _Draft:
         )
 
     def _baseline_of(self, steps: int, needs: Sequence[Job]) -> Job:
-        """A baseline that trains for so many steps, whatever the request's file says of the other's."""
+        """A baseline that trains for ``steps`` steps, whatever the request's file says of the other's."""
         job, name = self._training("baseline", needs=needs), self.recipe.run_name(self.request.seed) + TOTAL
         flags = {**job.flags, "timestamp": name, "max-num-iterations": steps}
         return replace(job, stage="baseline total", run_dir=job.run_dir.with_name(name), flags=flags)

@@ -32,10 +32,10 @@ from dac_nerfstudio.scene.views import Views
 from dac_nerfstudio.style import SHADES, address, colour, counted, render
 
 PHOTO = (160, 96)
-"""Photos fit into so many pixels."""
+"""Longest side of the photos on the page, in pixels."""
 JPEG_QUALITY = 65
 STEPS = 255
-"""Similarities are written as whole numbers of so many steps from 0 to 1, a byte each."""
+"""Similarities are written as whole numbers, a byte each, with this many steps from 0 to 1."""
 
 
 def write_page(

@@ -15,7 +15,7 @@ from dac_nerfstudio.scene.frames import spread, view_distances
 from dac_nerfstudio.scene.views import Views
 
 BORDER_NEIGHBOURS = 4
-"""A view is on the border of its group if one of so many views most similar to it belongs to another."""
+"""A view is on the border of its group if one of this many views most similar to it belongs to another group."""
 
 
 def assess(partition: Partition, similarity: Similarity, test: Views | None = None) -> dict[str, Any]:

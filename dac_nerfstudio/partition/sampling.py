@@ -1,4 +1,4 @@
-"""Sampling: a large scene is divided, judged and pictured by some of its views, and each of the others follows one.
+"""Sampling: a large scene is divided, scored and drawn by a sample of its views, which the others follow.
 
 Similarities of all pairs grow with the square of the number of views, and searching for communities in them faster
 still. Groups are large pieces of a scene, and where they part is seen on a few hundred views as well.

@@ -33,7 +33,7 @@ class Similarity:
         """The indices of its views among the `views` of the scene.
 
         Raises:
-            PartitionError: it is not a similarity of so many views.
+            PartitionError: it is not a similarity of ``count`` views.
         """
         if self.sample is not None and self.sample[-1] < views:
             return self.sample
@@ -77,7 +77,7 @@ def covisibility(views: Views) -> np.ndarray:
     """
     if views.tracks is None:
         raise PartitionError(
-            "Covisibility wants the 3D points that photos share, and no COLMAP model was found beside the data. Choose "
+            "Covisibility needs the 3D points that photos share, and no COLMAP model was found beside the data. Choose "
             "another similarity: --similarity frustum"
         )
     from scipy.sparse import csr_matrix
@@ -93,7 +93,7 @@ PLACES, FACINGS = 48, 4
 NEAREST, FARTHEST = 0.5, 2.0
 """How far ahead of its camera a surface element lies, in multiples of the scene's size."""
 BLOCK = 2**24
-"""So many pairs of a view and a surface element are looked at together: memory grows with neither's number."""
+"""Pairs of a view and a surface element that are compared at a time: memory does not grow with their number."""
 
 
 def frustum_overlap(views: Views) -> np.ndarray:
@@ -146,7 +146,7 @@ def _normalised(shared: np.ndarray) -> np.ndarray:
 
 
 THUMBNAIL, CELLS = 64, 4
-"""Photos are compared at this many pixels a side, cut into so many cells a side."""
+"""Photos are compared at this many pixels a side, in this many cells a side."""
 SHADES, DIRECTIONS = 4, 8
 """Bins of a cell's histograms: per colour channel, and of the directions of edges."""
 FAINT = 0.01
@@ -175,7 +175,7 @@ def _readable(views: Views) -> list[np.ndarray]:
     from dac_nerfstudio.scene.photos import BROKEN, in_colour
 
     if views.photos is None:
-        raise PartitionError("Appearance wants the photos, and where they lie is not known of these views.")
+        raise PartitionError("Appearance needs the photos, and these views do not say where theirs are.")
     thumbnails, broken = [], []
     for path in views.photos:
         try:

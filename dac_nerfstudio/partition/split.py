@@ -1,4 +1,4 @@
-"""Split: divide a scene's views, judge the result, and leave file and pictures in the scene's output folder."""
+"""Split: divide a scene's views, measure the result, and write file and pictures to the scene's output folder."""
 
 from __future__ import annotations
 

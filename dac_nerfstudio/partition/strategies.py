@@ -107,7 +107,7 @@ def spectral(similarity: np.ndarray) -> Grouper:
     affinity = np.maximum(similarity, 1e-4)
 
     def divide(groups: int) -> np.ndarray:
-        if groups in (1, len(similarity)):  # the method wants more views than groups
+        if groups in (1, len(similarity)):  # the method needs more views than groups
             return np.arange(len(similarity)) % groups + 1
         model = SpectralClustering(groups, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
         labels = model.fit_predict(affinity)
@@ -120,7 +120,7 @@ RESOLUTIONS = np.geomspace(0.2, 10, 14)
 """What `louvain` looks for communities at: the higher, the more of them."""
 SEEDS = 4
 SPARE = 2
-"""So many communities too many may be merged."""
+"""How many communities too many may be merged."""
 NEIGHBOURS = 0.2
 """Share of the other views to which a view has edges, those it is most similar to: the others slow the search down."""
 

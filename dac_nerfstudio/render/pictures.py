@@ -42,7 +42,7 @@ def why_not(scene: Scene, what: What) -> Optional[str]:
     if what == "strips" and not scene.gains and not scene.losses:
         return "Strips show scored test views, and none were scored of both. Score them: dac run … --only evaluate"
     if what == "experts" and not (scene.experts and scene.homes):
-        return "A mosaic of experts wants an expert of each group. Train them: dac run …"
+        return "A mosaic of experts needs an expert of each group. Train them: dac run …"
     return None
 
 
@@ -142,7 +142,7 @@ def picture(model: Model, camera: Cameras) -> np.ndarray:
 
 
 def scaled(camera: Cameras, scale: float) -> Cameras:
-    """A camera, [1], with so many times the pixels along each side, and no distortion by the lens."""
+    """A camera, [1], with ``scale`` times the pixels along each side, and no distortion by the lens."""
     names = ("fx", "fy", "cx", "cy", "width", "height")
     lens = {name: getattr(camera, name).clone() for name in names}
     larger = Cameras(camera_to_worlds=camera.camera_to_worlds, **lens)

@@ -15,7 +15,7 @@ from dac_nerfstudio.runs.layout import PAIRS
 from dac_nerfstudio.style import address
 
 VIEWS = 3
-"""So many of the largest gains, and as many of the largest losses."""
+"""How many of the largest gains are shown, and of the largest losses."""
 WIPED = 8
 """Views to wipe between baseline and student on, at most."""
 SMALLEST_CROP, LARGEST_CROP = 48, 224

@@ -17,7 +17,7 @@ from dac_nerfstudio.scores import SCORES
 
 FORMAT = 3
 ALIKE = 1.05
-"""Models of which one has no more than so many times the other's parameters are of one size."""
+"""Models are of one size if one has at most this many times the parameters of the other."""
 
 
 @dataclass(frozen=True)

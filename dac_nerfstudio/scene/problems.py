@@ -64,7 +64,7 @@ def why_missing(path: Path) -> str:
 
 
 def pose_problem(pose: np.ndarray) -> str | None:
-    """Why a camera-to-world matrix [3, 4] is none; None if it is one."""
+    """What is wrong with a camera-to-world matrix [3, 4]; None if nothing is."""
     if not np.isfinite(pose).all():
         return "has a pose that is not finite"
     axes = pose[:, :3].T

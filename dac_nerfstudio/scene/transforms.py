@@ -107,7 +107,7 @@ def _faults_of_pose(frame: Fields, matrix: np.ndarray | None, rows: int) -> Iter
 def _faults_of_files(frame: Fields, beside: Sequence[str]) -> Iterator[str]:
     for key in beside:
         if key not in frame:
-            yield f'has a "{key}" for other frames, which nerfstudio wants for all or for none, and not for'
+            yield f'has a "{key}" for other frames, which nerfstudio takes for all or for none, and not for'
         elif not isinstance(frame[key], str) or not frame[key]:
             yield f'has "{key}" {json.dumps(frame[key])[:40]}, which names no file, for'
 

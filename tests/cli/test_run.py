@@ -321,16 +321,17 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
     monkeypatch.chdir(shell.folder)
     arguments = ("--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run")
     printed = shell.dac("run", *arguments, "--verbose").output
-    fates, commands = {}, {}
+    decisions, commands = {}, {}
     for line in printed.splitlines():
         if line.startswith("    ns-train "):
-            commands[list(fates)[-1]] = line.strip()
+            commands[list(decisions)[-1]] = line.strip()
         elif ": " in line:
-            name, fates[name] = line.split(": ", 1)
-    assert list(fates) == ["split", *TRAINED, "video"]
-    assert fates["split"] == "runs, the views are not divided yet"
-    assert re.fullmatch(r"runs, 2000 steps, (about \d min|less than a minute): split comes first", fates["expert 1"])
-    assert fates["baseline"].endswith(": not made yet"), "it does not wait for the division"
+            name, decisions[name] = line.split(": ", 1)
+    assert list(decisions) == ["split", *TRAINED, "video"]
+    assert decisions["split"] == "runs, the views are not divided yet"
+    expected = r"runs, 2000 steps, (about \d min|less than a minute): split comes first"
+    assert re.fullmatch(expected, decisions["expert 1"])
+    assert decisions["baseline"].endswith(": not made yet"), "it does not wait for the division"
     plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu")
     for job in plan.jobs:
         if job.kind == "train":
@@ -866,10 +867,10 @@ def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypa
 
 def test_a_dry_run_says_of_a_trunk_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
     request = dataclasses.replace(whole.plan.request, divide={"groups": GROUPS, "softness": 0.7})
-    fates = {fate.job.name: fate for fate in examine(dataclasses.replace(whole.plan, request=request))}
-    assert fates["split"].why == "asked for softness 0.7"
-    assert fates["trunk"].kept and fates["baseline"].kept
-    assert fates["expert 1"].why == "12 steps, less than a minute: split comes first"
+    decisions = {decision.job.name: decision for decision in examine(dataclasses.replace(whole.plan, request=request))}
+    assert decisions["split"].why == "asked for softness 0.7"
+    assert decisions["trunk"].kept and decisions["baseline"].kept
+    assert decisions["expert 1"].why == "12 steps, less than a minute: split comes first"
 
 
 def test_failed_job_is_named_and_the_others_finish(shell: Shell) -> None:

@@ -98,9 +98,9 @@ def test_what_cannot_be_measured_is_refused(scene: Views) -> None:
         with pytest.raises(PartitionError, match=f"'{kind}'; choose one of: auto, covisibility, frustum, appearance"):
             measure(scene, kind)
     bare = replace(scene, tracks=None, photos=None)
-    with pytest.raises(PartitionError, match="Covisibility wants .* another similarity: --similarity frustum"):
+    with pytest.raises(PartitionError, match="Covisibility needs .* another similarity: --similarity frustum"):
         measure(bare, "covisibility")
-    with pytest.raises(PartitionError, match="Appearance wants the photos"):
+    with pytest.raises(PartitionError, match="Appearance needs the photos"):
         measure(bare, "appearance")
 
 

@@ -41,7 +41,7 @@ def test_what_is_left_out_has_a_reason(tmp_path: Path, monkeypatch: pytest.Monke
     weights = tmp_path / "alexnet.pth"
     reasons = left_out(100, 300, weights)
     assert set(reasons) == {"ms_ssim", "lpips"}
-    assert reasons["ms_ssim"] == "it wants images of 176 pixels a side, and these have 300 x 100."
+    assert reasons["ms_ssim"] == "it needs images of 176 pixels a side, and these have 300 x 100."
     assert "checkpoints/alexnet.pth" in reasons["lpips"]
     weights.touch()
     assert left_out(176, 300, weights) == {}

@@ -148,7 +148,7 @@ OTHERS = "images/v0.png, images/v2.png, images/v4.png and 3 more."
         (of_some("transform_matrix", np.eye(4)[:3].tolist()), f"that is not 4 x 4 finite numbers for {SOME}"),
         (
             of_some("mask_path", "mask.png"),
-            f'has a "mask_path" for other frames, which nerfstudio wants for all or for none, and not for {OTHERS}',
+            f'has a "mask_path" for other frames, which nerfstudio takes for all or for none, and not for {OTHERS}',
         ),
         (of_frames(mask_path=None), 'has "mask_path" null, which names no file, for images/v0.png, images/v1.png'),
         (of_frames(depth_file_path=""), 'has "depth_file_path" "", which names no file, for images/v0.png'),

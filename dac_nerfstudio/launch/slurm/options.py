@@ -59,7 +59,7 @@ exit $code"""
 
 
 def parameters(options: SlurmOptions) -> Dict[str, Any]:
-    """Options as submitit wants them.
+    """Options as submitit takes them.
 
     Raises:
         StageError: they are not of the form that they have to be.
