@@ -523,7 +523,7 @@ def tables(scene: dict[str, Any]) -> Iterator[str]:
 
 
 def psnr_at(points: Sequence[Point], moment: float) -> Optional[float]:
-    """What a peer scored after ``moment`` seconds, interpolated; None before its first score, the last after its end."""
+    """What a peer scored after ``moment`` seconds, interpolated; None before its first score, then the last."""
     if moment < points[0]["seconds"]:
         return None
     return float(np.interp(moment, [one["seconds"] for one in points], [one["psnr"] for one in points]))
