@@ -147,14 +147,14 @@ class Part:
 
 
 def machine(task: Task, tell: Tell) -> None:
-    """Device, versions and bandwidth."""
+    """Device and versions."""
     device = torch.device(task.device)
     about = timing.machine(device, ("nerfstudio", "numba", "triton", "tinycudann"))
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         about |= {"memory, GB": round(properties.total_memory / 1e9, 1), "cuda": torch.version.cuda}
         about |= {"compute capability": f"{properties.major}.{properties.minor}"}
-    tell({**about, "copy, GB/s": round(timing.copy_bandwidth(device, 16 if task.small else 1024) / 1e9, 1)})
+    tell(about)
 
 
 def exactness(task: Task, tell: Tell) -> None:
@@ -354,7 +354,7 @@ def naively(task: Task, tell: Tell, decoder: str) -> None:
 
 
 def lookups(task: Task, tell: Tell) -> None:
-    """The lookup alone, with its share of the copy bandwidth."""
+    """The lookup alone."""
     reference = lookup.Size((128, 256, 512), 32, 4096 * 48), lookup.Size((128,), 8, 4096 * 128)
     dtypes = ("float32",) if task.small else ("float32", "float16", "bfloat16")
     options = lookup.Options(device=task.device, points="rays", turns=1 if task.small else 10)  # type: ignore[arg-type]

@@ -5,13 +5,8 @@ dac_nerfstudio.kplanes.lookup and, as "naive", one nerfstudio KPlanesEncoding pe
 turns; "ratio" is the time of "naive" (forward plus backward) over that of the backend, turn by turn. All figures are
 medians with the least and the greatest in brackets.
 
-"roofline" is the share of the machine's copy bandwidth (measured first) that the backend reaches, were every byte moved
-but once. Forward: points and touched corners are read (12 C numbers per point and scale, but no more than the planes
-have), features are written. Backward: points, touched corners and the features' gradient are read, the planes' gradient
-is written in full and its touched corners read and written again. Above 100 % the bytes stayed in a cache.
-
     python benchmarks/lookup.py --threads 1 2 --json lookup.json
-    python benchmarks/lookup.py --device cuda --dtypes float32 float16 --numbers 512 1024 2048
+    python benchmarks/lookup.py --device cuda --dtypes float32 float16
 """
 
 from __future__ import annotations
@@ -59,8 +54,6 @@ class Options:
     """Numbers of CPU threads."""
     points: Literal["uniform", "rays"] = "uniform"
     """Points anywhere, or 64 in a row along each of many lines, as in training."""
-    numbers: tuple[int, ...] = ()
-    """Points times channels per program of the Triton kernels, on CUDA; by default what training uses."""
     turns: int = 10
     """Timings of each backend."""
     json: Optional[Path] = None
@@ -73,17 +66,6 @@ def sample_points(size: Size, kind: Literal["uniform", "rays"]) -> Tensor:
         return torch.rand(size.points, 3, generator=generator) * 2 - 1
     starts, ends = (torch.rand(size.points // 64, 1, 3, generator=generator) * 2 - 1 for _ in range(2))
     return torch.lerp(starts, ends, torch.linspace(0, 1, 64)[:, None]).reshape(-1, 3)
-
-
-def moved_bytes(size: Size, itemsize: int) -> dict[str, int]:
-    """Least traffic of each stage; see the module's docstring."""
-    planes = [3 * resolution**2 * size.channels for resolution in size.resolutions]
-    touched = sum(min(12 * size.channels * size.points, numbers) for numbers in planes)
-    ends = size.points * (3 + size.channels * len(planes))
-    return {
-        "forward": itemsize * (ends + touched),
-        "backward": itemsize * (ends + 3 * touched + sum(planes)),
-    }
 
 
 def measure(size: Size, options: Options, dtype: torch.dtype, threads: int) -> list[dict[str, Any]]:
@@ -106,12 +88,8 @@ def measure(size: Size, options: Options, dtype: torch.dtype, threads: int) -> l
         with stage("backward"):
             torch.autograd.grad(features, coefficients, upstream)
 
-    def ours(backend: Backend, numbers: Optional[int] = None) -> Any:
+    def ours(backend: Backend) -> Any:
         def run(stage: timing.Stage) -> None:
-            if numbers is not None:
-                from dac_nerfstudio.kplanes.backends import triton
-
-                triton.NUMBERS_PER_PROGRAM = numbers
             with stage("forward"):
                 features = lookup(scales, points, backend)
             with stage("backward"):
@@ -122,12 +100,7 @@ def measure(size: Size, options: Options, dtype: torch.dtype, threads: int) -> l
     fastest = choose(scales, points)
     backends: tuple[Backend, ...] = ("reference",) if fastest == "reference" else ("reference", fastest)
     contestants = {"naive": naive, **{str(name): ours(name) for name in backends}}
-    if fastest == "triton" and options.numbers:
-        del contestants["triton"]
-        contestants.update({f"triton, {numbers}": ours("triton", numbers) for numbers in options.numbers})
     times = timing.alternate(contestants, options.turns, device)
-    least = moved_bytes(size, dtype.itemsize)
-    bandwidth = timing.copy_bandwidth(device)
     slow = times["naive"]["forward"].plus(times["naive"]["backward"])
     return [
         {
@@ -138,7 +111,6 @@ def measure(size: Size, options: Options, dtype: torch.dtype, threads: int) -> l
             "forward": spent["forward"],
             "backward": spent["backward"],
             "ratio": slow.over(spent["forward"].plus(spent["backward"])),
-            "roofline": {stage: least[stage] / bandwidth / (spent[stage].median / 1e3) for stage in least},
         }
         for name, spent in times.items()
     ]
@@ -153,10 +125,7 @@ def main() -> None:
         for threads in options.threads
         for entry in measure(size, options, getattr(torch, dtype), threads)
     ]
-    rows = [
-        {**entry, "roofline": " / ".join(f"{share:.0%}" for share in entry["roofline"].values())} for entry in entries
-    ]
-    timing.show(f"Plane lookup on {options.device}, ms", rows)
+    timing.show(f"Plane lookup on {options.device}, ms", entries)
     timing.write_results(options.json, options, entries)
 
 

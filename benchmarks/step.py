@@ -22,7 +22,6 @@ import naive
 import timing
 import torch
 import tyro
-from lookup import Size, moved_bytes
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
@@ -138,24 +137,6 @@ def settings(scene: Path, size: str, decoder: str, stage: str, options: Options)
         manager.group = 1 if stage == "expert" else None
         _, manager.partition = publish_first(divide(read_views(scene), options.groups), scene.parent)
     return config
-
-
-def least_bytes(training: Training) -> float:
-    """Least traffic of a step, were every byte moved but once: lookups (see lookup.py), total variation of all planes
-    (read, and again for their gradient, which is written) and Adam (weights, gradients and two moments read, all but
-    the gradients written)."""
-    model, rays = training.model.config, training.manager.config.train_num_rays_per_batch
-    resolutions = tuple(model.grid_base_resolution * scale for scale in model.multiscale_res)
-    field = moved_bytes(Size(resolutions, model.grid_feature_dim, rays * model.num_samples), 4)
-    proposals = [
-        moved_bytes(Size((resolution,), model.proposal_feature_dim, rays * samples), 4)
-        for resolution, samples in zip(model.proposal_resolutions, model.num_proposal_samples)
-    ]
-    forward = field["forward"] + sum(proposal["forward"] for proposal in proposals)
-    backward = field["backward"] + sum(proposal["backward"] for proposal in proposals) / training.period
-    renderings = 2 if isinstance(training.model, StudentModel) else 1  # each ray by its teacher, too
-    numbers = sum(parameter.numel() for parameter in training.model.parameters())
-    return renderings * forward + backward + 4 * (3 + 7) * numbers
 
 
 def naively(config: Any) -> Any:

@@ -130,18 +130,6 @@ def _cuda_clock() -> Iterator[float]:
     yield start.elapsed_time(end)
 
 
-def copy_bandwidth(device: torch.device, megabytes: int = 256) -> float:
-    """Bytes per second read plus written by the best of ten copies, with torch's threads as they are set."""
-    source = torch.ones(megabytes * 250_000, device=device)
-    target = torch.zeros_like(source)
-
-    def copy(stage: Stage) -> None:
-        with stage("copy"):
-            target.copy_(source)
-
-    return 2 * source.nbytes / (min(alternate({"copy": copy}, 10, device)["copy"]["copy"]) / 1e3)
-
-
 def machine(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any]:
     """What the figures were measured on."""
     versions: dict[str, str | None] = {}
