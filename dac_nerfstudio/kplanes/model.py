@@ -120,7 +120,7 @@ ROOM_FOR_RENDERING = 100_000_000
 """Bytes on the CPU, which gets slower with more: what a chunk computes is then no longer in its caches."""
 
 FEWEST_RAYS = 16
-"""Most rays that are rendered at a time, however much memory is free."""
+"""Rays that are rendered at a time, however little memory is free."""
 SAMPLE_NUMBERS = 24
 """Numbers that a sample of any level holds: position, bin, density, weight and so on, with what is made on the way."""
 

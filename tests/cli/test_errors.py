@@ -55,8 +55,7 @@ def answers(shell: Shell, background: ThreadPoolExecutor) -> Callable[[str], Fin
     ("name", "message"),
     [
         ("no data", "There is no data at nowhere. Name a scene's folder: --data PATH"),
-        ("no scene", "There is no holiday/transforms_train.json."),
-        ("no scene", "ns-train dac-baseline --data holiday blender-data"),
+        ("no scene", "holiday holds notes.txt; expected transforms_train.json"),
         ("no such group", "divided into 2 groups and there is no group 9. Add --group K, K from 1 to 2."),
         ("run on no scene", "holiday holds notes.txt; expected transforms_train.json"),
         ("run on no data", "There is no data at nowhere. Name a scene's folder: --data PATH"),
