@@ -124,7 +124,7 @@ def test_the_papers_recipe_goes_on_between_calls(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(gpu, "DAC", (sys.executable, "-c", f"{script}; p.write_text({json.dumps(FINISHED)!r})"))
     monkeypatch.setattr(gpu, "PARTS", (gpu.Part("paper", gpu.paper, least=0, most=1),))
     options = gpu.Options(json=tmp_path / "gpu.json", keep=tmp_path / "kept", small=True)
-    for _ in range(20):
+    for _ in range(60):
         paper = gpu.main(options)["parts"]["paper"]
         if paper["status"] == "done":
             break
