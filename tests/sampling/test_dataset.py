@@ -98,7 +98,7 @@ def turned(pose: np.ndarray, change: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (np.diag([np.nan, 1, 1]), "has a pose that is not finite"),
+        (np.diag([np.nan, 1, 1]), 'has a "transform_matrix" that is not 4 x 4 finite numbers'),
         (np.diag([-1.0, 1, 1]), "has a pose that is mirrored"),
         (np.diag([2.0, 2, 2]), "has a pose whose axes are 2 long and should be 1"),
         (np.diag([1.0, 1, 0]), "has a pose whose rotation is singular"),
@@ -113,7 +113,8 @@ def test_a_pose_that_is_none_is_refused_by_name(scene: Path, split: str, change:
     frame["transform_matrix"] = turned(np.array(frame["transform_matrix"]), change).tolist()
     path.write_text(json.dumps(content))
     message = refused(config_of(scene))
-    assert f"{split}/r_1.png {problem}" in message and message.count("\n") == 1
+    assert f"transforms_{split}.json {problem}" in message and message.endswith(f"for ./{split}/r_1.")
+    assert message.count("\n") == 1
 
 
 def test_a_pose_that_was_rounded_is_one(scene: Path) -> None:
