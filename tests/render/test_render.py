@@ -103,8 +103,8 @@ def test_what_a_scene_lacks_is_said_and_is_an_error_where_it_was_asked_for(scene
     poor, output = replace(scene, experts={}, gains=[], losses=[]), io.StringIO()
     show(poor, tmp_path, (), 2, 1.0, Console(file=output, width=200))
     assert {path.name for path in tmp_path.iterdir()} == {"wipe.webp", "wipe.mp4", "orbit.webp", "orbit.mp4"}
-    assert "wants an expert of each group" in output.getvalue() and "--only evaluate" in output.getvalue()
-    with pytest.raises(StageError, match="wants an expert of each group"):
+    assert "needs an expert of each group" in output.getvalue() and "--only evaluate" in output.getvalue()
+    with pytest.raises(StageError, match="needs an expert of each group"):
         show(poor, tmp_path, ("experts",), 2, 1.0, Console(file=output))
 
 
@@ -139,7 +139,7 @@ def test_lost_photos_are_asked_for_and_settings_are_checked(results: Callable[..
     with pytest.raises(StageError, match=r"no photos at .*demo, where they were at training\. .*--data FOLDER"):
         open_scene(scene_dir, None, None)
     assert len(open_scene(scene_dir, None, tmp_path / "moved").cameras) == 3
-    for wrong, message in (({"frames": 1}, "of 1 frames"), ({"scale": -1.0}, "--scale is -1")):
+    for wrong, message in (({"frames": 1}, "--frames is 1; an animation takes at least 2"), ({"scale": -1.0}, "--scale is -1")):
         with pytest.raises(StageError, match=message):
             cli.render(scene_dir, **wrong)  # type: ignore[arg-type]
 
