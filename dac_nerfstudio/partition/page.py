@@ -103,8 +103,8 @@ def _verdict(partition: Partition) -> dict[str, Any] | None:
         "same": "strategy" if partition.settings["strategy"] in STRATEGIES else "division",
         "modularity": modularity,
         "null": null,
-        # Adding 0 takes the sign from -0.
-        "excess": f"{round(modularity - null, 3) + 0.0:+.3f}".replace("-", "−"),
+        # The difference of the figures as they are shown. Adding 0 takes the sign from -0.
+        "excess": f"{round(modularity, 3) - round(null, 3) + 0.0:+.3f}".replace("-", "−"),
         "sentence": verdict(quality),
     }
 

@@ -139,7 +139,7 @@ def test_lost_photos_are_asked_for_and_settings_are_checked(results: Callable[..
     with pytest.raises(StageError, match=r"no photos at .*demo, where they were at training\. .*--data FOLDER"):
         open_scene(scene_dir, None, None)
     assert len(open_scene(scene_dir, None, tmp_path / "moved").cameras) == 3
-    for wrong, message in (({"frames": 1}, "--frames is 1; an animation takes at least 2"), ({"scale": -1.0}, "--scale is -1")):
+    for wrong, message in (({"frames": 1}, "--frames is 1; an animation"), ({"scale": -1.0}, "--scale is -1")):
         with pytest.raises(StageError, match=message):
             cli.render(scene_dir, **wrong)  # type: ignore[arg-type]
 
