@@ -1,4 +1,4 @@
-"""Divide and Conquer training of neural radiance fields: divide views, run the whole pipeline, report."""
+"""Divide and Conquer training of neural radiance fields: divide views, run all stages, report. See also: --version."""
 
 # Everything heavy is imported inside the commands: help has to be instant.
 
