@@ -79,7 +79,7 @@ def draw(rows: Sequence[Row]) -> Table:
     if elsewhere:
         table.add_column("device", overflow="fold")
     table.add_column("state", no_wrap=True)
-    for heading in ("step", "PSNR", "time", "left"):
+    for heading in ("step", "training\nPSNR", "time", "left"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         state = f"[{STYLES.get(row.state, 'default')}]{row.state}"
@@ -112,7 +112,7 @@ def showing(rows: Sequence[Row], console: Console) -> Iterator[Callable[[], None
             if is_news(number, "ended", row.ended):
                 say(console, f"{row.name}: {row.state}" + (f" after {took}" if took else ""))
             if due and row.started is not None and row.ended is None:
-                parts = {"step": step, "PSNR": psnr, "time left": left}
+                parts = {"step": step, "training PSNR": psnr, "time left": left}
                 figures = [f"{name} {value}" for name, value in parts.items() if value]
                 say(console, f"{row.name}: {', '.join([row.state, *figures])}")
 

@@ -416,7 +416,7 @@ def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_end
         rows[0].ended = now
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "trunk: begun on cpu",
-        "trunk: training, step 261/1000, PSNR 20.00, time left 4:40",
+        "trunk: training, step 261/1000, training PSNR 20.00, time left 4:40",
         "trunk: done after 1:40",
     ]
 
