@@ -49,14 +49,15 @@ def gain_chart(gain: Gain, before: Sequence[float]) -> str:
         bars.set_xlabel(f"{len(views)} test views, from the largest gain to the largest loss")
     present = sorted({view.group for view in views if view.group})
     handles = [Patch(color=colour(group), label=f"group {group}") for group in present]
-    bars.legend(handles=[*handles, mean], loc="upper right", frameon=False, fontsize=9, ncols=5)
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
+    bars.legend(handles=[*handles, mean], **place, frameon=False, fontsize=9, ncols=5)
     points.scatter(before, gains, c=inks, s=20, linewidths=0.5, edgecolors="white")
     points.set(xlabel=f"PSNR of the {TITLES[gain.over]}, dB", ylabel="gain, dB")
     low, high = min(0.0, gains.min()), max(0.0, gains.max())
     room = 0.12 * (high - low) or 0.1
     for axes in (bars, points):
         axes.axhline(0, color=INK, linewidth=0.8)
-        axes.set_ylim(low - room, high + 2 * room)
+        axes.set_ylim(low - room, high + room)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(FAINT)
         axes.tick_params(which="both", colors=INK, length=0, labelsize=8.5)
