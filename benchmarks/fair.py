@@ -25,6 +25,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -258,11 +259,26 @@ class Study:
 
     def __init__(self, options: Options, name: str) -> None:
         self.options, self.name, self.scene = options, name, SCENES[name]
+        self.found = read(options).get(name, {})
+        """The scene's entry in the file of figures."""
+        self.tuned = read(options)[options.like] if options.like else self.found
+        """That of the scene whose settings are taken."""
         self.data = options.output_dir / "data" / name
         if not self.data.exists():
             scene = self.scene
             scene.make(options.data / scene.source, self.data, scene.photos, scene.width)
         self.kind = "_360" if self.scene.real else ""
+
+    def add(self, part: str, label: str, figures: dict[str, Any]) -> None:
+        """Put a run among those of a label, such as teacher, unless it is there."""
+        entries, entry = self.found.setdefault(part, {}).setdefault(label, []), public(figures)
+        entries.extend([entry] if entry not in entries else [])
+        record(self.options, self.name, **{part: self.found[part]})
+
+    def tried(self, part: str, method: str = "") -> list[dict[str, Any]]:
+        """Students among which validation views choose, of one kind."""
+        runs = self.tuned.get(part, {}).get("student tried", [])
+        return [run for run in runs if settings_of(run).method == method]
 
     def configure(self, stage: str, settings: Settings, seed: int) -> Any:
         """A registered method's configuration with the study's settings."""
@@ -449,22 +465,16 @@ def tune(options: Options, name: str) -> Settings:
 
 def study(options: Options, name: str) -> None:
     """Baselines, experts and students with the tuned settings, for each seed."""
-    runs, tuned = Study(options, name), read(options)[options.like or name]
-    settings = KPlanesSettings(**tuned["baseline"])
+    runs = Study(options, name)
+    add = partial(runs.add, "trained")
+    settings = KPlanesSettings(**runs.tuned["baseline"])
     expert = replace(settings, steps=settings.steps // 2)
-    trained: dict[str, list[dict[str, Any]]] = read(options).get(name, {}).get("trained", {})
-
-    def add(kind: str, figures: dict[str, Any]) -> None:
-        found, entry = trained.setdefault(kind, []), public(figures)
-        found.extend([entry] if entry not in found else [])
-        record(options, name, trained=trained)
 
     def chosen(experts: list[Run], seed: int) -> tuple[Settings, Teaching]:
         """Settings of the student that validation views prefer; rendered views smooth its planes, too."""
-        tried = tuned["trained"] if options.like else trained
-        for share, less in () if "student tried" in tried else ((0.25, 3.16), (0.5, 3.16)):
+        for share, less in () if runs.tried("trained") else ((0.25, 3.16), (0.5, 3.16)):
             add("student tried", runs.student(experts, settings.smoothed(less), Teaching(share), seed).figures)
-        return preferred(tried["student tried"])
+        return preferred(runs.tried("trained"))
 
     for seed in options.seeds:
         add("baseline", runs.baseline(settings, seed).figures)
@@ -485,24 +495,15 @@ def kinds(options: Options, name: str) -> None:
     """Two K-Planes and two nerfacto of the tuned settings, averaged; students of either kind; and baselines, also of as
     many steps as the teachers and a student. Seed 1 chooses the students' settings, as taught by one of each; others
     have one of each alone."""
-    runs, tuned = Study(options, name), read(options)[options.like or name]
-    settings = [KPlanesSettings(**tuned["baseline"]), NerfactoSettings(**tuned["baseline_nerfacto"])]
-    found: dict[str, list[dict[str, Any]]] = read(options).get(name, {}).get("kinds", {})
-
-    def add(kind: str, figures: dict[str, Any]) -> None:
-        entries, entry = found.setdefault(kind, []), public(figures)
-        entries.extend([entry] if entry not in entries else [])
-        record(options, name, kinds=found)
+    runs = Study(options, name)
+    add = partial(runs.add, "kinds")
+    settings = [KPlanesSettings(**runs.tuned["baseline"]), NerfactoSettings(**runs.tuned["baseline_nerfacto"])]
 
     def student(own: Settings, teachers: list[Run], seed: int) -> Run:
-        def tried() -> list[dict[str, Any]]:
-            runs = (tuned["kinds"] if options.like else found).get("student tried", [])
-            return [run for run in runs if settings_of(run).method == own.method]
-
-        for share, less in () if tried() else ((0.5, 3.16), (0.25, 3.16)):
+        for share, less in () if runs.tried("kinds", own.method) else ((0.5, 3.16), (0.25, 3.16)):
             candidate = replace(own.smoothed(less), steps=options.student_steps)
             add("student tried", runs.taught(teachers, candidate, Teaching(share), seed).figures)
-        return runs.taught(teachers, *preferred(tried()), seed)
+        return runs.taught(teachers, *preferred(runs.tried("kinds", own.method)), seed)
 
     for seed in options.seeds:
         first = seed == 1 and not options.like
@@ -620,7 +621,7 @@ def tables(figures: dict[str, Any]) -> str:
                 [label_of(kind, run), run["seed"], run["val"], run["test"], run.get("seconds of all", run["seconds"])]
                 for kind, runs in scene.get(key, {}).items()
                 for run in runs
-                if kind != "student tried"
+                if kind not in ("student tried", "expert")  # many, and in the file
             ]
             if rows:
                 parts.append(table([heading, "seed", "validation", "test", "seconds of a core"], rows))

@@ -105,7 +105,8 @@ class KPlanesModelConfig(ModelConfig):
 
     @property
     def numbers_per_ray(self) -> int:
-        """Upper bound of the numbers kept per ray, in rendering and in a training step."""
+        """Upper bound of the numbers that PyTorch keeps per ray, in rendering and in a training step. What the CPU's
+        kernels keep for the way back, hidden layers of the hybrid decoder above all, comes on top."""
         samples = self.num_samples + sum(self.num_proposal_samples)
         features = self.grid_feature_dim * len(self.multiscale_res)
         return SAMPLE_NUMBERS * samples + (2 * features + 64) * self.num_samples

@@ -32,7 +32,7 @@ from dac_nerfstudio.scene.views import Views
 from dac_nerfstudio.style import SHADES, address, colour, counted, render
 
 PHOTO = (160, 96)
-"""Longest side of the photos on the page, in pixels."""
+"""Width and height that no photo on the page exceeds, in pixels."""
 JPEG_QUALITY = 65
 STEPS = 255
 """Similarities are written as whole numbers, a byte each, with this many steps from 0 to 1."""

@@ -33,7 +33,7 @@ class Similarity:
         """The indices of its views among the `views` of the scene.
 
         Raises:
-            PartitionError: it is not a similarity of ``count`` views.
+            PartitionError: it is a similarity of another number of views.
         """
         if self.sample is not None and self.sample[-1] < views:
             return self.sample

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
-from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns
+from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns, from_scratch
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
 
@@ -138,7 +138,7 @@ def figures(scene: SceneRuns) -> Results:
         left_out=_left_out(scene, methods),
         missing=scene.missing,
         notes=[*map(str, scene.partition.notes), *_notes(methods, scene)],
-        taught=student is not None and bool(scene.teachers_elsewhere) and "student" not in student.stage.inputs,
+        taught=student is not None and bool(scene.teachers_elsewhere) and from_scratch(student),
         methods=methods,
         gain=_gain(methods, groups),
         commands=commands(scene),

@@ -102,6 +102,11 @@ class SceneRuns:
         return runs[0] if runs else None
 
 
+def from_scratch(student: Run) -> bool:
+    """Whether finished runs taught a student that was not distilled from experts first."""
+    return bool(taught_by(student)) and "student" not in student.stage.inputs
+
+
 def taught_by(student: Run) -> Set[str]:
     """Fingerprints of the finished runs that taught a student."""
     return {fingerprint for name, fingerprint in student.stage.inputs.items() if name.startswith("teacher-")}
@@ -173,9 +178,7 @@ def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
             f"{scene_dir} holds no finished run named {run} that was scored by its current partition. Make one: "
             "dac run --data …"
         )
-    # A student may be distilled from experts first.
-    from_scratch = any(taught_by(run) and "student" not in run.stage.inputs for run in runs[STUDENT])
-    replaced = ["dac-distill"] if from_scratch else []
+    replaced = ["dac-distill"] if any(map(from_scratch, runs[STUDENT])) else []
     if replaced and not runs[EXPERT]:
         replaced.append(EXPERT)
     for method in ("dac-ensemble", LONG, *replaced):

@@ -1,4 +1,4 @@
-"""What is the user's to mend is said in a message that says what was found and what to type: no traceback.
+"""An error that users can correct is a message that says what was found and what to type: no traceback.
 
 Which runs can teach is tested in tests/training/test_experts.py.
 """

@@ -65,17 +65,17 @@ class _InCache(torch.autograd.Function):
         blocks = -(-min(size, len(points)) // kernels.BLOCK) if learning else 0
         inner = sum(_padded(width) for width in sizes[1:-1])
         hidden = np.empty((len(ctx.tasks), blocks * kernels.BLOCK * inner), np.float32)
-        out = np.empty((len(points), len(weights[-1])), np.float32)
+        out = torch.empty(len(points), len(weights[-1]))
         padded = NONE if shift is None else array_of(F.pad(shift.detach(), (0, -shift.shape[1] % LANES)))
         matrices = _panels([array_of(weight).T for weight in weights])
-        where = array_of(points)
+        where, target = array_of(points), out.numpy()
 
         def work(task: int) -> None:
-            kernels.forward(where, padded, samples, sizes, matrices, hidden[task], out, *ctx.tasks[task], WIDTH)
+            kernels.forward(where, padded, samples, sizes, matrices, hidden[task], target, *ctx.tasks[task], WIDTH)
 
-        run_tasks(work, len(ctx.tasks), threads_for(out.size))
+        run_tasks(work, len(ctx.tasks), threads_for(target.size))
         ctx.save_for_backward(points, shift, torch.from_numpy(hidden), *weights)
-        return torch.from_numpy(out)
+        return out
 
     @staticmethod
     @once_differentiable
