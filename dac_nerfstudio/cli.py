@@ -139,7 +139,7 @@ def run(
     dry_run: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Run everything: divide, train trunk and experts, distil, fine-tune, train the baseline, score the test views.
+    """Run everything: divide, train experts, distil, fine-tune, train the baseline, score the test views.
 
     Finished stages are kept and interrupted ones resumed: after any mishap, repeat the command.
 
@@ -148,9 +148,8 @@ def run(
             model (images/ beside colmap/sparse/0 or sparse/0). Repeat the flag for further
             scenes.
         preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' (formerly 'best') is for few photos, where
-            longer training no longer helps, and needs a GPU. 'quick' is a small model that shows that all stages run on
-            your scene; it is no comparison. 'demo' is the one of dac demo. By default quick without a GPU; with one,
-            few for at most 30 training photos, else reference.
+            longer training no longer helps, and needs a GPU. 'quick' trains small models, for a CPU. 'demo' is the one
+            of dac demo. By default quick without a GPU; with one, few for at most 30 training photos, else reference.
         groups: Number of groups, see dac split; by default as the scene is divided, or 4, or fewer if there are few
             views.
         strategy: How to divide, see dac split; by default as the scene is divided, or auto.
@@ -168,8 +167,8 @@ def run(
             stage at a time runs on each device named; cpu,cpu runs two at a time, each with OMP_NUM_THREADS threads or
             half of the cores.
         baseline: Whether to train the baseline, for as many steps as the student. With total, another one trains for as
-            many steps as all stages together: a comparison at equal cost. By default total with the presets few and
-            demo, otherwise yes.
+            many steps as all stages together: a comparison at equal cost. By default yes with the preset reference,
+            otherwise total.
         video: At the end, render a short flight with the student.
         only: Run this stage alone, from what is already there.
         experts: Models of the experts, in turn, such as kplanes,nerfacto: models of two kinds err apart, and what they
@@ -178,8 +177,8 @@ def run(
         student: Model of the student and of its baseline.
         teachers: Run folders of finished runs of any nerfstudio method on this scene. The mean of their renderings
             teaches a student from scratch, in place of experts and distillation.
-        config: TOML file with flags of ns-train, one table per method (dac-trunk, dac-expert, dac-distill,
-            dac-finetune, dac-baseline) and one for all of them (all).
+        config: TOML file with flags of ns-train, one table per method (dac-expert, dac-distill, dac-finetune,
+            dac-baseline) and one for all of them (all).
         executor: Where stages run: on this machine, or as jobs of a Slurm cluster, which are queued again after a
             preemption or when their time is up.
         wait: With Slurm: follow the jobs until all have ended.
@@ -242,7 +241,8 @@ def run(
             refuse_queued(plan.scene_dir)
         succeeded = run_plans(plans, places, console, ("split", "train", "evaluate"))
     # Experts that were named may have any name.
-    _show_results(plans, None if experts else recipe.run_name(seed), console)
+    names = {plan.recipe.run_name(seed) for plan in plans}
+    _show_results(plans, names.pop() if len(names) == 1 and not experts else None, console)
     if succeeded and executor == "local" and any(job.kind == "video" for plan in plans for job in plan.jobs):
         # After the report: whoever has seen enough stops here.
         succeeded = run_plans(plans, places, console, ("video",))

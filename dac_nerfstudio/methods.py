@@ -93,9 +93,9 @@ UNBOUNDED = SceneKind(
 def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
     """The methods for a kind of scene, by stage and model."""
 
-    def common(stage: str, rate: float, begin: float = 0.0, end: float = 1.0, model: str = "") -> Dict[str, Any]:
+    def common(stage: str, rate: float, begin: float = 0.0, model: str = "") -> Dict[str, Any]:
         def optimizer() -> Dict[str, Any]:
-            return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": CosineScheduleConfig(begin=begin, end=end)}
+            return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": CosineScheduleConfig(begin=begin)}
 
         return {
             "method_name": str(naming.MethodName(stage, kind.suffix, model)),
@@ -130,14 +130,6 @@ def methods(kind: SceneKind) -> Dict[str, MethodSpecification]:
                 **common("baseline", BASELINE_RATE), pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig)))
             ),
             "K-Planes on all views: what DaC is measured against",
-        ),
-        "trunk": (
-            # The first half of a cosine: experts that start from it go through the second.
-            DaCTrainerConfig(
-                **common("trunk", BASELINE_RATE, end=0.5),
-                pipeline=DaCPipelineConfig(**pipeline(model(KPlanesModelConfig))),
-            ),
-            "before step 1, if you like: a model of all views that experts can start from (--trunk)",
         ),
         "expert": (
             ExpertTrainerConfig(
@@ -193,7 +185,6 @@ baseline = _bounded["baseline"]
 expert = _bounded["expert"]
 distill = _bounded["distill"]
 finetune = _bounded["finetune"]
-trunk = _bounded["trunk"]
 ensemble = _bounded["ensemble"]
 baseline_nerfacto = _bounded["baseline-nerfacto"]
 expert_nerfacto = _bounded["expert-nerfacto"]
@@ -202,7 +193,6 @@ baseline_360 = _unbounded["baseline"]
 expert_360 = _unbounded["expert"]
 distill_360 = _unbounded["distill"]
 finetune_360 = _unbounded["finetune"]
-trunk_360 = _unbounded["trunk"]
 ensemble_360 = _unbounded["ensemble"]
 baseline_nerfacto_360 = _unbounded["baseline-nerfacto"]
 expert_nerfacto_360 = _unbounded["expert-nerfacto"]

@@ -18,7 +18,7 @@ class MethodName(NamedTuple):
     """A method's name in its parts; as text, the name."""
 
     stage: str
-    """What is trained: baseline, trunk, expert, distill, finetune or ensemble."""
+    """What is trained: baseline, expert, distill, finetune or ensemble."""
     suffix: str = ""
     """The kind of scene: empty for bounded ones, or ``UNBOUNDED``."""
     model: str = ""

@@ -23,8 +23,8 @@ MODEL = "pipeline.model."
 """How flags of the model begin, which differ by kind."""
 
 METHOD_STEPS: Mapping[str, Mapping[str, int]] = {
-    "": {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 10000, "finetune": 50000},
-    UNBOUNDED: {"baseline": 60000, "trunk": 10000, "expert": 30000, "distill": 30000, "finetune": 30000},
+    "": {"baseline": 60000, "expert": 30000, "distill": 10000, "finetune": 50000},
+    UNBOUNDED: {"baseline": 60000, "expert": 30000, "distill": 30000, "finetune": 30000},
 }
 """The reference's steps of each stage, for bounded scenes and for real ones, by the ends of the methods' names."""
 
@@ -55,7 +55,7 @@ class Recipe:
     """What its runs are named by."""
     description: str
     steps: Mapping[str, int] = field(default_factory=dict)
-    """Steps of expert, distill and finetune, and of trunk where experts start from one; the baseline gets as many as
+    """Steps of expert, distill and finetune; the baseline gets as many as
     distill and finetune together. Empty: the methods' own."""
     flags: Flags = field(default_factory=dict)
     """Flags of every method."""
@@ -67,14 +67,15 @@ class Recipe:
     softness: float = 0.0
     """Share of an expert's rays that come from other groups' views."""
     independent: bool = False
-    """Whether each expert has a seed of its own, so that experts of the same views seldom err alike. They have no trunk
-    in common then."""
+    """Whether each expert has a seed of its own, so that experts of the same views seldom err alike."""
     novel_share: float = 0.0
     """Share of fine-tuning's rays that start from new cameras, where the student learns from what the experts, blended,
     render, so that it does not forget what they know."""
     kinds: Tuple[Kind, ...] = ()
     """Kinds of the experts, in turn. Where any is named, the student learns from photos and from views that the experts
     render, without distillation, which K-Planes alone have."""
+    real_kinds: Tuple[Kind, ...] = ()
+    """The same for real scenes, unless others are asked for."""
     student: Kind = "kplanes"
     """Kind of student and baseline."""
     nerfacto_flags: Flags = field(default_factory=dict)
@@ -91,6 +92,19 @@ class Recipe:
         kinds = f"-{'+'.join(self.kinds)}" if self.kinds else ""
         student = "" if self.student == "kplanes" else f"-to-{self.student}"
         return f"{self.name}{kinds}{student}-seed{seed}"
+
+    @property
+    def division(self) -> Flags:
+        """Settings of the division, where neither the scene nor the request has any: one expert for each kind."""
+        return {"softness": self.softness, **({"groups": len(self.kinds)} if self.kinds else {})}
+
+    def on(self, real: bool) -> Recipe:
+        """The recipe for a scene.
+
+        Args:
+            real: whether the methods are those for real scenes.
+        """
+        return self if self.kinds or not real else self.taught_by(self.real_kinds, self.student)
 
     def taught_by(self, kinds: Tuple[Kind, ...], student: Kind) -> Recipe:
         """The recipe with experts of these kinds. They all see all photos alike, as their pictures are averaged."""
@@ -169,6 +183,7 @@ def of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flag
     return {f"optimizers.fields.{name}": fields, f"optimizers.proposal-networks.{name}": proposal_networks}
 
 
+# Small models. On lego and bonsai, 200 and 240 pixels wide, validation views preferred these planes and this smoothing.
 SMALL_NERFACTO: Flags = {
     "pipeline.model.num-levels": 8,
     "pipeline.model.max-res": 128,
@@ -176,21 +191,27 @@ SMALL_NERFACTO: Flags = {
     "pipeline.model.hidden-dim": 32,
     "pipeline.model.hidden-dim-color": 32,
     "pipeline.model.num-proposal-iterations": 1,
-    "pipeline.model.num-proposal-samples-per-ray": 64,
-    "pipeline.model.num-nerf-samples-per-ray": 32,
+    "pipeline.model.num-proposal-samples-per-ray": 32,
+    "pipeline.model.num-nerf-samples-per-ray": 16,
+    "pipeline.model.proposal-net-args-list.0.num-levels": 4,
+    "pipeline.model.proposal-net-args-list.0.max-res": 64,
+    "pipeline.model.proposal-net-args-list.0.log2-hashmap-size": 14,
     "pipeline.model.proposal-warmup": 500,
     "pipeline.model.proposal-weights-anneal-max-num-iters": 100,
     **of_optimizers("optimizer.lr", 1e-2),
 }
 SMALL_MODEL: Flags = {
-    "pipeline.model.grid-base-resolution": 32,
-    "pipeline.model.grid-feature-dim": 16,
+    "pipeline.model.grid-base-resolution": 64,
+    "pipeline.model.multiscale-res": (1, 2),
+    "pipeline.model.grid-feature-dim": 32,
     "pipeline.model.linear-decoder-layers": 1,
     "pipeline.model.proposal-resolutions": 64,
     "pipeline.model.num-proposal-samples": 64,
     "pipeline.model.num-samples": 32,
     "pipeline.model.proposal-warmup": 500,
     "pipeline.model.proposal-weights-anneal-max-num-iters": 100,
+    PLANE_TV: 1e-2,
+    PROPOSAL_TV: 1e-2,
     "pipeline.datamanager.train-num-rays-per-batch": 512,
     **of_optimizers("optimizer.lr", 2e-2),
     **of_optimizers("scheduler.warmup-steps", 50),
@@ -199,11 +220,12 @@ SMALL_MODEL: Flags = {
     "steps-per-eval-image": 100000,
     "logging.steps-per-log": 50,
 }
-FAST_ON_REAL: Flags = {
-    # Far fewer steps than the reference's: less resolution, and a rate that gets somewhere in them.
-    "pipeline.model.multiscale-res": (1, 2, 4),
-    "pipeline.datamanager.train-num-rays-per-batch": 1024,
-    **of_optimizers("optimizer.lr", fields=3e-2, proposal_networks=1e-2),
+SMALL_REAL_MODEL: Flags = {
+    # On white, what is white in few photos may as well be nothing at all, which other views see through.
+    "pipeline.model.background-color": "random",
+    PLANE_TV: 1e-1,
+    PROPOSAL_TV: 1e-1,
+    **of_optimizers("optimizer.lr", 4e-2),
 }
 
 FEW_PHOTOS = 30
@@ -226,36 +248,36 @@ FEW = Recipe(
     student_tv=0.316,
     baseline="total",
 )
+QUICK = replace(
+    FEW,
+    name="quick",
+    description="for a CPU: small models, experts of all photos (of real photos one K-Planes and one nerfacto), and a "
+    "student that also learns from new views that they render. It scores up to 40 test views",
+    steps={"expert": 4000, "distill": 800, "finetune": 7200},
+    flags=SMALL_MODEL,
+    real_flags=SMALL_REAL_MODEL,
+    nerfacto_flags=SMALL_NERFACTO,
+    real_kinds=("kplanes", "nerfacto"),
+    novel_share=0.25,
+    score_most=40,
+)
 RECIPES = (
     Recipe("reference", "the paper's recipe and constants; needs a GPU"),
     FEW,
-    Recipe(
-        "quick",
-        "a small model and few steps, to see all stages run on your scene, and no comparison: plain training for as "
-        "long would be better. It scores up to 40 test views",
-        steps={"trunk": 1000, "expert": 2000, "distill": 500, "finetune": 1000},
-        flags=SMALL_MODEL,
-        real_flags=FAST_ON_REAL,
-        nerfacto_flags=SMALL_NERFACTO,
-        one_cosine=True,
-        softness=0.3,
-        score_most=40,
-    ),
+    QUICK,
     replace(
-        FEW,
+        QUICK,
         name="demo",
-        description="the recipe for few photos with a small model, for the generated scene in minutes on a CPU",
+        description="quick with fewer steps, for the small generated scene of dac demo",
         steps={"expert": 1500, "distill": 300, "finetune": 2700},
         flags={
             **SMALL_MODEL,
-            # As many as its baseline was tuned to (docs/results.md).
+            # Pictures of 50x50 have no use for finer planes.
+            "pipeline.model.grid-base-resolution": 32,
             "pipeline.model.grid-feature-dim": 64,
-            "pipeline.model.multiscale-res": (1, 2),
             "pipeline.model.proposal-resolutions": 32,
-            PLANE_TV: 1e-2,
-            PROPOSAL_TV: 1e-2,
         },
-        nerfacto_flags=SMALL_NERFACTO,
+        novel_share=0.5,
     ),
 )
 PRESETS: Dict[str, Recipe] = {recipe.name: recipe for recipe in RECIPES}

@@ -29,8 +29,8 @@ peers = importlib.import_module("peers")
 
 
 def test_all_stages_together_have_the_steps_that_the_baseline_has() -> None:
-    assert peers.scaled(PRESETS["quick"], 10500).steps == PRESETS["quick"].steps
-    assert peers.scaled(PRESETS["quick"], 1050).steps == {"trunk": 100, "expert": 200, "distill": 50, "finetune": 100}
+    assert peers.scaled(PRESETS["quick"], 24000).steps == PRESETS["quick"].steps
+    assert peers.scaled(PRESETS["quick"], 2400).steps == {"expert": 400, "distill": 80, "finetune": 720}
     # The paper's recipe leaves its steps to the methods.
     assert peers.scaled(PRESETS["reference"], 1800).steps == {"expert": 300, "distill": 100, "finetune": 500}
 

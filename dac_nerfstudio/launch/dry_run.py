@@ -24,7 +24,7 @@ from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.style import counted
 from dac_nerfstudio.training.trainer import DaCTrainerConfig
 
-INDEPENDENT = ("trunk", "baseline", "baseline total")
+INDEPENDENT = ("baseline", "baseline total")
 """Stages that the division makes no difference to."""
 NUMBERS_PER_CORE = 1e8
 """Numbers of rays that a training step gets through in a second of one core: the demo took some 30 ms a step of 512

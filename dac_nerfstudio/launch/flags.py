@@ -16,7 +16,7 @@ else:
     import tomli as tomllib
 
 TABLES = (
-    "all", "dac-baseline", "dac-trunk", "dac-expert", "dac-distill", "dac-finetune",
+    "all", "dac-baseline", "dac-expert", "dac-distill", "dac-finetune",
     "dac-baseline-nerfacto", "dac-expert-nerfacto", "dac-finetune-nerfacto",
 )  # fmt: skip
 """What a file may set flags for; the methods' names without -360. Flags of the model in `all` are K-Planes's."""
@@ -38,7 +38,6 @@ OWNED = {
     "group": "There is an expert of every group",
     "experts": "Say it with --experts",
     "teachers": "Say it with --teachers",
-    "trunk": "Experts start from the trunk of the same run, where the preset has one",
     "student": "Fine-tuning starts from the student of the same run",
     **dict.fromkeys(
         ("load-dir", "load-checkpoint", "load-step", "load-config"), "What was interrupted goes on by itself"

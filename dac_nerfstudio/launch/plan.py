@@ -28,11 +28,9 @@ from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.scene.layout import Layout, find_layout
 
 StageName = Literal[
-    "split", "trunk", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video", "report"
+    "split", "expert", "ensemble", "distill", "finetune", "baseline", "baseline total", "video", "report"
 ]
-Only = Literal["split", "trunk", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
-NOT_SCORED = ("trunk", "ensemble")
-"""Stages whose runs no table compares."""
+Only = Literal["split", "experts", "ensemble", "distill", "finetune", "baseline", "evaluate", "video"]
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,10 @@ def make_plan(request: Request, recipe: Recipe) -> Plan:
     """
     from dac_nerfstudio.partition import current_partition
 
-    draft = _Draft(request, recipe, request.layout)
+    layout = request.layout
+    if not request.experts:
+        recipe = recipe.on(real=bool(layout.suffix))
+    draft = _Draft(request, recipe, layout)
     # Where nothing is divided yet, ready experts say how it was.
     undivided = request.only != "evaluate" and current_partition(request.scene_dir) is None
     partition = partition_of(request.experts, request.divide) if request.experts and undivided else None
@@ -208,25 +209,23 @@ class _Draft:
             jobs.append(Job("video", "video", finetune.run_dir, method=finetune.method, needs=(finetune.name,)))
         return jobs
 
-    def _experts(self, needs: List[Job], **start: Path) -> List[Job]:
+    def _experts(self, needs: List[Job]) -> List[Job]:
         """An expert of each group."""
         request = self.request
-        groups = range(1, count_groups(request.layout, request.scene_dir, request.divide, request.skip_missing) + 1)
-        return [self._training("expert", {"group": group, **start}, needs, group) for group in groups]
+        count = count_groups(
+            request.layout, request.scene_dir, request.divide, self.recipe.division, request.skip_missing
+        )
+        return [self._training("expert", {"group": group}, needs, group) for group in range(1, count + 1)]
 
     def _divided(self, split: Job) -> List[Job]:
-        """The stages from trunk to student, which comes last."""
-        trunk, experts = [], []
-        if not self.request.experts:
-            if "trunk" in self.recipe.steps:
-                trunk = [self._training("trunk", needs=[split])]
-            experts = self._experts([split, *trunk], **{job.stage: job.run_dir for job in trunk})
+        """The stages from experts to student, which comes last."""
+        experts = [] if self.request.experts else self._experts([split])
         # This run's own experts, not whichever are the latest.
         teachers = {"experts": self.request.experts or tuple(job.run_dir for job in experts)}
         ensemble, distill = (self._training(stage, teachers, [split, *experts]) for stage in ("ensemble", "distill"))
         taught = {"pipeline.novel-share": self.recipe.novel_share, **teachers} if self.recipe.novel_share else {}
         finetune = self._training("finetune", {"student": distill.run_dir, **taught}, [distill])
-        return [*trunk, *experts, ensemble, distill, finetune]
+        return [*experts, ensemble, distill, finetune]
 
     def _taught(self, teachers: Sequence[Path], needs: Sequence[Job]) -> Job:
         """A student of finished runs. It starts from scratch: along the whole cosine, with the baseline's rate and
@@ -266,22 +265,17 @@ class _Draft:
         return [replace(job, kind="evaluate", needs=()) for job in runs]
 
     def alone(self, jobs: List[Job], only: Only) -> List[Job]:
-        """One stage alone, from what is already there; experts come with their trunk.
+        """One stage alone, from what is already there.
 
         Raises:
-            StageError: it is the trunk, and there is none to train, or finished runs take its place.
+            StageError: finished runs take its place.
         """
-        if self.request.teachers and only in ("trunk", "experts", "ensemble", "distill"):
+        if self.request.teachers and only in ("experts", "ensemble", "distill"):
             raise StageError(f"--teachers take the place of --only {only}: name the one or the other.")
-        if self.recipe.kinds and only in ("trunk", "ensemble", "distill"):
+        if self.recipe.kinds and only in ("ensemble", "distill"):
             raise StageError(f"Experts of several kinds teach by pictures alone: there is no {only}.")
-        together = {"experts": ("trunk", "expert"), "baseline": ("baseline", "baseline total")}
+        together = {"experts": ("expert",), "baseline": ("baseline", "baseline total")}
         stages = together.get(only, (only,))
-        if only == "trunk" and not any(job.stage == "trunk" for job in jobs):
-            why = f"with the preset {self.recipe.name} experts start from scratch"
-            if self.request.experts:
-                why = "the experts are there"
-            raise StageError(f"There is no trunk to train: {why}.")
         kept = [job for job in jobs if job.stage in ("split", *stages)]
         names = {job.name for job in kept}
         return [replace(job, needs=tuple(need for need in job.needs if need in names)) for job in kept]
@@ -308,7 +302,7 @@ class _Draft:
             },
             parser=self.parser,
             needs=tuple(job.name for job in needs),
-            score_most=0 if stage in NOT_SCORED else recipe.score_most,
+            score_most=0 if stage == "ensemble" else recipe.score_most,
         )
 
     def _baseline_of(self, steps: int, needs: Sequence[Job]) -> Job:
@@ -324,11 +318,10 @@ class _Draft:
             StageError: a ready expert is no run folder.
         """
         own = METHOD_STEPS[self.suffix]
-        trained = [job for job in jobs if job.stage in ("trunk", "expert", "distill", "finetune")]
+        trained = [job for job in jobs if job.stage in ("expert", "distill", "finetune")]
         steps = sum(int(job.flags.get("max-num-iterations", own[job.stage])) for job in trained)
         ready = [Stage.load(run_folder(path)) for path in self.request.experts]
-        # They may all have started from one trunk.
-        return steps + sum(one.steps for one in ready) + max((one.first_step for one in ready), default=0)
+        return steps + sum(one.steps for one in ready)
 
     def _method(self, stage: str, kind: Kind = "kplanes") -> str:
         return str(MethodName(stage, self.suffix, KINDS[kind]))

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 from dac_nerfstudio.files import write_json
 from dac_nerfstudio.partition import listing
 from dac_nerfstudio.report.commands import commands
-from dac_nerfstudio.report.runs import BASELINE, EXPERT, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns, from_scratch
+from dac_nerfstudio.report.runs import BASELINE, LONG, METHODS, STUDENT, TITLES, Run, SceneRuns, from_scratch
 from dac_nerfstudio.runs.layout import report_folder
 from dac_nerfstudio.scores import SCORES
 
@@ -41,7 +41,7 @@ class Costs:
     """What a method took: all that differs between two runs that are otherwise equal."""
 
     seconds: float
-    """Of training: of all experts together and their trunk; of a fine-tuned student with its distillation's. Of the
+    """Of training: of all experts together; of a fine-tuned student with its distillation's. Of the
     processor if `Results.processor`, otherwise by the clock."""
     seconds_of_runs: List[float]
     peak_memory: Dict[str, int]
@@ -115,8 +115,8 @@ def figures(scene: SceneRuns) -> Results:
     """Figures of the runs that are finished and scored by the scene's current partition."""
     groups = scene.partition.num_groups
     runs = {method: found for method in METHODS if (found := scene.scored(method))}
-    before = {STUDENT: scene.distillation, EXPERT: scene.trunk}
-    """What a method's own runs started from."""
+    before = {STUDENT: scene.distillation}
+    """The run that a method's own started from."""
     everything = [run for found in runs.values() for run in found]
     timed = [*everything, *(before[method] for method in runs if before.get(method))]
     student = scene.only(STUDENT)
@@ -124,7 +124,7 @@ def figures(scene: SceneRuns) -> Results:
     methods, costs = {}, {}
     for method, found in runs.items():
         start = before.get(method)
-        methods[method] = _method(found, groups, start.stage.steps if start and method == STUDENT else 0)
+        methods[method] = _method(found, groups, start.stage.steps if start else 0)
         costs[method] = _costs(found, start, processor)
     return Results(
         format=FORMAT,
@@ -267,11 +267,6 @@ def _notes(methods: Dict[str, Method], scene: SceneRuns) -> List[str]:
             "The distilled student that the fine-tuned one started from is not here: steps and time of the fine-tuned "
             "student are without its distillation."
         )
-    if EXPERT in methods and scene.trunk is not None:
-        steps = scene.trunk.stage.steps
-        notes.append(f"The experts started from a trunk of {steps} steps on all views, whose time is in theirs.")
-    elif any("trunk" in run.stage.inputs for run in scene.scored(EXPERT)):
-        notes.append("The experts' trunk is not here, or is not the same for all of them: their time is without it.")
     if BASELINE in methods and STUDENT in methods:
         steps, others = methods[STUDENT].steps, methods[BASELINE].steps
         if steps != others:

@@ -30,8 +30,6 @@ TITLES = {
 }
 """What methods are called in tables, in the order in which they are shown."""
 METHODS = tuple(TITLES)
-TRUNK = "dac-trunk"
-"""What experts may have started from. It is not compared."""
 NAMES = {
     BASELINE: "baseline",
     LONG: "baseline of as many steps as all stages together",
@@ -83,13 +81,6 @@ class SceneRuns:
         return distilled if started else None
 
     @property
-    def trunk(self) -> Optional[Run]:
-        """The run that the experts started from, if they did and it is still there."""
-        trunk, experts = self.only(TRUNK), self.runs.get("dac-expert", [])
-        started = trunk and experts and all(one.stage.inputs.get("trunk") == trunk.stage.fingerprint for one in experts)
-        return trunk if started else None
-
-    @property
     def teachers_elsewhere(self) -> Set[str]:
         """Fingerprints of the finished runs that taught the student and are no experts of these runs."""
         student = self.only(STUDENT)
@@ -129,7 +120,7 @@ class _Place(NamedTuple):
 def _places(scene_dir: Path) -> List[_Place]:
     """All runs that have a record."""
     found = []
-    stages = ("baseline", "expert", "ensemble", "distill", "finetune", "trunk")
+    stages = ("baseline", "expert", "ensemble", "distill", "finetune")
     for stage, suffix, model in product(stages, ("", UNBOUNDED), KINDS.values()):
         for folder in run_dirs(scene_dir, str(MethodName(stage, suffix, model))):
             total = TOTAL if stage == "baseline" and folder.name.endswith(TOTAL) else ""
@@ -144,21 +135,20 @@ def read_scene(scene_dir: Path, run: Optional[str] = None) -> SceneRuns:
         StageError: the folder holds no results, or none of these can be compared.
     """
     places = _places(scene_dir)
-    compared = [place for place in places if place.method != TRUNK]
     if run is None:
-        if not compared:
+        if not places:
             raise StageError(f"{scene_dir} holds no runs. Make some: dac run --data …")
-        run = max(compared, key=lambda place: place.written).run
+        run = max(places, key=lambda place: place.written).run
     if not (scene_dir / PARTITION).exists():
         raise StageError(f"{scene_dir} is no folder of results: it holds no {PARTITION}. Make one: dac run --data …")
     partition = Partition.load(scene_dir / PARTITION)
-    names = {place.run for place in compared}
+    names = {place.run for place in places}
     if run not in names:
         others = f" It has {', '.join(sorted(names))}." if names else ""
         raise StageError(f"{scene_dir} holds no run named {run}.{others} Make one: dac run --data …")
     # Of both kinds of scenes only if somebody changed the data under the same name: then the kind worked on last.
-    latest = max((place for place in compared if place.run == run), key=lambda place: place.written)
-    runs: Dict[str, List[Run]] = {method: [] for method in (*METHODS, TRUNK)}
+    latest = max((place for place in places if place.run == run), key=lambda place: place.written)
+    runs: Dict[str, List[Run]] = {method: [] for method in METHODS}
     broken: Dict[str, List[str]] = {method: [] for method in runs}
     for place in places:
         if (place.run, place.suffix) == (run, latest.suffix):

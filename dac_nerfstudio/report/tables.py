@@ -177,7 +177,7 @@ def _not_equal(results: Results) -> str:
     costs = results.costs
     ratio = ""
     if EXPERT in costs and results.costs[BASELINE].seconds:
-        # The student's time has its distillation in it, the experts' their trunk.
+        # The student's time has its distillation in it.
         times = (costs[EXPERT].seconds + costs[STUDENT].seconds) / costs[BASELINE].seconds
         ratio = f": all stages together took {times:.1f} times the baseline's time"
     return (

@@ -39,7 +39,7 @@ class Stage:
     """Digest of what the training photos hold; those of the same names and sizes are in ``settings``. Empty if it is
     not known."""
     inputs: Dict[str, str] = field(default_factory=dict)
-    """Name and fingerprint of what this stage was made from besides settings: partition, trunk, experts, student."""
+    """Name and fingerprint of what this stage was made from besides settings: partition, experts, student."""
     steps: int = 0
     """Training steps done."""
     first_step: int = 0

@@ -72,7 +72,7 @@ def made_from(run: Run) -> Dict[str, Run | None]:
             continue
         several = {"expert": "experts", "teacher": "teachers"}.get(name.partition("-")[0], name)
         named = config.get(several) or ()
-        stages = {"trunk": ("trunk", "baseline"), "student": ("distill", "finetune")}.get(name, ("expert",))
+        stages = ("distill", "finetune") if name == "student" else ("expert",)
         folders = [Path(path) for path in ([named] if isinstance(named, str) else named)]
         folders += [folder for stage in stages for folder in run_dirs(scene_dir, str(method.beside(stage)))]
         runs = (_readable(folder) for folder in folders)

@@ -92,7 +92,7 @@ def resolve(given: Any) -> Sources:
     start: Optional[Run] = None
     teachers: Tuple[Run, ...] = ()
     if method.stage == "expert":
-        start = _expert(config, record, partition)
+        _expert(config, record, partition)
     elif method.stage == "finetune":
         start, teachers = _finetune(config, record, partition)
     elif method.stage == "distill":
@@ -110,8 +110,6 @@ def carry_over(config: Any) -> None:
     from_scratch = bool(getattr(config, "teachers", ())) and config.student is None
     for group in config.optimizers.values():
         group["scheduler"].max_steps = config.max_num_iterations
-        if getattr(config, "trunk", None) is not None:
-            group["scheduler"].begin = 0.5
         if from_scratch:
             group["scheduler"].begin = 0.0
     if getattr(config.pipeline, "novel_share", 0.0) is None:
@@ -232,8 +230,8 @@ def _settings(config: Any, data_digest: str) -> Dict[str, Any]:
 # Other runs
 
 
-def _expert(config: Any, record: Stage, partition: Partition) -> Optional[Run]:
-    """An expert is made from the photos of its group, and perhaps a trunk."""
+def _expert(config: Any, record: Stage, partition: Partition) -> None:
+    """An expert is made from the photos of its group."""
     groups = partition.num_groups
     if config.group is None or not 1 <= config.group <= groups:
         found = "no group was named" if config.group is None else f"there is no group {config.group}"
@@ -241,11 +239,6 @@ def _expert(config: Any, record: Stage, partition: Partition) -> Optional[Run]:
             f"The views are divided into {groups} groups and {found}. Add --group K, K from 1 to {groups}."
         )
     record.group, record.inputs = config.group, {"partition": partition.fingerprint}
-    if config.trunk is None:
-        return None
-    trunk = _checked_start(Run.at(config.trunk), record, ("trunk", "baseline"))
-    config.trunk, record.inputs["trunk"] = trunk.folder, trunk.record.fingerprint
-    return trunk
 
 
 def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Optional[Run], Tuple[Run, ...]]:
@@ -271,7 +264,10 @@ def _finetune(config: Any, record: Stage, partition: Partition) -> Tuple[Optiona
         # The latest of this partition; failing that the latest, which is refused with its partition's name.
         student = next((run for run in runs if run.record.partition == partition.fingerprint), runs[0])
     if student is not None:
-        _checked_start(student, record, ("distill", "finetune"), partition=True)
+        problem = why_not(student, ("distill", "finetune"), record, partition=True, shared=SHAPE)
+        if problem:
+            raise StageError(problem)
+        latest_checkpoint(student.folder)  # there is one
         config.student, record.inputs = student.folder, {"student": student.record.fingerprint}
     share = config.pipeline.novel_share
     if not 0 <= share <= 1:
@@ -326,19 +322,6 @@ def _teachers(config: Any, record: Stage, partition: Partition) -> Tuple[Run, ..
         record.inputs[f"expert-{run.record.group}" + (f"-{nth}" if nth > 1 else "")] = run.record.fingerprint
     record.inputs["partition"] = partition.fingerprint
     return tuple(found)
-
-
-def _checked_start(run: Run, record: Stage, stages: Sequence[str], partition: bool = False) -> Run:
-    """The run that another one starts from.
-
-    Raises:
-        StageError: it does not fit, or has no checkpoint.
-    """
-    problem = why_not(run, stages, record, partition, shared=SHAPE)
-    if problem:
-        raise StageError(problem)
-    latest_checkpoint(run.folder)
-    return run
 
 
 def find_experts(scene_dir: Path, stage: Stage, groups: int, named: Sequence[Path]) -> List[Run]:

@@ -167,9 +167,6 @@ class ExpertTrainerConfig(DaCTrainerConfig):
 
     group: Optional[int] = None
     """Number of the group to train on, counted from 1."""
-    trunk: Optional[Path] = None
-    """Run folder of a model of all views to start from (dac-trunk, or a baseline); the rate then goes on from half.
-    From scratch without it."""
 
     def get_base_dir(self) -> Path:
         run = super().get_base_dir()

@@ -12,7 +12,6 @@ To enable Divide and Conquer, you must install it first by running:
   [grey]pip install git+REPOSITORY[/grey]""",
         configurations=[
             ("dac-baseline", "K-Planes on all views, for bounded synthetic scenes"),
-            ("dac-trunk", "DaC before step 1: a model of all views for experts to start from"),
             ("dac-expert", "DaC step 1: an expert for one group of views"),
             ("dac-distill", "DaC step 2: one student that learns from all experts"),
             ("dac-finetune", "DaC step 3: the student, fine-tuned on all photos"),
@@ -21,7 +20,6 @@ To enable Divide and Conquer, you must install it first by running:
             ("dac-expert-nerfacto", "nerfacto as an expert for one group of views"),
             ("dac-finetune-nerfacto", "a nerfacto student of finished runs"),
             ("dac-baseline-360", "K-Planes on all views, for real unbounded scenes"),
-            ("dac-trunk-360", "DaC before step 1, for real unbounded scenes"),
             ("dac-expert-360", "DaC step 1, for real unbounded scenes"),
             ("dac-distill-360", "DaC step 2, for real unbounded scenes"),
             ("dac-finetune-360", "DaC step 3, for real unbounded scenes"),

@@ -194,16 +194,13 @@ def test_fine_tuning_another_model(spoilt: Path, trainings: Mapping[str, Path]) 
     )
 
 
-def test_a_trunk_that_is_none(spoilt: Path, trainings: Mapping[str, Path]) -> None:
-    assert refused("dac-expert", "--group", "1", "--trunk", "nowhere").startswith("nowhere is not a run folder")
-    trunk = trainings["dac-baseline"]
-    ensemble = trainings["dac-ensemble"]
-    message = refused("dac-expert", "--group", "1", "--trunk", str(ensemble))
-    assert message == f"{ensemble} holds a dac-ensemble; expected a dac-trunk or dac-baseline."
-    message = refused("dac-expert", "--group", "1", "--trunk", str(trunk), "blender-data", "--scale-factor", "2.0")
-    assert message.startswith(f"The baseline in {trunk} has seen other photos than those of this dac-expert")
-    message = refused("dac-expert", "--group", "1", "--trunk", str(trunk), "--pipeline.model.grid-feature-dim", "4")
-    assert message.startswith(f"The baseline in {trunk} has grid_feature_dim")
+def test_fine_tuning_what_is_no_student(spoilt: Path, trainings: Mapping[str, Path]) -> None:
+    assert refused("dac-finetune", "--student", "nowhere").startswith("nowhere is not a run folder")
+    ensemble, student = trainings["dac-ensemble"], trainings["dac-distill"]
+    message = refused("dac-finetune", "--student", str(ensemble))
+    assert message == f"{ensemble} holds a dac-ensemble; expected a dac-distill or dac-finetune."
+    message = refused("dac-finetune", "--student", str(student), "blender-data", "--scale-factor", "2.0")
+    assert message.startswith(f"The student in {student} has seen other photos than those of this dac-finetune")
 
 
 def test_going_on_with_another_group(spoilt: Path) -> None:

@@ -45,7 +45,7 @@ from dac_nerfstudio.runs.reopen import recorded_config
 from dac_nerfstudio.scene.data import read_views
 
 RUN = "quick-seed7"
-TRAINED = ["trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
+TRAINED = ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
 
 
 def planned(shell: Shell, **changes: Any) -> Plan:
@@ -69,22 +69,21 @@ def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
         assert set(job.needs) <= done
         done.add(job.name)
     needs = {job.name: set(job.needs) for job in plan.jobs}
-    assert needs["trunk"] == needs["baseline"] == {"split"}
-    assert needs["expert 1"] == {"split", "trunk"}
+    assert needs["baseline"] == needs["expert 1"] == {"split"}
     assert needs["distill"] == needs["ensemble"] == {"split", "expert 1", "expert 2"}
     assert (needs["finetune"], needs["video"]) == ({"distill"}, {"finetune"})
 
 
 def test_another_baseline_gets_as_many_steps_as_all_stages_together(shell: Shell) -> None:
-    for preset, steps in (("quick", 1000 + 2 * 2000 + 500 + 1000), ("reference", 2 * 30000 + 10000 + 50000)):
+    for preset, steps in (("quick", 2 * 4000 + 800 + 7200), ("reference", 2 * 30000 + 10000 + 50000)):
         jobs = {job.name: job for job in planned(shell, preset=preset, baseline="total").jobs}
         assert jobs["baseline total"].flags["max-num-iterations"] == steps
         assert jobs["baseline total"].run_dir == jobs["baseline"].run_dir.with_name(f"{preset}-seed7-total")
         assert jobs["baseline total"].flags["timestamp"] == f"{preset}-seed7-total"
-        assert jobs["baseline"].flags.get("max-num-iterations") == (1500 if preset == "quick" else None)
+        assert jobs["baseline"].flags.get("max-num-iterations") == (8000 if preset == "quick" else None)
     file = {"dac-expert": {"max-num-iterations": 30}, "dac-baseline": {"max-num-iterations": 4}}
     jobs = {job.name: job for job in planned(shell, preset="quick", baseline="total", flags=file).jobs}
-    assert jobs["baseline total"].flags["max-num-iterations"] == 1000 + 2 * 30 + 500 + 1000
+    assert jobs["baseline total"].flags["max-num-iterations"] == 2 * 30 + 800 + 7200
     assert jobs["baseline"].flags["max-num-iterations"] == 4
     only = planned(shell, baseline="total", only="baseline", video=False).jobs
     assert [job.name for job in only] == ["split", "baseline", "baseline total"]
@@ -94,14 +93,13 @@ def test_another_baseline_gets_as_many_steps_as_all_stages_together(shell: Shell
     ("only", "names"),
     [
         ("split", ["split"]),
-        ("trunk", ["split", "trunk"]),
-        ("experts", ["split", "trunk", "expert 1", "expert 2"]),
+        ("experts", ["split", "expert 1", "expert 2"]),
         ("ensemble", ["split", "ensemble"]),
         ("distill", ["split", "distill"]),
         ("finetune", ["split", "finetune"]),
         ("baseline", ["split", "baseline"]),
         ("video", ["split", "video"]),
-        (None, ["split", "trunk", "expert 1", "expert 2", "ensemble", "distill", "finetune"]),
+        (None, ["split", "expert 1", "expert 2", "ensemble", "distill", "finetune"]),
     ],
 )
 def test_plan_of_one_stage_alone_or_without_extras(only: str | None, names: list[str], shell: Shell) -> None:
@@ -121,16 +119,13 @@ def test_no_command_gives_a_flag_twice(shell: Shell) -> None:
     jobs = {job.name: job for job in planned(shell, preset="quick", data=shell.folder / "real", flags=file).jobs}
     command = jobs["expert 1"].command
     assert "--pipeline.model.num-samples 9 " in command and "--max-num-iterations 11 " in command
-    assert "--pipeline.datamanager.train-num-rays-per-batch 1024 " in command
-    assert "--max-num-iterations 1500 " in jobs["baseline"].command
+    assert "--optimizers.fields.optimizer.lr 0.04 " in command
+    assert "--max-num-iterations 8000 " in jobs["baseline"].command
 
 
-def test_experts_of_the_papers_stages_start_from_scratch(shell: Shell) -> None:
+def test_the_papers_stages_have_cosines_of_their_own(shell: Shell) -> None:
     jobs = {job.name: job for job in planned(shell, preset="reference").jobs}
-    assert "trunk" not in jobs and jobs["expert 1"].needs == ("split",)
     assert not any("scheduler.begin" in name or "scheduler.end" in name for job in jobs.values() for name in job.flags)
-    with pytest.raises(StageError, match="no trunk to train: with the preset reference experts start from scratch"):
-        planned(shell, preset="reference", only="trunk")
 
 
 def test_experts_go_on_teaching_at_new_cameras_where_the_recipe_says_so(shell: Shell) -> None:
@@ -140,13 +135,13 @@ def test_experts_go_on_teaching_at_new_cameras_where_the_recipe_says_so(shell: S
     flags = jobs["finetune"].flags
     assert flags["pipeline.novel-share"] == 0.25
     assert flags["experts"] == jobs["distill"].flags["experts"] == (jobs["expert 1"].run_dir, jobs["expert 2"].run_dir)
-    plain = {job.name: job for job in planned(shell).jobs}["finetune"].flags
+    plain = {job.name: job for job in planned(shell, preset="reference").jobs}["finetune"].flags
     assert "experts" not in plain and "pipeline.novel-share" not in plain
 
 
 def test_finished_runs_teach_a_student_from_scratch_in_place_of_experts(shell: Shell) -> None:
     teachers = (Path("one"), Path("other"))
-    for preset, steps in (("quick", 1500), ("few", None), ("reference", 60000)):
+    for preset, steps in (("quick", 8000), ("few", None), ("reference", 60000)):
         plan = planned(shell, preset=preset, teachers=teachers, baseline="total")
         assert [job.name for job in plan.jobs] == ["split", "finetune", "baseline", "video"]
         jobs = {job.name: job for job in plan.jobs}
@@ -198,7 +193,7 @@ def test_the_earlier_name_of_few_finds_its_runs() -> None:
 
 
 def test_stages_share_cosines(shell: Shell) -> None:
-    """Trunk and expert one, distillation and fine-tuning the other: the rate goes on where it was."""
+    """Distillation and fine-tuning: the rate goes on where it was."""
     from dac_nerfstudio.training.schedules import rate_factor
     from dac_nerfstudio.training.sources import carry_over
 
@@ -213,10 +208,9 @@ def test_stages_share_cosines(shell: Shell) -> None:
         ((first, last),) = found
         return first, last
 
-    for one, other in (("trunk", "expert 1"), ("distill", "finetune")):
-        (start, between), (after, end) = rates(one), rates(other)
-        assert start == 0 and end == pytest.approx(0, abs=1e-9)
-        assert between == pytest.approx(after, abs=1e-4) and between > 0.4
+    (start, between), (after, end) = rates("distill"), rates("finetune")
+    assert start == 0 and end == pytest.approx(0, abs=1e-9)
+    assert between == pytest.approx(after, abs=1e-4) and between > 0.4
 
 
 def test_plan_of_an_evaluation_alone(shell: Shell, tmp_path: Path) -> None:
@@ -327,12 +321,14 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
             commands[list(decisions)[-1]] = line.strip()
         elif ": " in line:
             name, decisions[name] = line.split(": ", 1)
-    assert list(decisions) == ["split", *TRAINED, "video"]
+    assert list(decisions) == ["split", *TRAINED, "baseline total", "video"]
     assert decisions["split"] == "runs, the views are not divided yet"
-    expected = r"runs, 2000 steps, (about \d min|less than a minute): split comes first"
+    expected = r"runs, 4000 steps, (about \d min|less than a minute): split comes first"
     assert re.fullmatch(expected, decisions["expert 1"])
     assert decisions["baseline"].endswith(": not made yet"), "it does not wait for the division"
-    plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu")
+    plan = planned(
+        shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu", baseline="total"
+    )
     for job in plan.jobs:
         if job.kind == "train":
             words = shlex.split(commands[job.name])
@@ -352,7 +348,9 @@ def test_dry_run_prints_what_departs_from_the_methods_own_settings(
             blocks[list(blocks)[-1]] += f"{line}\n"
         elif ": runs, " in line:
             blocks[line.split(":")[0]] = ""
-    plan = planned(shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu")
+    plan = planned(
+        shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu", baseline="total"
+    )
     for job in plan.jobs:
         # In the form of a file for --config; folders and names, which are the run's own affair, are not among them.
         (tmp_path / "dac.toml").write_text(f"[all]\n{blocks['all']}{blocks[job.name]}")
@@ -360,10 +358,10 @@ def test_dry_run_prints_what_departs_from_the_methods_own_settings(
             read = read_flags(tmp_path / "dac.toml")[0]["all"]
             assert list(map(str, words(read))) == list(words({name: job.flags[name] for name in read}))
             expected = set(job.flags) - {"data", "output-dir", "experiment-name", "timestamp", "vis", "student"}
-            assert set(read) == expected - {"machine.device-type", "machine.seed", "group", "trunk", "experts"}
+            assert set(read) == expected - {"machine.device-type", "machine.seed", "group", "experts"}
         else:
             assert blocks[job.name] == ""
-    assert "max-num-iterations = 2000" in blocks["expert 1"] and "max-num-iterations = 1500" in blocks["baseline"]
+    assert "max-num-iterations = 4000" in blocks["expert 1"] and "max-num-iterations = 8000" in blocks["baseline"]
     assert "grid-feature-dim" in blocks["all"] and "grid-feature-dim" not in blocks["expert 1"]
 
 
@@ -673,7 +671,7 @@ def test_a_flight_wants_two_test_views(
     assert not (plan.scene_dir / "report").exists()
 
 
-STEPS = {"trunk": 6, "expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
+STEPS = {"expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
 
 
 def in_small(plan: Plan) -> Plan:
@@ -720,18 +718,16 @@ def test_whole_run_succeeds(whole: Ran) -> None:
     for job in whole.plan.jobs:
         if job.kind == "train":
             assert Stage.load(job.run_dir).complete, job.name
-            assert (job.run_dir / "evaluation.json").exists() == (job.name not in ("trunk", "ensemble"))
+            assert (job.run_dir / "evaluation.json").exists() == (job.name != "ensemble")
 
 
-def test_experts_go_on_from_the_trunk(whole: Ran) -> None:
-    trunk = Stage.load(whole.job("trunk").run_dir)
-    for name in ("expert 1", "expert 2"):
-        expert = Stage.load(whole.job(name).run_dir)
-        assert (expert.inputs["trunk"], expert.first_step) == (trunk.fingerprint, trunk.steps)
-        state = torch.load(next(whole.job(name).run_dir.rglob("*.ckpt")), weights_only=True)
-        assert int(state["optimizers"]["fields"]["state"][0]["step"]) == STEPS["trunk"] + STEPS["expert"]
+def test_fine_tuning_goes_on_from_the_distilled_student(whole: Ran) -> None:
+    distilled, tuned = (Stage.load(whole.job(name).run_dir) for name in ("distill", "finetune"))
+    assert (tuned.inputs["student"], tuned.first_step) == (distilled.fingerprint, distilled.steps)
+    state = torch.load(next(whole.job("finetune").run_dir.rglob("*.ckpt")), weights_only=True)
+    assert int(state["optimizers"]["fields"]["state"][0]["step"]) == STEPS["distill"] + STEPS["finetune"]
     # Proposal schedules go on where they were left.
-    for name, behind in (("trunk", 0), ("expert 1", STEPS["trunk"]), ("distill", 0), ("finetune", STEPS["distill"])):
+    for name, behind in (("expert 1", 0), ("distill", 0), ("finetune", STEPS["distill"])):
         run_dir = whole.job(name).run_dir
         config = yaml.load((run_dir / "config.yml").read_text(), Loader=yaml.Loader)
         assert config.pipeline.first_step == Stage.load(run_dir).first_step == behind
@@ -785,8 +781,7 @@ def test_results_have_these_keys(whole: Ran, results: Results) -> None:
         # The images are too small for MS-SSIM; LPIPS is there where its weights are, FLIP where it is installed.
         assert {"psnr", "ssim"} <= set(figures.scores) <= {"psnr", "ssim", "lpips", "flip"}
     assert "32 x 32" in results.left_out["ms_ssim"]
-    trunk = "The experts started from a trunk of 6 steps on all views, whose time is in theirs."
-    assert (results.missing, results.notes) == ({}, [trunk])
+    assert (results.missing, results.notes) == ({}, [])
     assert results.commands[0].startswith("dac run --data ")
 
 
@@ -797,7 +792,7 @@ def test_results_count_steps_and_parameters(results: Results, whole: Ran) -> Non
     one = methods["dac-baseline"].parameters
     assert methods["dac-finetune"].parameters == methods["dac-distill"].parameters == one
     assert methods["dac-expert"].parameters == GROUPS * one
-    experts = [Stage.load(whole.job(name).run_dir).processor_seconds for name in ("trunk", "expert 1", "expert 2")]
+    experts = [Stage.load(whole.job(name).run_dir).processor_seconds for name in ("expert 1", "expert 2")]
     assert costs["dac-expert"].seconds == pytest.approx(sum(experts))
     assert costs["dac-finetune"].seconds > costs["dac-distill"].seconds > 0
     assert all(cost.peak_memory["process"] > 1e8 for cost in costs.values())
@@ -827,7 +822,7 @@ def test_second_run_keeps_everything(whole: Ran, results: Results) -> None:
     ]
     files += [whole.plan.scene_dir / name for name in ("partition.json", "report/video.mp4")]
     before = {path: path.stat().st_mtime_ns for path in files}
-    assert len(before) == 2 * len(TRAINED) - 2 + len(TRAINED) + 2
+    assert len(before) == 2 * len(TRAINED) - 1 + len(TRAINED) + 2
 
     again = carry_out(whole.plan)
     assert again.succeeded
@@ -865,11 +860,11 @@ def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypa
     assert ran == [(("split", "train", "evaluate"), False), (("video",), True)]
 
 
-def test_a_dry_run_says_of_a_trunk_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
+def test_a_dry_run_says_of_a_baseline_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
     request = dataclasses.replace(whole.plan.request, divide={"groups": GROUPS, "softness": 0.7})
     decisions = {decision.job.name: decision for decision in examine(dataclasses.replace(whole.plan, request=request))}
     assert decisions["split"].why == "asked for softness 0.7"
-    assert decisions["trunk"].kept and decisions["baseline"].kept
+    assert decisions["baseline"].kept
     assert decisions["expert 1"].why == "12 steps, less than a minute: split comes first"
 
 
@@ -889,7 +884,7 @@ def test_failed_job_is_named_and_the_others_finish(shell: Shell) -> None:
     assert problems["video"] == "left out, because finetune failed"
     assert "Traceback" not in ran.printed
     assert not {"split", "expert 2", "baseline"} & {name for name in problems if "failed" in problems[name]}
-    for name in ("trunk", "expert 2", "baseline"):
+    for name in ("expert 2", "baseline"):
         assert Stage.load(ran.job(name).run_dir).complete
     for name in ("expert 1", "ensemble", "distill", "finetune"):
         assert not ran.job(name).run_dir.exists()
@@ -902,7 +897,7 @@ def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Sh
     before, untouched = json.loads(lost.read_text())["views"], kept.stat().st_mtime_ns
     lost.unlink()
     plan = planned(shell, only="evaluate")
-    assert len(plan.jobs) == len(TRAINED) - 2
+    assert len(plan.jobs) == len(TRAINED) - 1
     assert carry_out(plan).succeeded
     figures = [
         [view[name] for name in ("name", "group", "psnr", "ssim")] for view in json.loads(lost.read_text())["views"]
@@ -999,4 +994,4 @@ def test_a_record_brings_back_its_method_s_settings(shell: Shell, tmp_path: Path
         config.pipeline.datamanager.dataparser, data=data
     )
     assert again.pipeline.model == sources.config.pipeline.model
-    assert again.pipeline.model.multiscale_res == (1, 2, 4)
+    assert again.pipeline.model.multiscale_res == (1, 2)

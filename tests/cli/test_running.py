@@ -403,7 +403,7 @@ def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_end
 ) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    rows, console = [Row("trunk"), Row("expert 1")], Console(file=io.StringIO(), width=80)
+    rows, console = [Row("expert 1"), Row("expert 2")], Console(file=io.StringIO(), width=80)
     with showing(rows, console) as tell:
         tell()
         rows[0].started, rows[0].device, rows[0].state = now, "cpu", "starting"
@@ -415,20 +415,20 @@ def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_end
         rows[0].update(Report("done"))
         rows[0].ended = now
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
-        "trunk: begun on cpu",
-        "trunk: training, step 261/1000, training PSNR 20.00, time left 4:40",
-        "trunk: done after 1:40",
+        "expert 1: begun on cpu",
+        "expert 1: training, step 261/1000, training PSNR 20.00, time left 4:40",
+        "expert 1: done after 1:40",
     ]
 
 
 def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> None:
     views = read_views(shell.folder / "demo")
     before = divide(views, 3, "kmeans", softness=0.2)
-    assert divide_settings(None, {"groups": 2}, 0.3) == {"softness": 0.3, "groups": 2}
-    settings = divide_settings(before, {"groups": 5}, 0.3)
+    assert divide_settings(None, {"groups": 2}, {"softness": 0.3, "groups": 3}) == {"softness": 0.3, "groups": 2}
+    settings = divide_settings(before, {"groups": 5}, {"softness": 0.3})
     assert (settings["groups"], settings["strategy"], settings["softness"]) == (5, "kmeans", 0.2)
     assert divide(views, **settings).num_groups == 5
-    overlapping = divide_settings(before, {"overlap": 0.5}, 0.3)
+    overlapping = divide_settings(before, {"overlap": 0.5}, {"softness": 0.3})
     assert divide(views, **overlapping).settings["overlap"] == 0.5
     assert before.satisfies({"groups": 3, "strategy": "kmeans"}) and not before.satisfies({"groups": 4})
     by_itself = divide(views, "auto", "auto")

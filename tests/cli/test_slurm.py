@@ -115,14 +115,14 @@ def test_experts_are_an_array_and_each_stage_waits_for_what_it_needs(
 ) -> None:
     (submitted,) = submit([planned()], DEFAULTS)
     assert submitted.jobs == {
-        **{"trunk": "1", "expert 1": "2_0", "expert 2": "2_1", "ensemble": "3", "distill": "4", "finetune": "5"},
-        **{"baseline": "6", "video": "7", "report": "8"},
+        **{"expert 1": "1_0", "expert 2": "1_1", "ensemble": "2", "distill": "3", "finetune": "4"},
+        **{"baseline": "5", "video": "6", "report": "7"},
     }
-    assert fake.options("2")["array"] == "0-1%2"
+    assert fake.options("1")["array"] == "0-1%2"
     waits = {number: fake.options(number).get("dependency", "") for number in submitted.ids}
     assert waits == {
-        **{"1": "", "2": "afterok:1", "3": "afterok:2", "4": "afterok:2", "5": "afterok:4", "6": "", "7": "afterok:5"},
-        **{"8": "afterany:1:2:3:4:5:6"},
+        **{"1": "", "2": "afterok:1", "3": "afterok:1", "4": "afterok:3", "5": "", "6": "afterok:4"},
+        "7": "afterany:1:2:3:4:5",
     }
     # One that can never start does not stay in the queue.
     assert {fake.options(number)["kill-on-invalid-dep"] for number in submitted.ids} == {"yes"}
@@ -179,18 +179,18 @@ def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable
     plan = planned()
     refuse_queued(plan.scene_dir)
     submit([plan], DEFAULTS)
-    fake.queue(_2_0="COMPLETED", _2_1="RUNNING", _4="PENDING", _8="PENDING")
+    fake.queue(_1_0="COMPLETED", _1_1="RUNNING", _3="PENDING", _7="PENDING")
     with pytest.raises(StageError) as refused:
         submit([plan], DEFAULTS)
     assert f"Jobs submitted earlier for {plan.scene_dir} are queued or running: expert 2, distill, report." in str(
         refused.value
     )
-    assert "scancel 2 4 8" in str(refused.value)
-    assert not (fake.folder / "9.sh").exists()
+    assert "scancel 1 3 7" in str(refused.value)
+    assert not (fake.folder / "8.sh").exists()
 
-    fake.queue(_2_0="COMPLETED", _2_1="CANCELLED", _4="CANCELLED", _8="FAILED")
+    fake.queue(_1_0="COMPLETED", _1_1="CANCELLED", _3="CANCELLED", _7="FAILED")
     submit([plan], DEFAULTS)
-    assert json.loads((plan.scene_dir / SLURM_JOBS).read_text())["jobs"]["report"] == "16"
+    assert json.loads((plan.scene_dir / SLURM_JOBS).read_text())["jobs"]["report"] == "14"
     (fake.folder / "bin" / "squeue").write_text("#!/bin/bash\necho 'squeue: error: timed out' >&2\nexit 1\n")
     with pytest.raises(StageError) as unknown:
         refuse_queued(plan.scene_dir)
@@ -208,17 +208,17 @@ def test_followed_jobs_tell_why_they_did_not_succeed(
     log = plan.scene_dir / "logs" / "expert-1.log"
     log.write_text("failed no such group\n")
     fake.queue(
-        _1="COMPLETED", _2_0="FAILED", _2_1="COMPLETED", _3="CANCELLED", _4="CANCELLED", _5="CANCELLED", _6="NODE_FAIL",
+        _1_0="FAILED", _1_1="COMPLETED", _2="CANCELLED", _3="CANCELLED", _4="CANCELLED", _5="NODE_FAIL",
     )  # fmt: skip
     with (tmp_path / "told").open("w") as file:
         console = Console(file=file, width=200, record=True)
         assert not follow([submitted], console, patience=0)
     printed = console.export_text()
-    assert f"expert 1: job 2_0 is FAILED. The end of {log}:\nfailed no such group\n" in printed
-    assert "finetune: cancelled by somebody, or left out as a stage that job 5 needs failed" in printed
-    assert "baseline: job 6 is NODE_FAIL. The end of " in printed
-    assert "demo: trunk: completed" in printed and "expert 2: job" not in printed
-    assert "report: job 7 is gone from Slurm's queue" in printed
+    assert f"expert 1: job 1_0 is FAILED. The end of {log}:\nfailed no such group\n" in printed
+    assert "finetune: cancelled by somebody, or left out as a stage that job 4 needs failed" in printed
+    assert "baseline: job 5 is NODE_FAIL. The end of " in printed
+    assert "demo: expert 2: completed" in printed
+    assert "report: job 6 is gone from Slurm's queue" in printed
 
 
 def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
         with pytest.raises(SystemExit) as ended:
             run_on_slurm([plan], DEFAULTS, True, console)
     assert ended.value.code == 130
-    assert console.export_text().rstrip().endswith("The jobs go on. To cancel them: scancel 1 2 3 4 5 6 7")
+    assert console.export_text().rstrip().endswith("The jobs go on. To cancel them: scancel 1 2 3 4 5 6")
     assert fake.cancelled == ""
 
 
@@ -334,7 +334,6 @@ max-num-iterations = 400
 PATIENCE = 900
 """Seconds, on a machine that does much else besides."""
 ON_SLURM = (
-    # A preset without a trunk: each stage starts an interpreter, which takes longest of all.
     *("dac", "run", "--executor", "slurm", "--data", "demo", "--preset", "reference", "--groups", str(GROUPS)),
     *("--no-video", "--slurm.gpus", "0", "--slurm.cpus", "1"),
 )

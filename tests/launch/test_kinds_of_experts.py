@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def test_experts_take_turns_and_what_they_render_teaches_the_student(demo: Path)
     assert jobs["finetune"].flags["teachers"] == tuple(job.run_dir for job in experts)
     assert jobs["finetune"].needs == tuple(job.name for job in experts) and "experts" not in jobs["finetune"].flags
     assert jobs["finetune"].method == "dac-finetune" and jobs["baseline"].method == "dac-baseline"
-    assert jobs["finetune"].flags["max-num-iterations"] == 1500 == jobs["baseline"].flags["max-num-iterations"]
-    assert jobs["baseline total"].flags["max-num-iterations"] == 2 * 2000 + 2 * 5 + 1500
+    assert jobs["finetune"].flags["max-num-iterations"] == 8000 == jobs["baseline"].flags["max-num-iterations"]
+    assert jobs["baseline total"].flags["max-num-iterations"] == 2 * 4000 + 2 * 5 + 8000
     assert recipe.softness == 0.99, "the mean of experts is one of experts of all photos"
 
 
@@ -41,9 +42,9 @@ def test_flags_of_the_one_model_are_not_given_to_the_other(demo: Path) -> None:
     recipe = PRESETS["quick"].taught_by(("kplanes", "nerfacto"), "nerfacto")
     jobs = {job.name: job for job in make_plan(request(demo), recipe).jobs}
     planes, grids = jobs["expert 1"].flags, jobs["expert 2"].flags
-    assert planes["pipeline.model.num-samples"] == 7 and planes["pipeline.model.grid-base-resolution"] == 32
+    assert planes["pipeline.model.num-samples"] == 7 and planes["pipeline.model.grid-base-resolution"] == 64
     assert not any("grid" in name or name.endswith(".num-samples") for name in grids)
-    assert grids["pipeline.model.num-nerf-samples-per-ray"] == 32 and grids["max-num-iterations"] == 5
+    assert grids["pipeline.model.num-nerf-samples-per-ray"] == 16 and grids["max-num-iterations"] == 5
     assert grids["steps-per-save"] == planes["steps-per-save"] == 9
     assert jobs["finetune"].method == "dac-finetune-nerfacto" and jobs["baseline"].method == "dac-baseline-nerfacto"
 
@@ -62,6 +63,17 @@ def test_there_is_no_distillation_of_several_kinds(demo: Path) -> None:
         make_plan(request(demo, only="distill"), recipe)
     with pytest.raises(StageError, match="Add --experts kplanes,nerfacto"):
         cli.run((demo,), preset="quick", student="nerfacto", dry_run=True)
+
+
+def test_a_preset_has_other_experts_of_real_scenes_one_of_each_kind(demo: Path, real: Callable[..., Path]) -> None:
+    experts, photos = {}, real()
+    for data in (demo, photos):
+        plan = make_plan(request(data, divide={}), PRESETS["quick"])
+        experts[data] = [job.method for job in plan.jobs if job.stage == "expert"]
+        assert recipe_of(plan.recipe.run_name(3)) == (plan.recipe, 3)
+    assert experts == {demo: ["dac-expert"] * 4, photos: ["dac-expert-360", "dac-expert-nerfacto-360"]}
+    others = make_plan(request(photos, divide={}), PRESETS["quick"].taught_by(("kplanes",) * 3, "kplanes"))
+    assert [job.method for job in others.jobs if job.stage == "expert"] == ["dac-expert-360"] * 3
 
 
 def test_kinds_are_told_from_run_folders() -> None:

@@ -119,18 +119,12 @@ def test_a_record_opens_it_and_backgrounds_are_white_in_evaluation(train: Train,
     assert not any("lpips" in name for name in trainer.pipeline.state_dict())
 
 
-def test_an_expert_sees_its_group_and_does_not_start_from_a_model_of_another_kind(train: Train) -> None:
+def test_an_expert_sees_its_group(train: Train) -> None:
     expert = train(methods.expert_nerfacto, group=2)
     assert expert.base_dir.parent.name == "group-2" and expert.stage.group == 2
     views = expert.pipeline.datamanager.partition.membership[1]
     drawn, _ = expert.pipeline.datamanager.train_pixel_sampler.draw(0)
     assert all(views[int(view)] > 0 for view in drawn)
-    trunk = train(methods.trunk, steps=2)
-    with pytest.raises(SystemExit, match="holds a dac-trunk; expected a dac-trunk-nerfacto"):
-        train(methods.expert_nerfacto, group=1, trunk=trunk.base_dir)
-    own = train(methods.baseline_nerfacto, steps=3)
-    model: Any = train(methods.expert_nerfacto, steps=2, group=1, trunk=own.base_dir).pipeline.model
-    assert (model.first_step, model.step) == (3, 4), "its schedules go on where the baseline's ended"
 
 
 def test_kinds_teach_each_other(train: Train, demo: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dac_nerfstudio.kplanes.model import RADIUS
-from dac_nerfstudio.methods import baseline, trunk
+from dac_nerfstudio.methods import baseline
 from dac_nerfstudio.partition import Views
 from dac_nerfstudio.scene.data import read_views
 from dac_nerfstudio.training.scene_radius import scene_radius
@@ -77,13 +78,10 @@ def test_smaller_copies_of_the_photos_decide_alike(tmp_path: Path) -> None:
     assert scene_radius(views)[0] == 1.5
 
 
-@pytest.mark.parametrize("registered", [baseline, trunk])
 def test_stages_record_what_the_data_decided_unless_the_user_did(
-    registered: object, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import copy
-
-    config = copy.deepcopy(registered.config)  # type: ignore[attr-defined]
+    config = copy.deepcopy(baseline.config)
     config.data, config.output_dir = demo, tmp_path
     assert config.pipeline.model.scene_radius is None
     assert config.sources().record.settings["model"]["scene_radius"] == scene_radius(read_views(demo))[0] == 1.3

@@ -91,14 +91,15 @@ def weights(trainer: DaCTrainer) -> dict[str, torch.Tensor]:
 def assert_stages_follow_one_another(configure: Configure, suffix: str) -> None:
     """Trains all methods for a kind of scene, each from what went before it."""
     trained(configure(f"baseline{suffix}"))
-    trunk = trained(configure(f"trunk{suffix}"))
-    experts = [trained(configure(f"expert{suffix}", group=group, trunk=trunk.base_dir)) for group in (1, 2)]
+    experts = [trained(configure(f"expert{suffix}", group=group)) for group in (1, 2)]
     student = trained(configure(f"distill{suffix}"))
     assert isinstance(student.config, DistillTrainerConfig)
     assert student.config.experts == tuple(expert.base_dir for expert in experts)
     assert configure(f"distill{suffix}").experts == ()
     tuned = trained(configure(f"finetune{suffix}"))
     assert tuned.stage.inputs == {"student": student.stage.fingerprint}
+    # Its schedules go on where the student's ended.
+    assert (tuned.stage.first_step, tuned.pipeline.model.step) == (STEPS, 2 * STEPS - 1)
     config = configure(f"finetune{suffix}", timestamp="taught")
     config.pipeline.novel_share = 0.25
     taught = trained(config)
@@ -108,12 +109,8 @@ def assert_stages_follow_one_another(configure: Configure, suffix: str) -> None:
     ensemble = trained(configure(f"ensemble{suffix}"))
 
     for group, expert in enumerate(experts, start=1):
-        # Started from the trunk's weights, whose steps count, drew its own group's photos, and stands in the ensemble.
-        assert (expert.stage.group, expert.stage.first_step, expert.pipeline.model.step) == (
-            group,
-            STEPS,
-            2 * STEPS - 1,
-        )
+        # Drew its own group's photos, and stands in the ensemble.
+        assert expert.stage.group == group
         drawn = expert.pipeline.datamanager.next_train(0)[1]["indices"][:, 0].unique().tolist()
         names = [expert.pipeline.datamanager.train_names[view] for view in drawn]
         partition = Partition.load(expert.base_dir / PARTITION)
@@ -121,7 +118,7 @@ def assert_stages_follow_one_another(configure: Configure, suffix: str) -> None:
         assert isinstance(ensemble.pipeline.model, EnsembleModel)
         for name, value in ensemble.pipeline.model.experts[group - 1].state_dict().items():
             assert torch.equal(value, weights(expert)[name])
-    for trainer in (trunk, *experts, student, tuned, taught, ensemble):
+    for trainer in (*experts, student, tuned, taught, ensemble):
         assert Stage.load(trainer.base_dir).complete and (trainer.base_dir / "config.yml").exists()
 
 

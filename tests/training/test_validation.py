@@ -14,9 +14,7 @@ from dac_nerfstudio.training.trainer import DaCTrainerConfig
 from dac_nerfstudio.training.validation import validate
 
 METHODS = [
-    f"{stage}{suffix}"
-    for stage in ("baseline", "trunk", "expert", "distill", "finetune", "ensemble")
-    for suffix in ("", "_360")
+    f"{stage}{suffix}" for stage in ("baseline", "expert", "distill", "finetune", "ensemble") for suffix in ("", "_360")
 ]
 NAN, INF = float("nan"), float("inf")
 
