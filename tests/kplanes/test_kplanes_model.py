@@ -12,6 +12,8 @@ from nerfstudio.cameras.rays import RayBundle
 
 from dac_nerfstudio.kplanes import model
 from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
+from dac_nerfstudio.kplanes.proposals import histogram_loss
+from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv
 
 TinyModel = Callable[..., KPlanesModel]
 Rays = Callable[..., RayBundle]
@@ -67,8 +69,10 @@ def test_the_photo_is_composited_on_the_background_of_the_prediction(tiny_model:
 
 def test_photos_without_alpha_are_taken_as_they_are(tiny_model: TinyModel, rays: Rays) -> None:
     model = tiny_model().train()
-    photo = torch.rand(4, 3)
-    assert torch.equal(model.true_colour(model(rays(4)), {"image": photo}), photo)
+    outputs = model(rays(4))
+    photo = outputs["rgb"].detach() + 0.1
+    assert torch.equal(model.true_colour(outputs, {"image": photo}), photo)
+    assert model.get_metrics_dict(outputs, {"image": photo})["psnr"].item() == pytest.approx(20, rel=1e-4)
 
 
 @pytest.mark.parametrize(("setting", "colour"), [("random", 1.0), ("white", 1.0), ("black", 0.0)])
@@ -114,22 +118,28 @@ def test_depth_and_accumulation_are_rendered_for_pictures_alone(tiny_model: Tiny
     torch.testing.assert_close(outputs["accumulation"], weights.sum(1))
 
 
-def test_regularisers_are_scaled_by_their_weights_and_left_out_at_0(tiny_model: TinyModel, rays: Rays) -> None:
-    def losses(**weights: float) -> dict[str, Any]:
+def test_every_loss_is_its_measure_times_its_weight_and_left_out_at_0(tiny_model: TinyModel, rays: Rays) -> None:
+    def results(**weights: float) -> tuple[KPlanesModel, dict[str, Any], dict[str, Any]]:
         model = tiny_model(regularizers=RegularizerWeights(**weights)).train()
         with torch.no_grad():
             model.field.decoder.density_head.weight.fill_(20.0)
-        torch.manual_seed(1)
-        return model.get_loss_dict(model(rays(6)), {"image": torch.zeros(6, 4)})
+        outputs = model(rays(6))
+        return model, outputs, model.get_loss_dict(outputs, {"image": torch.zeros(6, 4)})
 
-    names = {"interlevel_loss", "distortion_loss", "plane_tv_loss", "proposal_tv_loss"}
-    ones = losses(interlevel=1.0, distortion=1.0, plane_tv=1.0, proposal_tv=1.0)
-    assert set(ones) == {"rgb_loss"} | names and all(ones[name] > 0 for name in names)
-    threes = losses(interlevel=3.0, distortion=3.0, plane_tv=3.0, proposal_tv=3.0)
-    for name in names:
-        torch.testing.assert_close(threes[name], 3 * ones[name])
-    assert set(losses(interlevel=0, distortion=0, plane_tv=0, proposal_tv=0)) == {"rgb_loss"}
-    assert "distortion_loss" not in losses()
+    model, outputs, losses = results(interlevel=2.0, distortion=3.0, plane_tv=5.0, proposal_tv=7.0)
+    final, levels = outputs["rendering"].final, outputs["rendering"].proposals
+    proposal_planes = [scale for network in model.proposal_networks for scale in network.planes.scales]
+    expected = {
+        "rgb_loss": torch.nn.functional.mse_loss(outputs["rgb"], outputs["background"].expand(6, 3)),
+        "interlevel_loss": 2 * histogram_loss(final.edges, final.weights, [(one.edges, one.weights) for one in levels]),
+        "distortion_loss": 3 * distortion(final.weights, final.edges),
+        "plane_tv_loss": 5 * plane_tv(model.field.planes.scales),
+        "proposal_tv_loss": 7 * plane_tv(proposal_planes),
+    }
+    assert all(value > 0 for value in expected.values())
+    torch.testing.assert_close(losses, expected)
+    assert set(results(interlevel=0, distortion=0, plane_tv=0, proposal_tv=0)[2]) == {"rgb_loss"}
+    assert "distortion_loss" not in results()[2]
 
 
 def test_proposal_networks_learn_from_interlevel_and_smoothness_alone(tiny_model: TinyModel, rays: Rays) -> None:
