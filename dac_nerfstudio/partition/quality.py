@@ -103,7 +103,7 @@ def verdict(quality: dict[str, Any]) -> str:
 def on_border(similarity: np.ndarray, homes: np.ndarray) -> np.ndarray:
     """Which views [views] are on the border of their group."""
     others = similarity - 2 * np.eye(len(similarity))
-    nearest = (-others).argsort(axis=1, kind="stable")[:, : min(BORDER_NEIGHBOURS, len(homes) - 1)]
+    nearest = (-others).argsort(axis=1, kind="stable")[:, :BORDER_NEIGHBOURS]
     return (homes[nearest] != homes[:, None]).any(axis=1)
 
 

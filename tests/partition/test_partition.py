@@ -192,6 +192,7 @@ def test_views_moved_by_hand_need_another_strategy_than_azimuth(ring) -> None:
         (("axis",), [0, 0, 1], "it is not as dac split writes it .* Undo the edit, or divide the views again"),
         (("axis", "origin"), [0, 0], "The axis must be a point and a direction of length 1"),
         (("axis", "origin"), [0, 0, float("nan")], "The axis must be a point and a direction of length 1"),
+        (("axis", "up"), [0, 0, float("nan")], "The axis must be a point and a direction of length 1"),
         (("axis", "up"), [0, 0, 2], "The axis must be a point and a direction of length 1"),
         (("views",), 7, "it is not as dac split writes it"),
         (("views",), [], "There are no views"),

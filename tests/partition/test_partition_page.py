@@ -23,7 +23,8 @@ HOSTILE = """</script><script>alert(1)</script><img src=x onerror='alert("2")'>&
 @pytest.fixture
 def scene(ring, tmp_path: Path):
     """A partition of twelve views with hostile names, one photo missing, with all that can be known of it."""
-    views, test = ring(range(0, 12 * 210, 210)), ring(range(15, 360, 60), prefix="test/")  # not in order of azimuth
+    # Not in order of azimuth.
+    views, test = ring(range(0, 12 * 210, 210)), ring([15, 70, 140, 195, 255, 320], prefix="test/")
     paths = tuple(tmp_path / "photos" / f"{index}.jpg" for index in range(12))
     paths[0].parent.mkdir()
     for path in paths[1:]:
@@ -94,6 +95,8 @@ def test_table_has_the_figures_of_every_group(scene, page: Page) -> None:
     assert cells[:, 2].tolist() == [f"{value:.3f}" for value in quality["within"]]
     assert cells[:, 1].astype(int).sum() == len(quality["border"]) > 0
     assert cells[:, 4].astype(int).sum() == 6
+    for column, figure in ((5, "mean_distance"), (6, "largest_distance")):
+        assert cells[:, column].tolist() == [f"{value:.3f}" for value in quality["test"][figure]]
     marked = [attributes for attributes in page.all("figure") if attributes["title"].endswith(", on a border")]
     assert len(marked) == len(quality["border"])
     assert page.text["b"] == [f"{quality['modularity']:.3f}", f"{quality['featureless_modularity']:.3f}"]

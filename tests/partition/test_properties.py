@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Partition, Views, blending_weights, divide, nearness
-from dac_nerfstudio.partition.sampling import MOST_VIEWS, SAMPLE, followed, nearest_of, sample_of
+from dac_nerfstudio.partition.sampling import followed, nearest_of
 from dac_nerfstudio.partition.strategies import renumbered
 
 tried = settings(max_examples=25, derandomize=True, deadline=None, database=None)
@@ -117,15 +117,6 @@ def test_others_get_no_more_of_an_expert_than_was_asked_for(views: Views, softne
         assert others / weights.sum() <= softness + 1e-9
         # Short of it only where a weight has no room left.
         assert others / weights.sum() >= softness - 1e-9 or weights[partition.homes != group].max() > 1 - 1e-9
-
-
-@tried
-@given(st.integers(1, 3 * MOST_VIEWS))
-def test_samples_are_spread_over_all_views(count: int) -> None:
-    sample = sample_of(count)
-    assert len(sample) == (count if count <= MOST_VIEWS else SAMPLE)
-    assert (np.diff(sample) > 0).all() and sample[0] >= 0 and sample[-1] < count
-    assert np.diff(sample, prepend=-1, append=count).max() <= 2 * -(-count // len(sample))
 
 
 @tried

@@ -10,7 +10,8 @@ import pytest
 
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Views, divide, measure, sampling
-from dac_nerfstudio.partition.sampling import SAMPLE, representatives, sample_of
+from dac_nerfstudio.partition.contacts import border_views, ordered_similarity
+from dac_nerfstudio.partition.sampling import SAMPLE, nearest_of, representatives, sample_of
 from dac_nerfstudio.partition.split import split
 from dac_nerfstudio.runs.layout import PARTITION_PAGE
 
@@ -27,6 +28,7 @@ def three_places(ring, monkeypatch: pytest.MonkeyPatch) -> Views:
 
 @pytest.mark.parametrize("views", [501, 999, 10_007])
 def test_a_sample_has_one_view_of_each_run_of_views(views: int) -> None:
+    assert np.array_equal(sample_of(500), np.arange(500))
     sample = sample_of(views)
     assert np.array_equal(sample_of(views), sample) and (np.diff(sample) > 0).all() and sample[-1] < views
     assert np.array_equal((sample * SAMPLE + SAMPLE - 1) // views, np.arange(SAMPLE))
@@ -56,20 +58,26 @@ def test_short_tracks_join_views_of_a_sample(three_places: Views) -> None:
     views = replace(three_places, tracks=tracks)
     sample = sample_of(90)
     assert sum(map(len, representatives(views, sample).tracks)) > 2 * len(sample)
-    followers = representatives(views, sample).tracks
-    assert set(np.concatenate(followers)) == set(range(93))
+    nearest = nearest_of(views, sample)
+    for place, points in enumerate(representatives(views, sample).tracks):
+        assert set(points) == {point for index in np.flatnonzero(nearest == place) for point in tracks[index]}
 
 
 def test_figures_and_pictures_are_of_the_sample(three_places: Views, tmp_path: Path) -> None:
-    partition, _ = split(three_places, tmp_path, similarity="frustum", groups=3, strategy="kmeans")
+    partition, _ = split(three_places, tmp_path, similarity="frustum", groups=4, strategy="kmeans")
     quality = partition.about["quality"]
     assert sum(quality["sizes"]) == 90
-    assert set(quality["border"]) <= {three_places.names[index] for index in sample_of(90)}
+    sample, similarity = sample_of(90), measure(three_places, "frustum")
+    border = border_views(partition, similarity)
+    assert border.any() and [three_places.names[index] for index in np.flatnonzero(border)] == quality["border"]
+    order, values = ordered_similarity(partition, similarity)
+    places = np.searchsorted(sample, order)
+    assert sorted(order) == sample.tolist() and np.array_equal(values, similarity.values[places][:, places])
     assert "Judged by a sample of 30 of 90 views, which alone are pictured one by one." in partition.notes
     assert (tmp_path / PARTITION_PAGE).exists()
 
 
 def test_a_sample_of_another_scene_is_refused(three_places: Views, ring) -> None:
-    similarity = measure(three_places)
-    with pytest.raises(PartitionError, match="The similarity is of 30 views, but the partition has 20"):
-        divide(ring(range(20)), 3, "louvain", similarity=similarity)
+    last = sample_of(90)[-1]
+    with pytest.raises(PartitionError, match=f"The similarity is of 30 views, but the partition has {last}"):
+        divide(ring(range(last)), 3, "louvain", similarity=measure(three_places))

@@ -134,6 +134,8 @@ def test_frustum_overlap_falls_along_a_ring_and_is_least_on_the_opposite_side(ri
         assert overlap[0, 1] > 0.75 and overlap[0, 18] < 0.35
         # No direction is special: neighbours are alike all round.
         assert np.ptp(overlap[np.arange(36), np.arange(36) - 1]) < 0.01
+        arc = measure(replace(views, intrinsics=intrinsics).select(range(7)), "frustum").values
+        np.testing.assert_allclose(arc[0], overlap[0, :7], atol=0.15)
 
 
 def test_equal_cameras_overlap_wholly_and_averted_ones_not_at_all(ring) -> None:
@@ -144,6 +146,22 @@ def test_equal_cameras_overlap_wholly_and_averted_ones_not_at_all(ring) -> None:
     overlap = measure(views, "frustum").values
     assert overlap[0, 2] == 1.0
     assert overlap[1, 3] == 0.0
+
+
+def test_quarters_of_a_picture_overlap_with_the_whole_and_not_with_each_other(ring) -> None:
+    views = ring([0, 0, 0])
+    intrinsics = np.array([WIDE, [10, 10, 8, 6, 8, 6], [10, 10, 0, 0, 8, 6]])  # top left and bottom right
+    overlap = measure(replace(views, intrinsics=intrinsics), "frustum").values
+    # Of the whole's surfaces a quarter lies in each, with all of its own: 1.25 of 3, and 1.25 of 1.25 shared.
+    assert overlap[0, 1:] == pytest.approx([(1.25 / 3) ** 0.5] * 2, abs=0.1) and overlap[1, 2] == 0.0
+
+
+def test_a_camera_far_behind_the_others_sees_nothing_of_theirs(ring) -> None:
+    views = ring([0, 90, 180, 270, 0])
+    poses = views.camera_to_worlds.copy()
+    poses[4, :, 3] *= 10
+    overlap = measure(replace(views, camera_to_worlds=poses), "frustum").values
+    assert (overlap[4, :4] == 0).all()
 
 
 @pytest.mark.parametrize("place", [[0.0, 0.0, 0.0], [7.1, -7.3, 2.9], [1e4, 0.0, -3e4]])
@@ -182,12 +200,20 @@ def test_photos_of_opposite_colours_and_edges_share_half_of_nothing(tmp_path: Pa
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 3, (64, 1))
     Image.fromarray(ramp).save(tmp_path / "across.png")
     Image.fromarray(ramp.T).save(tmp_path / "down.png")
-    names = ("dark.png", "light.png", "across.png", "down.png")
+    # A clear photo is white. Saws that rise and fall differ by the sign of their slopes alone.
+    Image.new("RGBA", (64, 64), (10, 10, 10, 0)).save(tmp_path / "clear.png")
+    saw = np.tile(np.arange(64, dtype=np.uint8) % 16 * 8, (64, 1))
+    Image.fromarray(saw).save(tmp_path / "rising.png")
+    Image.fromarray(saw[:, ::-1]).save(tmp_path / "falling.png")
+    names = ("dark.png", "light.png", "across.png", "down.png", "clear.png", "rising.png", "falling.png")
     alike = measure(unposed([tmp_path / name for name in names]), "appearance").values
     assert alike[0, 1] == pytest.approx(0.5)
     same = unposed([tmp_path / "across.png", tmp_path / "across.png"])
     assert measure(same, "appearance").values[0, 1] == 1.0
     assert alike[2, 3] < 0.75
+    assert alike[1, 4] == 1.0 and alike[5, 6] == pytest.approx(1.0)
+    # What is flat has no direction and a ramp has one.
+    assert alike[0, 2] < 0.66
 
 
 def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +268,10 @@ def test_a_featureless_scene_is_its_own(judged) -> None:
 
 
 def test_views_equally_far_apart_are_equally_alike_in_a_featureless_scene(ring, planted: Callable) -> None:
-    values = featureless(planted([18, 9, 9]), ring(range(0, 360, 10)))
+    measured, views = planted([18, 9, 9]), np.arange(36)
+    measured[views, views - 18] = 0.9  # of the largest distance are half as many pairs as of any other
+    values = featureless(measured, ring(range(0, 360, 10)))
+    assert values.mean() == pytest.approx(measured.mean())
     steps = [np.diagonal(np.roll(values, -step, axis=1)) for step in range(1, 18)]
     for step in steps:
         assert np.ptp(step) < 1e-12

@@ -4,21 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import networkx
 import numpy as np
 import pytest
 
-from dac_nerfstudio.partition import Views, azimuth, find_axis, measure, sector_centres, view_distances
+from dac_nerfstudio.partition import Views, azimuth, find_axis, measure, strategies, view_distances
 from dac_nerfstudio.partition.strategies import grouper, kmeans, louvain, smallest_group, spectral
 from dac_nerfstudio.scene.frames import spread
-
-CENTRES = {
-    1: [180],
-    2: [90, 270],
-    3: [60, 180, 300],
-    4: [45, 135, 225, 315],
-    5: [36, 108, 180, 252, 324],
-    6: [30, 90, 150, 210, 270, 330],
-}
 
 
 def at(degrees: list[float] | np.ndarray, dtype: type = np.float64) -> np.ndarray:
@@ -29,11 +21,6 @@ def at(degrees: list[float] | np.ndarray, dtype: type = np.float64) -> np.ndarra
 def same_groups(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two divisions are the same but for the numbers of the groups."""
     return bool(((a[:, None] == a) == (b[:, None] == b)).all())
-
-
-@pytest.mark.parametrize("groups", CENTRES)
-def test_sector_centres_are_those_of_the_table(groups: int) -> None:
-    np.testing.assert_allclose(np.rad2deg(sector_centres(groups)), CENTRES[groups], rtol=1e-12)
 
 
 @pytest.mark.parametrize("groups", range(1, 13))
@@ -139,3 +126,28 @@ def test_a_scene_in_pieces_is_divided_along_them(planted, strategy: Callable, pi
     homes = strategy(planted([8] * pieces, outside=0.0))(groups)
     assert set(homes) == set(range(1, groups + 1))
     assert (homes.reshape(pieces, 8) == homes[::8, None]).all()
+
+
+@pytest.mark.parametrize("size", [10, 3])
+def test_communities_too_many_or_too_small_join_those_most_alike(planted, monkeypatch, size: int) -> None:
+    monkeypatch.setattr(strategies, "RESOLUTIONS", np.array([2.0]))
+    similarity = planted([10, 10, size])
+    similarity[10:20, 20:] = similarity[20:, 10:20] = 0.3
+    assert louvain(similarity)(2).tolist() == [1] * 10 + [2] * (10 + size)
+
+
+def test_louvain_has_edges_to_the_fifth_of_the_views_most_alike_and_four_seeds(monkeypatch) -> None:
+    similarity, views = np.random.default_rng(0).random((31, 31)), np.arange(31)
+    similarity = (similarity + similarity.T) / 2
+    graphs, seeds, communities = [], set(), networkx.community.louvain_communities
+
+    def recorded(graph: networkx.Graph, resolution: float, seed: int) -> list[set[int]]:
+        graphs.append(networkx.to_numpy_array(graph) > 0)
+        seeds.add(seed)
+        return communities(graph, resolution=resolution, seed=seed)
+
+    monkeypatch.setattr(networkx.community, "louvain_communities", recorded)
+    louvain(similarity)(2)
+    edges = np.zeros((31, 31), dtype=bool)
+    edges[views[:, None], (similarity - 2 * np.eye(31)).argsort(axis=1)[:, -6:]] = True
+    assert (graphs[0] == (edges | edges.T)).all() and seeds == {0, 1, 2, 3}
