@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,13 @@ def edited(path: Path, change: Callable[[dict[str, Any]], Any] | None) -> Path:
         change(content)
         path.write_text(json.dumps(content))
     return path
+
+
+def without_pixels(width: int, height: int) -> bytes:
+    """A PNG that says how large it is, and has no pixels."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0), b"IDAT" + zlib.compress(b""), b"IEND"]
+    body = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def _matrix(pose: np.ndarray) -> list[list[float]]:

@@ -47,23 +47,17 @@ def test_a_basis_per_ray_gives_what_a_basis_per_sample_gives() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_explicit_colour_is_the_references_for_a_basis_per_ray(reference: dict[str, Any]) -> None:
-    entry = reference["explicit_colour_per_ray"]
+@pytest.mark.parametrize("per", ["ray", "sample"])
+def test_explicit_colour_is_the_references(reference: dict[str, Any], per: str) -> None:
+    entry = reference[f"explicit_colour_per_{per}"]
     features, basis = (torch.tensor(entry["inputs"][name]) for name in ("features", "basis"))
+    expected = torch.tensor(entry["reference"])
+    if per == "sample":  # as a ray of its own
+        features, basis, expected = (one.flatten(0, 1) for one in (features, basis, expected))
+        features, expected = features[:, None], expected[:, None]
     decoder = ExplicitDecoder(features.shape[-1], 1, "torch")
     decoder.basis = Given(basis)
     colour = decoder(features, torch.randn(len(features), 3))[1]
-    torch.testing.assert_close(colour, torch.tensor(entry["reference"]), rtol=1e-6, atol=1e-7)
-
-
-def test_explicit_colour_is_the_references_for_a_basis_per_sample(reference: dict[str, Any]) -> None:
-    entry = reference["explicit_colour_per_sample"]
-    features, basis = (torch.tensor(entry["inputs"][name]).flatten(0, 1) for name in ("features", "basis"))
-    decoder = ExplicitDecoder(features.shape[-1], 1, "torch")
-    decoder.basis = Given(basis)
-    # Every sample as a ray of its own.
-    colour = decoder(features[:, None], torch.randn(len(features), 3))[1]
-    expected = torch.tensor(entry["reference"]).flatten(0, 1)[:, None]
     torch.testing.assert_close(colour, expected, rtol=1e-6, atol=1e-7)
 
 

@@ -52,6 +52,7 @@ def test_the_checkpoint_that_got_furthest_is_the_latest(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="has no checkpoint in nerfstudio_models/. Train it again."):
         latest_checkpoint(folder)
     (folder / "nerfstudio_models").mkdir()
+    (folder / "nerfstudio_models" / "other.ckpt").touch()
     for step in (999, 29999, 2000):
         (folder / "nerfstudio_models" / f"step-{step:09d}.ckpt").touch()
     assert [path.stem for path in checkpoints(folder)] == ["step-000000999", "step-000002000", "step-000029999"]

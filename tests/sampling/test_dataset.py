@@ -6,7 +6,6 @@ import copy
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
-from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
 from dac_nerfstudio.errors import PartitionError, PhotoError
@@ -87,36 +85,6 @@ def refused(config: DaCTrainerConfig) -> str:
     return str(caught.value)
 
 
-def turned(pose: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """A pose with other axes."""
-    changed = pose.copy()
-    changed[:3, :3] = pose[:3, :3] @ change
-    return changed
-
-
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (np.diag([np.nan, 1, 1]), 'has a "transform_matrix" that is not 4 x 4 finite numbers'),
-        (np.diag([-1.0, 1, 1]), "has a pose that is mirrored"),
-        (np.diag([2.0, 2, 2]), "has a pose whose axes are 2 long and should be 1"),
-        (np.diag([1.0, 1, 0]), "has a pose whose rotation is singular"),
-        (np.array([[1.0, 0.3, 0], [0, 0.954, 0], [0, 0, 1]]), "has a pose whose axes are not at right angles"),
-    ],
-    ids=["nan", "mirrored", "scaled", "singular", "sheared"],
-)
-def test_a_pose_that_is_none_is_refused_by_name(scene: Path, split: str, change: np.ndarray, problem: str) -> None:
-    path = scene / f"transforms_{split}.json"
-    content = json.loads(path.read_text())
-    frame = content["frames"][1]
-    frame["transform_matrix"] = turned(np.array(frame["transform_matrix"]), change).tolist()
-    path.write_text(json.dumps(content))
-    message = refused(config_of(scene))
-    assert f"transforms_{split}.json {problem}" in message and message.endswith(f"for ./{split}/r_1.")
-    assert message.count("\n") == 1
-
-
 def test_a_pose_that_was_rounded_is_one(scene: Path) -> None:
     path = scene / "transforms_train.json"
     content = json.loads(path.read_text())
@@ -131,14 +99,6 @@ def test_a_photo_of_another_size_than_most_is_named(scene: Path, name: str) -> N
     with Image.open(scene / name) as photo:
         photo.resize((8, 12)).save(scene / name)
     assert f"{scene / name} has 8 x 12 pixels" in refused(config_of(scene))
-
-
-@pytest.mark.parametrize("damage", [b"", b"no picture"], ids=["empty", "text"])
-def test_all_photos_that_cannot_be_read_are_named_at_once(scene: Path, damage: bytes) -> None:
-    for name in ("train/r_0.png", "train/r_3.png", "test/r_0.png"):
-        (scene / name).write_bytes(damage)
-    message = refused(config_of(scene))
-    assert all(str(scene / name) in message for name in ("train/r_0.png", "train/r_3.png", "test/r_0.png"))
 
 
 def test_a_square_photo_that_is_marked_as_turned_is_named(scene: Path) -> None:
@@ -162,43 +122,6 @@ def test_a_photos_header_is_read_once(scene: Path, monkeypatch: pytest.MonkeyPat
         config_of(scene).inputs.examine()
     # nerfstudio's parser opens the first of each split itself.
     assert all(opened[f"r_{number}.png"] == 1 for number in range(2, 8))
-
-
-@pytest.fixture
-def real_scene(demo: Path, tmp_path: Path) -> Callable[..., DaCTrainerConfig]:
-    """Makes a scene in nerfstudio's format of the demo's photos, whose JSON says what is given, of all or of a file."""
-
-    def make(of_file: dict[str, dict[str, Any]] | None = None, **changes: Any) -> DaCTrainerConfig:
-        folder = Path(shutil.copytree(demo, tmp_path / "real"))
-        content = json.loads((folder / "transforms_train.json").read_text())
-        for frame in content["frames"]:
-            frame["file_path"] += ".png"
-            frame.update((of_file or {}).get(Path(frame["file_path"]).name, {}))
-        camera = {"fl_x": 20.0, "fl_y": 20.0, "cx": 8.0, "cy": 8.0, "w": 16, "h": 16, **changes}
-        (folder / "transforms.json").write_text(json.dumps({**camera, "frames": content["frames"]}))
-        for split in ("train", "val", "test"):
-            (folder / f"transforms_{split}.json").unlink()
-        config = config_of(folder)
-        config.pipeline.datamanager.dataparser = NerfstudioDataParserConfig()
-        return config
-
-    return make
-
-
-def test_a_size_that_is_not_the_files_is_refused(real_scene: Callable[..., DaCTrainerConfig]) -> None:
-    config = real_scene(w=32, h=20)
-    message = refused(config)
-    # All eight, whether trained on or not.
-    assert message.count("has 16 x 16 pixels, its camera 32 x 20 pixels") == 8
-
-
-def test_a_pose_that_spoils_all_others_is_the_one_that_is_named(real_scene: Callable[..., DaCTrainerConfig]) -> None:
-    matrix = np.eye(4)
-    matrix[0, 3] = np.nan
-    config = real_scene({"r_4.png": {"transform_matrix": matrix.tolist()}})
-    message = refused(config)
-    assert '"transform_matrix" that is not 4 x 4 finite numbers for ./train/r_4.png' in message
-    assert message.count("\n") == 1
 
 
 def test_inside_the_circle_of_a_fisheye_lens_is_drawn(noise: np.ndarray, tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from colmap_files import Camera
 from PIL import Image
-from scene_folders import edited
+from scene_folders import edited, without_pixels
 
 from dac_nerfstudio.check import scene_findings
 from dac_nerfstudio.partition import PartitionError, Views
@@ -90,13 +88,6 @@ def test_a_split_without_any_photo_is_one_that_is_not_there(data: Path) -> None:
     found = examine_at(data)
     assert found.problems == found.missing == [] and len(found.remarks) == 1
     assert found.remarks[0].startswith("None of the photos of the split 'val' is there")
-
-
-def without_pixels(width: int, height: int) -> bytes:
-    """A PNG that says how large it is, and has no pixels."""
-    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0), b"IDAT" + zlib.compress(b""), b"IEND"]
-    body = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 @pytest.mark.parametrize("number", [0, 4])

@@ -125,6 +125,7 @@ def of_all(key: str, value: Any) -> Change:
 
 
 TURNED = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
+SHEARED = [[1.0, 0.3, 0, 0], [0, 0.954, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 SOME = "images/v1.png, images/v3.png, images/v5.png and 3 more."
 OTHERS = "images/v0.png, images/v2.png, images/v4.png and 3 more."
 
@@ -141,6 +142,9 @@ OTHERS = "images/v0.png, images/v2.png, images/v4.png and 3 more."
         ),
         (of_some("transform_matrix", TURNED), f"has a pose that is mirrored: its axes are left-handed, for {SOME}"),
         (of_some("transform_matrix", np.zeros((4, 4)).tolist()), f"its axes lie in a plane, for {SOME}"),
+        (of_some("transform_matrix", (2 * np.eye(4)).tolist()), f"axes are 2 long and should be 1, for {SOME}"),
+        (of_some("transform_matrix", SHEARED), f"has a pose whose axes are not at right angles, for {SOME}"),
+        (of_some("transform_matrix", np.full((4, 4), np.nan).tolist()), f"not 4 x 4 finite numbers for {SOME}"),
         (
             of_some("transform_matrix", np.eye(4).astype(str).tolist()),
             f'has a "transform_matrix" that is not 4 x 4 finite numbers for {SOME}',

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scene_folders import without_pixels
 
 from dac_nerfstudio.errors import PhotoError
 from dac_nerfstudio.scene.photos import photo_shape, read_photo
@@ -109,14 +108,6 @@ def test_a_photo_of_another_size_is_refused_but_for_a_rounded_pixel(colours: np.
             read_photo(path, size)
 
 
-def png(width: int, height: int) -> bytes:
-    """A PNG that says how large it is and has no pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [header, b"IDAT" + zlib.compress(b""), b"IEND"]
-    body = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -124,8 +115,8 @@ def png(width: int, height: int) -> bytes:
         (b"no picture at all", r"cannot be read as a photo .*\. Copy it again, or save it as PNG or JPEG\."),
         (b"version https://git-lfs.github.com/spec/v1", ".*pointer of Git LFS: git lfs pull"),
         (b"\0\0\0\x20ftypheic" + b"\0" * 40, ".* is HEIC or AVIF, whatever its name says: save it as PNG or JPEG"),
-        (png(100_000, 100_000), "cannot be read as a photo .*decompression bomb"),
-        (png(8, 6), "cannot be read as a photo"),
+        (without_pixels(100_000, 100_000), "cannot be read as a photo .*decompression bomb"),
+        (without_pixels(8, 6), "cannot be read as a photo"),
     ],
     ids=["empty", "text", "pointer", "heic", "bomb", "without pixels"],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cameras import looking_at_origin
 from scipy.spatial.transform import Rotation
 
 from dac_nerfstudio.teachers.new_cameras import NovelCameras, between
@@ -11,15 +12,10 @@ from dac_nerfstudio.teachers.new_cameras import NovelCameras, between
 
 def orbit(count: int) -> np.ndarray:
     """Poses [count, 3, 4] round the origin at radius 4, some higher than others, that look at it."""
-    poses = np.zeros((count, 3, 4))
-    for number, pose in enumerate(poses):
-        angle = 2 * np.pi * number / count
-        back = np.array([np.cos(angle), np.sin(angle), 0.3 * (number % 3)])
-        back /= np.linalg.norm(back)
-        right = np.cross([0, 0, 1.0], back)
-        right /= np.linalg.norm(right)
-        pose[:] = np.stack((right, np.cross(back, right), back, 4 * back), axis=1)
-    return poses
+    angles, heights = 2 * np.pi * np.arange(count) / count, 0.3 * (np.arange(count) % 3)
+    directions = np.stack((np.cos(angles), np.sin(angles), heights), axis=1)
+    centres = 4 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.stack([looking_at_origin(centre) for centre in centres])
 
 
 def test_new_cameras_are_rigid_and_stay_between_the_others() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cameras import looking_at_origin
 from PIL import Image
 
 from dac_nerfstudio.kplanes.model import RADIUS
@@ -26,13 +27,12 @@ def photographed(folder: Path, extent: tuple[float, float, float], count: int = 
     across, down = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
     for number, (height, turn) in enumerate(zip(heights, turns)):
         level = np.sqrt(1 - height**2)
-        back = np.array([level * np.cos(turn), level * np.sin(turn), height])
-        right = np.array([-np.sin(turn), np.cos(turn), 0.0])
-        turned = np.stack([right, np.cross(back, right), back], axis=1)
-        poses.append(np.column_stack([turned, 4 * back]))
+        centre = 4 * np.array([level * np.cos(turn), level * np.sin(turn), height])
+        poses.append(looking_at_origin(centre))
+        turned = poses[-1][:, :3]
         rays = np.stack([(across - SIZE / 2) / FOCAL, (SIZE / 2 - down) / FOCAL, -np.ones_like(down)], -1) @ turned.T
         # |origin + t ray| = 1 in the units of the half-axes has a solution where the ray hits.
-        ray, origin = rays / extent, 4 * back / extent
+        ray, origin = rays / extent, centre / extent
         a, b, c = (ray * ray).sum(-1), (ray * origin).sum(-1), (origin * origin).sum() - 1
         hit = b * b - a * c > 0
         pixels = np.where(hit[..., None], [200, 100, 50, 255], 0).astype(np.uint8)

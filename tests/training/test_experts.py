@@ -13,7 +13,6 @@ from nerfstudio.cameras.rays import RayBundle
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.naming import MethodName
-from dac_nerfstudio.runs.layout import run_folder
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.settings import model_settings
 from dac_nerfstudio.runs.store import Run, find
@@ -44,17 +43,6 @@ def test_experts_come_in_the_order_of_the_groups(tiny_model: TinyModel, save_run
         experts = found(scene, model, 3, named)
         assert [folder for folder, _ in experts] == [folders[1], folders[2], folders[3]]
         assert [stage.group for _, stage in experts] == [1, 2, 3]
-
-
-def test_an_expert_may_be_named_by_what_lies_in_its_folder(
-    tiny_model: TinyModel, save_run: SaveRun, scene: Path
-) -> None:
-    model = tiny_model()
-    folder, _ = save_run(model, 1)
-    checkpoint = folder / "nerfstudio_models" / "step-000000009.ckpt"
-    for name in (folder, folder / "config.yml", folder / "nerfstudio_models", checkpoint):
-        assert run_folder(name) == folder
-        assert found(scene, model, 1, [name])[0][0] == folder
 
 
 def test_the_latest_finished_expert_is_taken(tiny_model: TinyModel, save_run: SaveRun, scene: Path) -> None:
@@ -164,8 +152,3 @@ def test_several_experts_of_a_group_may_be_named_but_none_twice(
     assert len(found(scene, model, 2)) == 2
     with pytest.raises(StageError, match=f"{one} is named twice."):
         found(scene, model, 2, [one, third, one])
-
-
-def test_a_folder_without_a_record_is_no_run(tiny_model: TinyModel, scene: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=f"{tmp_path / 'nothing'} is not a run folder: neither it nor the two folders"):
-        found(scene, tiny_model(), 1, [tmp_path / "nothing"])
