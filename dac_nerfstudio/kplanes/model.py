@@ -143,12 +143,6 @@ class KPlanesModel(Model):
 
     def populate_modules(self) -> None:
         config = self.config
-        if len(config.num_proposal_samples) != len(config.proposal_resolutions):
-            raise ValueError(
-                f"{len(config.proposal_resolutions)} proposal levels (proposal_resolutions "
-                f"{config.proposal_resolutions}), but num_proposal_samples has {len(config.num_proposal_samples)} "
-                "numbers. Give one number of samples per level."
-            )
         implementation = resolve_implementation(config.implementation, torch.cuda.is_available())
         radius = RADIUS if config.scene_radius is None else config.scene_radius
         coordinates = SceneCoordinates(radius, config.is_contracted)

@@ -197,11 +197,6 @@ def test_parameter_groups_hold_every_parameter_once(tiny_model: TinyModel) -> No
     assert len(grouped) == len(set(grouped)) and set(grouped) == learned
 
 
-def test_as_many_sample_counts_as_proposal_levels_are_demanded(tiny_model: TinyModel) -> None:
-    with pytest.raises(ValueError, match=r"2 proposal levels .*but num_proposal_samples has 1 numbers\. Give one"):
-        tiny_model(num_proposal_samples=(8,))
-
-
 def test_a_picture_is_rendered_in_chunks_for_which_there_is_room(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
