@@ -71,15 +71,8 @@ class Stage:
 
     @property
     def compared(self) -> Dict[str, Any]:
-        """The settings that two runs are compared by, by dotted names.
-
-        Without schedules, which are as long as their run, and without the precision of all but tiny-cuda-nn's decoders:
-        others are trained in single precision, and older records say otherwise.
-        """
-        settings = flattened(self.settings)
-        if settings.get("model.implementation") != "tcnn":
-            settings.pop("mixed_precision", None)
-        return {name: value for name, value in settings.items() if not name.endswith(".max_steps")}
+        """The settings that two runs are compared by, by dotted names: without schedules, as long as their run."""
+        return {name: value for name, value in flattened(self.settings).items() if not name.endswith(".max_steps")}
 
     def has_photos_of(self, other: Stage) -> bool:
         """Whether two runs were trained on the same photos, as far as is known."""
