@@ -125,8 +125,7 @@ def main() -> None:
         for threads in options.threads
         for entry in measure(size, options, getattr(torch, dtype), threads)
     ]
-    timing.show(f"Plane lookup on {options.device}, ms", entries)
-    timing.write_results(options.json, options, entries)
+    timing.report(f"Plane lookup on {options.device}, ms", options, entries)
 
 
 if __name__ == "__main__":

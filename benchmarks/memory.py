@@ -73,8 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scene = make_demo_scene(Path(folder) / "scene")
         entries = [measure(scene, size, decoder, options) for size in options.sizes for decoder in options.decoders]
-    timing.show(f"Peak memory with {options.rays} rays on {options.device}", entries)
-    timing.write_results(options.json, options, entries)
+    timing.report(f"Peak memory with {options.rays} rays on {options.device}", options, entries)
 
 
 if __name__ == "__main__":

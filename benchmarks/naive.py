@@ -4,17 +4,12 @@ Under ``parts()`` this package's model is built from nerfstudio's KPlanesEncodin
 layer by layer, the colour basis and the direction's encoding for every sample, samples rays in plain PyTorch, and takes
 total variation by differences of whole planes.
 Everything else is the same: both paths compute one model.
-
-    python benchmarks/naive.py ns-train dac-baseline ...    nerfstudio's command, on the naive path
-    python benchmarks/naive.py score CONFIG                 scores of a run's test views (an expert's: its own)
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -100,23 +95,3 @@ def copy_weights(model: nn.Module, naive_model: nn.Module) -> None:
             slow[name].copy_from(list(module.scales))
         elif isinstance(module, nn.Linear):
             slow[name].load_state_dict(module.state_dict())
-
-
-def main() -> None:
-    from nerfstudio.scripts import train
-    from nerfstudio.utils.eval_utils import eval_setup
-
-    program, *arguments = sys.argv[1:]
-    with parts():
-        if program == "ns-train":
-            sys.argv = sys.argv[1:]
-            train.entrypoint()
-        elif program == "score":
-            pipeline = eval_setup(Path(arguments[0]))[1]
-            print(pipeline.score_views(only_group=pipeline.datamanager.config.group))
-        else:
-            sys.exit(f"{program} is neither ns-train nor score.")
-
-
-if __name__ == "__main__":
-    main()

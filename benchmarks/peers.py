@@ -187,7 +187,7 @@ class Training:
 
 
 Point = dict[str, Any]
-"""`step`, `seconds`, `wall`: spent so far; `psnr`: on test views, or None."""
+"""`step`, `seconds`: spent so far; `psnr`: on test views, or None."""
 
 
 class Over(Exception):
@@ -200,22 +200,20 @@ class Spent:
     def __init__(self, cuda: bool) -> None:
         me = psutil.Process()
         self.processes = [] if cuda else [me, *me.children(recursive=True)]
-        self.seconds = self.wall = 0.0
+        self.seconds = 0.0
 
-    def read(self) -> tuple[float, float]:
+    def read(self) -> float:
         if not self.processes:
             torch.cuda.synchronize()
-            return time.perf_counter(), time.perf_counter()
+            return time.perf_counter()
         times = [process.cpu_times() for process in self.processes]
-        return sum(one.user + one.system for one in times), time.perf_counter()
+        return sum(one.user + one.system for one in times)
 
     def start(self) -> None:
         self.begun = self.read()
 
     def stop(self) -> None:
-        seconds, wall = self.read()
-        self.seconds += seconds - self.begun[0]
-        self.wall += wall - self.begun[1]
+        self.seconds += self.read() - self.begun
 
 
 def follow(training: Training) -> list[Point]:
@@ -253,7 +251,7 @@ def follow(training: Training) -> list[Point]:
                 while marks and share >= marks[0]:
                     marks.pop(0)
                 psnr = score(trainer.pipeline) if score else None
-                points.append({"step": done, "seconds": spent.seconds, "wall": spent.wall, "psnr": psnr})
+                points.append({"step": done, "seconds": spent.seconds, "psnr": psnr})
             if training.seconds and not marks:
                 raise Over
             spent.start()
@@ -359,7 +357,7 @@ def trained(options: Options, peer: Peer) -> list[Point]:
     if peer.kind != "student":
         return apart(replace(one, arguments=jobs["baseline total"].arguments))
     points: list[Point] = []
-    spent = {"seconds": 0.0, "wall": 0.0, "step": 0}
+    spent = {"seconds": 0.0, "step": 0}
     for name, job in jobs.items():
         if job.stage in ("expert", "distill", "finetune"):
             student = job.stage in ("distill", "finetune")

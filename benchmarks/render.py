@@ -93,8 +93,7 @@ def main() -> None:
     entries = [
         entry for size in options.sizes for decoder in options.decoders for entry in measure(size, decoder, options)
     ]
-    timing.show(f"A picture of {options.width} x {options.width} pixels on {options.device}", entries)
-    timing.write_results(options.json, options, entries)
+    timing.report(f"A picture of {options.width} x {options.width} pixels on {options.device}", options, entries)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/split.py                                     # every strategy; 300, 2,000, 5,000, 10,000 views
     python benchmarks/split.py --views 300 --strategies louvain
 
-Each division has a process of its own, which gets no more than `--limit` seconds.
+Each division has a process of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import argparse
 import json
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,24 +57,22 @@ def orbit(count: int) -> Views:
     )
 
 
-def measure_one(count: int, strategy: str, similarity: str, results: multiprocessing.Queue) -> None:
+def measure(count: int, strategy: str, similarity: str) -> dict[str, Any]:
     """Divide, judge, write and draw; then what that took."""
     views, test = orbit(count), orbit(50)
     with tempfile.TemporaryDirectory() as folder:
         start, cpu = time.perf_counter(), time.process_time()
         partition, _ = split(views, Path(folder), test, similarity, strategy=strategy)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    results.put(
-        {
-            "views": count,
-            "strategy": strategy,
-            "similarity": similarity,
-            "seconds": round(seconds, 1),
-            "cpu_seconds": round(cpu, 1),
-            "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "group_sizes": np.bincount(partition.homes)[1:].tolist(),
-        }
-    )
+    return {
+        "views": count,
+        "strategy": strategy,
+        "similarity": similarity,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "group_sizes": np.bincount(partition.homes)[1:].tolist(),
+    }
 
 
 def main() -> None:
@@ -80,24 +80,10 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=VIEWS)
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     parser.add_argument("--similarity", default="frustum")
-    parser.add_argument("--limit", type=float, default=600, help="seconds after which a division is given up")
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    for count in arguments.views:
-        for strategy in arguments.strategies:
-            results = context.Queue()
-            inputs = (count, strategy, arguments.similarity, results)
-            process = context.Process(target=measure_one, args=inputs)
-            process.start()
-            process.join(arguments.limit)
-            if process.is_alive():
-                process.kill()
-                process.join()
-                print(json.dumps({"views": count, "strategy": strategy, "seconds": f"over {arguments.limit:g}"}))
-            elif process.exitcode:
-                sys.exit(f"{count} views by {strategy} failed.")
-            else:
-                print(json.dumps(results.get()), flush=True)
+    for count, strategy in product(arguments.views, arguments.strategies):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            print(json.dumps(pool.submit(measure, count, strategy, arguments.similarity).result()), flush=True)
 
 
 if __name__ == "__main__":

@@ -229,8 +229,7 @@ def main() -> None:
             for stage in options.stages
             for entry in measure(scene, size, decoder, stage, options)
         ]
-    timing.show(f"Training step of {options.rays} rays on {options.device}, ms", entries)
-    timing.write_results(options.json, options, entries)
+    timing.report(f"Training step of {options.rays} rays on {options.device}, ms", options, entries)
 
 
 if __name__ == "__main__":

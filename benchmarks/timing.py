@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -154,33 +154,27 @@ def processor() -> str:
     return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"
 
 
-def show(title: str, rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
-    """Print rows as a table; the first row's keys are its columns."""
-    table = Table(title=title, caption=caption)
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*[str(value) for value in row.values()])
-    Console(width=max(Console().width, 140)).print(table)
-
-
 def summarised(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry as JSON knows it: of times the summary."""
     return {name: value.summary() if isinstance(value, Times) else value for name, value in entry.items()}
 
 
-def write_results(path: Optional[Path], options: Any, entries: Sequence[Mapping[str, Any]]) -> None:
-    """The figures as JSON, with what was asked for and what they were measured on, if a file is asked for.
+def report(title: str, options: Any, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Print the figures as a table; write them as JSON, with what they were measured on, if a file is asked for.
 
     Args:
-        path: the file, or None.
-        options: the script's, a dataclass with ``device``.
-        entries: as ``show`` takes them; of times the summary is written.
+        title: of the table.
+        options: the script's, a dataclass with ``device`` and ``json``.
+        entries: a row each; the first one's keys are the columns. Of times the summary is written.
     """
-    if path is None:
-        return
-    plain = [summarised(entry) for entry in entries]
-    about = machine(torch.device(options.device), ("nerfstudio", "numba", "triton"))
-    content = {"machine": about, "options": asdict(options), "results": plain}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n", "utf8")
+    table = Table(title=title)
+    for column in entries[0]:
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        table.add_row(*map(str, entry.values()))
+    Console(width=max(Console().width, 140)).print(table)
+    if options.json is not None:
+        about = machine(torch.device(options.device), ("nerfstudio", "numba", "triton"))
+        content = {"machine": about, "options": asdict(options), "results": [summarised(entry) for entry in entries]}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(content, indent=2, default=str) + "\n", "utf8")
