@@ -7,14 +7,13 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from run_folders import Maker, gather
+from run_folders import RUN, Maker, gather
 
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.files import read_config
 from dac_nerfstudio.report.export import export
 
-RUN = "quick-seed7"
 PATH = "!!python/object/apply:pathlib.PosixPath"
 CONFIG = (
     "!!python/object:dac_nerfstudio.training.trainer.DaCTrainerConfig\n"
@@ -43,7 +42,7 @@ def test_it_unpacks_as_a_folder_of_results(made: Maker, tmp_path: Path) -> None:
     for name in ("stage.json", "evaluation.json", "nerfstudio_models/step-000000009.ckpt"):
         assert (there / student / name).read_bytes() == (made.folder / student / name).read_bytes()
     assert (there / "report" / "report.html").read_bytes() == (made.folder / "report" / "report.html").read_bytes()
-    assert list(gather(there, RUN).methods) == ["dac-finetune"]
+    assert list(gather(there).methods) == ["dac-finetune"]
     config = read_config(there / student / "config.yml")
     assert (config["data"], config["output_dir"], config["typed_in"]) == ("data/lego", "outputs", None)
     assert config["pipeline"]["data"] == "data/lego" and config["vis"] == "tensorboard"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from pages import Page
-from run_folders import VIEWS, Maker, gather
+from run_folders import RUN, VIEWS, Maker, better, gather
+from scene_folders import edited
 
 from dac_nerfstudio.report.charts import gain_chart
 from dac_nerfstudio.report.page import contents
@@ -23,9 +23,6 @@ from dac_nerfstudio.report.pictures import compare, png
 from dac_nerfstudio.report.results import Gain, ViewGain, figures
 from dac_nerfstudio.report.runs import LONG, STUDENT, read_scene
 from dac_nerfstudio.report.writing import page_path, write_report
-
-RUN = "quick-seed7"
-
 
 EVIL = "</style><script>alert('1')</script>&amp;\"><img src=x onerror=alert(2)>|`*_$x^$"
 
@@ -155,11 +152,7 @@ def test_what_is_missing_is_said(methods: tuple[str, ...], sentences: tuple[str,
 
 def test_a_psnr_that_is_infinite_everywhere_is_a_dash(maker: Callable) -> None:
     made = maker().only("dac-baseline", "dac-distill", "dac-finetune")
-    path = made.run_dir("dac-baseline") / "evaluation.json"
-    content = json.loads(path.read_text())
-    for view in content["views"]:
-        view["psnr"] = float("inf")
-    path.write_text(json.dumps(content))
+    edited(made.run_dir("dac-baseline") / "evaluation.json", lambda content: better(content["views"], float("inf")))
     text = text_of(written(made.folder))
     assert "baseline – 0.255" in text and "is infinite, as the rendering equals the photo" in text
 
@@ -175,15 +168,11 @@ def test_many_views_are_charted_without_their_names(maker: Callable) -> None:
 
 
 def test_pictures_and_bars_are_beside_the_better_baseline(whole: Maker) -> None:
-    long = whole.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400)
-    whole.score(long)
-    views = json.loads((long / "evaluation.json").read_text())["views"]
-    whole.score(long, views=[{**view, "psnr": view["psnr"] + 2} for view in views])
-    whole.keep_pairs(long, lambda number, photo: photo // 3)
+    whole.keep_pairs(whole.add_long(), lambda number, photo: photo // 3)
     text = written(whole.folder)
     assert "minus that of the baseline of as many steps as all stages together, view by view: −1.75" in text_of(text)
     assert "gain over the baseline, all steps, dB" in drawn(text)
-    scene, gain = read_scene(whole.folder, RUN), gather(whole.folder, RUN).gain
+    scene, gain = read_scene(whole.folder, RUN), gather(whole.folder).gain
     assert gain is not None
     baseline, student = scene.scored(LONG)[0], scene.scored(STUDENT)[0]
     seen = compare(gain.views[-1], baseline, student)

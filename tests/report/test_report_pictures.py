@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from run_folders import picture
+from run_folders import RUN, picture
 
 from dac_nerfstudio.report.pictures import compare, partition_picture, png
 from dac_nerfstudio.report.results import ViewGain
 from dac_nerfstudio.report.runs import read_scene
-
-RUN = "quick-seed7"
 
 
 def decoded(address: str) -> np.ndarray:

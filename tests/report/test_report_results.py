@@ -9,15 +9,14 @@ from dataclasses import asdict
 
 import pytest
 from rich.console import Console
-from run_folders import PSNR, Maker, gather
+from run_folders import PSNR, RUN, better, gather
+from scene_folders import edited
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.report.results import Results, save
+from dac_nerfstudio.report.results import save
 from dac_nerfstudio.report.runs import LONG
 from dac_nerfstudio.report.scenes import combine
 from dac_nerfstudio.report.tables import headline, summary
-
-RUN = "quick-seed7"
 
 
 def test_means_over_views_and_groups(maker: Callable) -> None:
@@ -58,7 +57,7 @@ def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size:
     made = maker().everything()
     run_dir = made.train("dac-finetune", parameters=parameters)
     made.score(run_dir)
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     note = f"The student has {parameters:,} parameters, the baseline 1,000."
     assert (note in results.notes) != one_size
     assert ("are of one size" in str(summary(results).caption)) == one_size
@@ -70,7 +69,7 @@ def test_what_is_said_of_sizes_is_so(maker: Callable, parameters: int, one_size:
 def test_a_method_that_is_not_there_is_named(method: str, maker: Callable) -> None:
     made = maker()
     made.only(*({"dac-baseline", "dac-distill", "dac-finetune"} - {method}))
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     assert method not in results.methods
     names = {"dac-baseline": "baseline", "dac-distill": "distilled student", "dac-finetune": "fine-tuned student"}
     assert results.missing[method] == f"There is no {names[method]} named {RUN}."
@@ -82,7 +81,7 @@ def test_one_broken_record_is_named_and_the_others_reported(maker: Callable, con
     made = maker().everything()
     for path in (made.run_dir("dac-distill") / "stage.json", made.run_dir("dac-expert", 2) / "stage.json"):
         path.write_text(content)
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     assert {"dac-baseline", "dac-finetune"} <= set(results.methods)
     assert "dac-distill" not in results.methods and "dac-expert" not in results.methods
     assert "dac-distill/quick-seed7/stage.json cannot be read" in results.missing["dac-distill"]
@@ -92,7 +91,7 @@ def test_one_broken_record_is_named_and_the_others_reported(maker: Callable, con
 def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
     made = maker().only("dac-baseline")
     made.score(made.train("dac-expert", 2))
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     assert "dac-expert" not in results.methods
     assert results.missing["dac-expert"] == (
         f"There is no expert of group 1 named {RUN}. Experts are compared only where all of them are there."
@@ -102,7 +101,7 @@ def test_experts_count_only_where_all_are_there(maker: Callable) -> None:
 def test_a_student_of_finished_runs_misses_neither_experts_nor_distillation(maker: Callable) -> None:
     made = maker().only("dac-baseline")
     made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "teacher-2": "other"}))
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     assert (results.taught, results.missing) == (True, {})
     assert results.notes == [
         "The student was taught by finished runs (2), whose steps and time are not counted.",
@@ -112,25 +111,16 @@ def test_a_student_of_finished_runs_misses_neither_experts_nor_distillation(make
     (note,) = combine([results])["notes"]
     assert note == "lego was not compared at equal cost: finished runs taught its student."
     made.score(made.train("dac-finetune", inputs={"teacher-1": "one", "student": "started from"}))
-    distilled_first = gather(made.folder, RUN)
+    distilled_first = gather(made.folder)
     assert "There is no distilled student" in distilled_first.missing["dac-distill"]
     assert any("taught by finished runs (1)" in note for note in distilled_first.notes) and not distilled_first.taught
 
 
-def with_long(made: Maker, ahead: float) -> Results:
-    """Figures with a baseline of all steps, that is so many dB better than the other."""
-    long = made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400, seconds=75.0)
-    made.score(long)
-    views = json.loads((long / "evaluation.json").read_text())["views"]
-    made.score(long, views=[{**view, "psnr": view["psnr"] + ahead} for view in views])
-    return gather(made.folder, RUN)
-
-
 def test_a_baseline_of_all_steps_is_missed_by_nobody(maker: Callable) -> None:
     made = maker().everything()
-    assert LONG not in gather(made.folder, RUN).missing
+    assert LONG not in gather(made.folder).missing
     made.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400)
-    assert LONG not in gather(made.folder, RUN).methods, "it is not scored yet"
+    assert LONG not in gather(made.folder).methods, "it is not scored yet"
     assert gather(made.folder, None).run == RUN, "it is of the same run as the others"
 
 
@@ -146,7 +136,9 @@ def test_a_baseline_of_all_steps_is_missed_by_nobody(maker: Callable) -> None:
 def test_the_student_is_compared_with_the_better_baseline_at_equal_cost(
     maker: Callable, ahead: float, over: str, mean: float, sentence: str
 ) -> None:
-    results = with_long(maker().everything(), ahead)
+    made = maker().everything()
+    made.add_long(ahead)
+    results = gather(made.folder)
     assert results.methods[LONG].scores["psnr"] == 25.5 + ahead and results.methods["dac-baseline"].steps == 150
     assert results.gain is not None and results.gain.equal_cost
     assert (results.gain.over, results.gain.mean) == (over, pytest.approx(mean))
@@ -156,11 +148,11 @@ def test_the_student_is_compared_with_the_better_baseline_at_equal_cost(
 
 def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) -> None:
     made = maker().everything()
-    assert not gather(made.folder, RUN).processor
+    assert not gather(made.folder).processor
     for method in PSNR:
         for group in (1, 2) if method == "dac-expert" else (None,):
             made.score(made.train(method, group, processor_seconds=9.0))
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     assert results.processor
     seconds = {method: costs.seconds for method, costs in results.costs.items()}
     # Two experts; distillation and fine-tuning.
@@ -170,7 +162,7 @@ def test_times_are_of_the_processor_where_all_runs_have_them(maker: Callable) ->
 
 def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Callable) -> None:
     made = maker().everything()
-    assert "dac-ensemble" not in gather(made.folder, RUN).missing
+    assert "dac-ensemble" not in gather(made.folder).missing
     stage = made.stage("dac-expert", 1)
     stage.method, stage.group = "dac-ensemble", None
     run_dir = made.run_dir("dac-ensemble")
@@ -178,7 +170,7 @@ def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Ca
     views = json.loads((made.run_dir("dac-baseline") / "evaluation.json").read_text())["views"]
     evaluation = {"stage": stage.fingerprint, "partition": made.partition.fingerprint, "views": views}
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
-    assert gather(made.folder, RUN).methods["dac-ensemble"].scores["psnr"] == 25.5
+    assert gather(made.folder).methods["dac-ensemble"].scores["psnr"] == 25.5
 
 
 @pytest.mark.parametrize(
@@ -201,14 +193,14 @@ def test_the_ensemble_is_missed_by_nobody_and_shown_where_it_is_scored(maker: Ca
 def test_why_a_run_does_not_count(record: dict, evaluation: dict, problem: str, maker: Callable) -> None:
     made = maker().only("dac-baseline", "dac-distill")
     made.score(made.train("dac-finetune", **record), **evaluation)
-    assert gather(made.folder, RUN).missing["dac-finetune"] == f"The fine-tuned student {problem}."
+    assert gather(made.folder).missing["dac-finetune"] == f"The fine-tuned student {problem}."
 
 
 def test_an_expert_of_another_partition_does_not_count(maker: Callable) -> None:
     made = maker().everything()
     # Scored as if it were of the group that has its number now.
     made.score(made.train("dac-expert", 2, partition="another"))
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     assert "dac-expert" not in results.methods
     assert results.missing["dac-expert"].startswith(
         "The expert of group 2 was trained for another partition than the current one."
@@ -218,7 +210,7 @@ def test_an_expert_of_another_partition_does_not_count(maker: Callable) -> None:
 def test_a_distillation_that_the_student_did_not_start_from_is_not_among_its_costs(maker: Callable) -> None:
     made = maker().everything()
     made.score(made.train("dac-distill", seed=8))
-    results = gather(made.folder, RUN)
+    results = gather(made.folder)
     assert results.methods["dac-finetune"].steps == 100
     assert results.costs["dac-finetune"].seconds == 25.0
     assert results.notes[0].startswith("The distilled student that the fine-tuned one started from is not here")
@@ -228,19 +220,16 @@ def test_methods_scored_on_different_photos_are_noted(maker: Callable) -> None:
     made = maker().everything()
     for method, photos in (("dac-baseline", "large"), ("dac-finetune", "small")):
         made.score(made.run_dir(method), views_of=photos)
-    (note,) = gather(made.folder, RUN).notes
+    (note,) = gather(made.folder).notes
     assert note.startswith("The methods were not scored on the same photos")
     made.score(made.run_dir("dac-baseline"), views_of="small")
-    assert gather(made.folder, RUN).notes == []
+    assert gather(made.folder).notes == []
 
 
 def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> None:
     made = maker().everything()
-    path = made.run_dir("dac-finetune") / "evaluation.json"
-    content = json.loads(path.read_text())
-    content["views"][0]["psnr"] = float("inf")
-    path.write_text(json.dumps(content))
-    results = gather(made.folder, RUN)
+    edited(made.run_dir("dac-finetune") / "evaluation.json", lambda content: better(content["views"][:1], float("inf")))
+    results = gather(made.folder)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -259,11 +248,8 @@ def test_an_infinite_psnr_is_noted_and_left_out_of_means(maker: Callable) -> Non
 
 def test_views_of_different_choice_are_noted(maker: Callable) -> None:
     made = maker().everything()
-    path = made.run_dir("dac-baseline") / "evaluation.json"
-    content = json.loads(path.read_text())
-    del content["views"][0]
-    path.write_text(json.dumps(content))
-    results = gather(made.folder, RUN)
+    edited(made.run_dir("dac-baseline") / "evaluation.json", lambda content: content["views"].pop(0))
+    results = gather(made.folder)
     assert "not scored on the same views" in results.notes[0]
     assert [view.name for view in results.gain.views] == ["test/b.png", "test/d.png", "test/c.png"]
 
@@ -284,14 +270,14 @@ def test_real_scenes_are_found_under_their_methods(maker: Callable) -> None:
     for method in ("dac-baseline", "dac-finetune"):
         made.only(method)
         (made.folder / method).rename(made.folder / f"{method}-360")
-    assert set(gather(made.folder, RUN).methods) == {"dac-baseline", "dac-finetune"}
+    assert set(gather(made.folder).methods) == {"dac-baseline", "dac-finetune"}
 
 
 def test_a_folder_without_a_partition_is_no_folder_of_results(maker: Callable) -> None:
     made = maker()
     (made.folder / "partition.json").unlink()
     with pytest.raises(StageError, match="it holds no partition.json"):
-        gather(made.folder, RUN)
+        gather(made.folder)
 
 
 def test_commands_name_data_preset_and_division(maker: Callable) -> None:
@@ -304,16 +290,16 @@ def test_commands_name_data_preset_and_division(maker: Callable) -> None:
         "pipeline:\n  data: *id001\n  size: !!python/tuple\n  - 1\n  - 2\n"
     )
     (made.run_dir("dac-finetune") / "config.yml").write_text(text)
-    first, *others = gather(made.folder, RUN).commands
+    first, *others = gather(made.folder).commands
     assert first == (
         "dac run --data '/data/my lego' --preset quick --seed 7 --groups 2 --strategy azimuth --similarity auto "
         "--softness 0 --baseline yes --output-dir outputs --scene lego"
     )
     made.score(made.train("dac-baseline", settings={"data": {"downscale_factor": 2}, "skip_missing": True}))
-    (command, *_) = gather(made.folder, RUN).commands
+    (command, *_) = gather(made.folder).commands
     assert " --downscale 2 --skip-missing --baseline yes " in command and "--config" not in command
     (made.folder / f"{RUN}.toml").touch()  # dac run leaves a copy of the file that it was given
-    (command, *_) = gather(made.folder, RUN).commands
+    (command, *_) = gather(made.folder).commands
     assert f" --baseline yes --config outputs/lego/{RUN}.toml --output-dir outputs " in command
     config = f"outputs/lego/dac-finetune/{RUN}/config.yml"
     assert others == [

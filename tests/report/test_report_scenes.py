@@ -9,14 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
-from run_folders import Maker, gather
+from run_folders import RUN, Maker, better, gather
+from scene_folders import edited
 
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Job
 from dac_nerfstudio.report.scenes import combine
-
-RUN = "quick-seed7"
 
 
 @pytest.fixture
@@ -24,16 +23,12 @@ def two(maker: Callable) -> list[Maker]:
     """A scene, and one of which the baseline is 2 dB better and there are no experts."""
     first, second = maker("lego").everything(), maker("ship").only("dac-baseline", "dac-distill", "dac-finetune")
     path = second.run_dir("dac-baseline") / "evaluation.json"
-    content = json.loads(path.read_text())
-    for view in content["views"]:
-        view["psnr"] += 2
-        del view["flip"]
-    path.write_text(json.dumps(content))
+    edited(path, lambda content: better(content["views"], 2) or [view.pop("flip") for view in content["views"]])
     return [first, second]
 
 
 def test_means_over_scenes_are_of_what_all_have(two: list[Maker]) -> None:
-    combined = combine([gather(made.folder, RUN) for made in two])
+    combined = combine([gather(made.folder) for made in two])
     psnr = combined["scores"]["psnr"]
     assert psnr["dac-baseline"] == {"per_scene": [25.5, 27.5], "mean": 26.5}
     assert psnr["dac-expert"] == {"per_scene": [25.5, None], "mean": None}
