@@ -190,7 +190,7 @@ class Partition:
             partition = cls(views, homes, membership, settings, place, dict(content.get("about") or {}))
         except PartitionError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PartitionError(
                 f"it is not as dac split writes it ({type(error).__name__}: {error}). Undo the edit, or divide the "
                 "views again: dac split"
@@ -255,6 +255,8 @@ def checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
         PartitionError: one is out of range.
     """
     strategy, similarity, groups, overlap, softness = (settings[key] for key in SETTING_KEYS)
+    if not isinstance(strategy, str) or not isinstance(similarity, (str, type(None))):
+        raise PartitionError(f"The strategy is {strategy!r}, the similarity {similarity!r}; expected their names.")
     if not isinstance(groups, (int, np.integer)) or groups < 1:
         raise PartitionError(f"groups is {groups!r}; expected an integer from 1 up.")
     if not 0 <= overlap <= 1:

@@ -53,6 +53,8 @@ class Views:
         count = len(self.names)
         if count == 0:
             raise PartitionError("There are no views; at least one is needed.")
+        if not all(isinstance(name, str) for name in self.names):
+            raise PartitionError("A view's name is not a string.")
         if self.camera_to_worlds.shape != (count, 3, 4) or self.intrinsics.shape != (count, 6):
             raise PartitionError("Each view needs a pose of 3 x 4 numbers, and six intrinsics.")
         if len(set(self.names)) < count:
