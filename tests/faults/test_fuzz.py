@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cameras import ring_of
 from colmap_files import Camera, Photo, write_binary, write_text
 from PIL import Image
 
@@ -111,14 +112,6 @@ def fuzz(seconds: float, record_property: Callable[..., None]) -> Callable[..., 
     return go_on
 
 
-def pose(angle: float) -> np.ndarray:
-    back = np.array([np.cos(angle), np.sin(angle), 0.3])
-    back /= np.linalg.norm(back)
-    right = np.cross([0, 0, 1.0], back)
-    right /= np.linalg.norm(right)
-    return np.column_stack([right, np.cross(back, right), back, 4 * back])
-
-
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     """Photos, and no poses yet."""
@@ -129,7 +122,7 @@ def scene(tmp_path: Path) -> Path:
 
 
 def frames(suffix: str) -> list[dict[str, Any]]:
-    poses = [np.vstack([pose(0.6 * number), [0, 0, 0, 1]]) for number in range(10)]
+    poses = [np.vstack([pose, [0, 0, 0, 1]]) for pose in ring_of(36 * np.arange(10)).camera_to_worlds]
     return [{"file_path": f"images/v{n}{suffix}", "transform_matrix": p.tolist()} for n, p in enumerate(poses)]
 
 
