@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import SMALL, small_config
 
 from dac_nerfstudio import methods
 from dac_nerfstudio.errors import StageError
@@ -22,6 +23,13 @@ from dac_nerfstudio.runs.store import Run
 from dac_nerfstudio.training.trainer import DaCTrainer
 
 Train = Callable[..., DaCTrainer]
+PROPOSALS = {"hidden_dim": 8, "log2_hashmap_size": 8, "num_levels": 2, "max_res": 16, "use_linear": False}
+GRIDS = {
+    "num_levels": 2, "max_res": 32, "log2_hashmap_size": 8, "hidden_dim": 16, "hidden_dim_color": 16,
+    "num_proposal_iterations": 1, "num_nerf_samples_per_ray": 8, "num_proposal_samples_per_ray": (12,),
+    "proposal_warmup": 4, "proposal_net_args_list": [PROPOSALS],
+}  # fmt: skip
+"""Settings of a small nerfacto."""
 
 
 @pytest.fixture
@@ -29,28 +37,11 @@ def train(demo: Path, tmp_path: Path) -> Train:
     """Trains a registered method on the demo's views for some steps; a dict sets fields of its configuration."""
 
     def make(method: Any, steps: int = 4, stop: int | None = None, **settings: Any) -> DaCTrainer:
-        config: Any = copy.deepcopy(method.config)
-        config.output_dir, config.experiment_name, config.vis = tmp_path / "outputs", "scene", "tensorboard"
-        config.machine.device_type, config.timestamp, config.groups = "cpu", "run", 2
-        config.data = config.pipeline.datamanager.data = demo
-        config.max_num_iterations, config.steps_per_save = steps, 1000
-        config.pipeline.datamanager.train_num_rays_per_batch = 64
+        shape = GRIDS if isinstance(method.config.pipeline.model, methods.NerfactoConfig) else SMALL
+        settings = {"experiment_name": "scene", "max_num_iterations": steps, "steps_per_save": 1000, **settings}
+        config = small_config(method, demo, tmp_path / "outputs", shape, **settings)
         for group in config.optimizers.values():
             group["scheduler"].warmup_steps = 0
-        model = config.pipeline.model
-        if isinstance(model, methods.NerfactoConfig):
-            model.num_levels, model.max_res, model.log2_hashmap_size = 2, 32, 8
-            model.hidden_dim = model.hidden_dim_color = 16
-            model.num_proposal_iterations, model.num_nerf_samples_per_ray = 1, 8
-            model.num_proposal_samples_per_ray, model.proposal_warmup = (12,), 4
-            model.proposal_net_args_list = [
-                {"hidden_dim": 8, "log2_hashmap_size": 8, "num_levels": 2, "max_res": 16, "use_linear": False}
-            ]
-        else:
-            model.grid_base_resolution, model.grid_feature_dim, model.multiscale_res = 8, 4, (1, 2)
-            model.proposal_resolutions, model.num_proposal_samples, model.num_samples = (8,), (12,), 8
-        for name, value in settings.items():
-            setattr(config, name, value)
         torch.manual_seed(config.machine.seed)
         trainer: DaCTrainer = config.setup()
         trainer.setup()

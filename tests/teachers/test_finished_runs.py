@@ -6,7 +6,6 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from PIL import Image
+from tiny_training import small_config
 
 from dac_nerfstudio import methods
 from dac_nerfstudio.errors import StageError
@@ -28,14 +28,6 @@ from dac_nerfstudio.teachers.finished_runs import Views, ensemble_of, fingerprin
 from dac_nerfstudio.training.trainer import DaCTrainer
 
 TEACHERS_STEPS, STEPS = 5, 3
-SMALL: dict[str, Any] = {
-    "grid_base_resolution": 8,
-    "grid_feature_dim": 4,
-    "multiscale_res": (1, 2),
-    "proposal_resolutions": (8,),
-    "num_proposal_samples": (12,),
-    "num_samples": 8,
-}
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +66,8 @@ def train_nerfacto(data: Path, outputs: Path, background: str, **parser: Any) ->
     """Trains a plain nerfacto with a tiny hash for a few steps, and gives its folder and pipeline."""
     torch.manual_seed(0)
     config: Any = copy.deepcopy(all_methods["nerfacto"])
-    config.output_dir, config.vis, config.timestamp, config.experiment_name = (
-        outputs,
-        "tensorboard",
-        background,
-        "scene",
-    )
+    config.output_dir, config.vis = outputs, "tensorboard"
+    config.timestamp, config.experiment_name = background, "scene"
     config.max_num_iterations, config.machine.device_type, config.mixed_precision = TEACHERS_STEPS, "cpu", False
     manager, model = config.pipeline.datamanager, config.pipeline.model
     manager.dataparser, manager.data = NerfstudioDataParserConfig(**parser), data
@@ -148,15 +136,8 @@ def test_a_nerfacto_of_another_frame_renders_what_it_would_by_itself(
 
 
 def configure(scene: Path, outputs: Path, *teachers: Path, **settings: Any) -> Any:
-    config: Any = copy.deepcopy(methods.finetune_360.config)
-    config.output_dir, config.vis, config.groups, config.timestamp = outputs, "tensorboard", 2, "taught"
-    config.max_num_iterations, config.machine.device_type, config.teachers = 2 * STEPS, "cpu", teachers
-    config.data, config.pipeline.datamanager.train_num_rays_per_batch = scene, 64
-    for name, value in SMALL.items():
-        setattr(config.pipeline.model, name, value)
-    for name, value in settings.items():
-        setattr(config, name, value)
-    return config
+    settings = {"timestamp": "taught", "max_num_iterations": 2 * STEPS, "teachers": teachers, **settings}
+    return small_config(methods.finetune_360, scene, outputs, **settings)
 
 
 def train(config: Any, first: int, steps: int) -> DaCTrainer:
@@ -276,9 +257,7 @@ def test_a_painted_background_is_not_learned_where_photos_have_none(
     data = shutil.copytree(demo, tmp_path / "demo")
     with Image.open(data / "train/r_0.png") as photo:  # a first photo may be opaque
         photo.convert("RGB").save(data / "train/r_0.png")
-    config = copy.deepcopy(methods.finetune.config)
-    config = replace(config, output_dir=tmp_path, vis="tensorboard", groups=2, timestamp="run", data=data)  # type: ignore[type-var]
-    config.machine.device_type, config.teachers = "cpu", (runs["last_sample"][0],)  # type: ignore[attr-defined]
+    config = small_config(methods.finetune, data, tmp_path, teachers=(runs["last_sample"][0],))
     monkeypatch.setattr("dac_nerfstudio.teachers.finished_runs.transform_to", lambda *of: turned)
     with pytest.raises(SystemExit, match="paints its own background, and the photos of this scene have none"):
         config.setup(local_rank=0, world_size=1).setup()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import signal
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import small_config
 
 from dac_nerfstudio import files, methods
 from dac_nerfstudio.errors import DivergenceError, StageError
@@ -55,26 +55,9 @@ def trainer(demo: Path, tmp_path: Path) -> Callable[..., DaCTrainer]:
     """Sets an expert's training up, small; arguments are its learning rate and settings."""
 
     def make(rate: float = 1e-2, **settings: Any) -> DaCTrainer:
-        config = copy.deepcopy(methods.expert.config)
-        config.output_dir, config.vis, config.group, config.timestamp = tmp_path / "outputs", "tensorboard", 2, "run"
-        config.machine.device_type = "cpu"
-        config.pipeline.datamanager.data = demo
-        config.pipeline.datamanager.train_num_rays_per_batch = 32
-        model = {
-            "grid_base_resolution": 8,
-            "grid_feature_dim": 4,
-            "multiscale_res": (1, 2),
-            "linear_decoder_layers": 1,
-            "proposal_resolutions": (8,),
-            "num_proposal_samples": (8,),
-            "num_samples": 6,
-        }
-        for name, value in model.items():
-            setattr(config.pipeline.model, name, value)
+        config = small_config(methods.expert, demo, tmp_path / "outputs", rays=32, group=2, **settings)
         for group in config.optimizers.values():
             group["optimizer"].lr, group["scheduler"].warmup_steps = rate, 0
-        for name, value in settings.items():
-            setattr(config, name, value)
         made = config.setup(local_rank=0, world_size=1)
         made.setup()
         return made  # type: ignore[no-any-return]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import shutil
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserCo
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
+from tiny_training import small_config
 
 from dac_nerfstudio import methods
 from dac_nerfstudio.partition import Partition
@@ -30,31 +30,14 @@ from dac_nerfstudio.training.trainer import DaCTrainer, DaCTrainerConfig, Distil
 STEPS = 4
 Configure = Callable[..., DaCTrainerConfig]
 
-SMALL: dict[str, Any] = {
-    "grid_base_resolution": 8,
-    "grid_feature_dim": 4,
-    "multiscale_res": (1, 2),
-    "linear_decoder_layers": 1,
-    "proposal_resolutions": (8,),
-    "num_proposal_samples": (12,),
-    "num_samples": 8,
-}
-
 
 @pytest.fixture
 def configure(demo: Path, tmp_path: Path) -> Configure:
     """Makes a method's registered configuration, but small, on the demo scene; keyword arguments are settings."""
 
     def make(method: str, **settings: Any) -> DaCTrainerConfig:
-        config = copy.deepcopy(getattr(methods, method).config)
-        config.output_dir, config.vis, config.groups = tmp_path / "outputs", "tensorboard", 2
-        config.timestamp, config.max_num_iterations, config.machine.device_type = "run", STEPS, "cpu"
-        config.pipeline.datamanager.data = demo
-        config.pipeline.datamanager.train_num_rays_per_batch = 64
-        for name, value in SMALL.items():
-            setattr(config.pipeline.model, name, value)
-        for name, value in settings.items():
-            setattr(config, name, value)
+        settings = {"max_num_iterations": STEPS, **settings}
+        config: DaCTrainerConfig = small_config(getattr(methods, method), demo, tmp_path / "outputs", **settings)
         return config
 
     return make

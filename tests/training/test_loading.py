@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import small_config
 
 from dac_nerfstudio import methods
 from dac_nerfstudio.runs.layout import latest_checkpoint
@@ -31,16 +31,7 @@ def trainer(demo: Path, tmp_path: Path) -> Callable[..., DaCTrainer]:
     """A small baseline's trainer, not set up; arguments are settings."""
 
     def make(**settings: Any) -> DaCTrainer:
-        config = copy.deepcopy(methods.baseline.config)
-        config.output_dir, config.vis, config.timestamp = tmp_path / "outputs", "tensorboard", "run"
-        config.machine.device_type = "cpu"
-        config.pipeline.datamanager.data = demo
-        config.pipeline.datamanager.train_num_rays_per_batch = 32
-        config.pipeline.model.grid_base_resolution = config.pipeline.model.grid_feature_dim = 4
-        config.pipeline.model.multiscale_res, config.pipeline.model.proposal_resolutions = (1,), (8,)
-        config.pipeline.model.num_proposal_samples, config.pipeline.model.num_samples = (8,), 6
-        for name, value in settings.items():
-            setattr(config, name, value)
+        config = small_config(methods.baseline, demo, tmp_path / "outputs", **settings)
         made: DaCTrainer = config.setup(local_rank=0, world_size=1)
         return made
 

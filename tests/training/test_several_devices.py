@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
@@ -25,7 +24,7 @@ def train(rank: int, folder: Path, data: Path, steps: int, load: str) -> None:
     import torch.distributed as dist
     from nerfstudio.engine.trainer import Trainer
     from nerfstudio.scripts import train as script
-    from test_from_python import SMALL
+    from tiny_training import small_config
 
     from dac_nerfstudio import methods
 
@@ -41,16 +40,10 @@ def train(rank: int, folder: Path, data: Path, steps: int, load: str) -> None:
     barrier = dist.barrier
     dist.barrier = lambda *_, **__: barrier()
 
-    config = copy.deepcopy(methods.baseline.config)
-    config.output_dir, config.vis, config.groups = folder / "outputs", "tensorboard", 2
-    config.timestamp, config.max_num_iterations, config.machine.device_type = "run", steps, "cpu"
-    config.steps_per_save, config.data = 1000, data
-    config.pipeline.datamanager.data = data
-    config.pipeline.datamanager.train_num_rays_per_batch = 64
-    for name, value in SMALL.items():
-        setattr(config.pipeline.model, name, value)
-    if load:
-        config.load_dir = Path(load)
+    resumed = {"load_dir": Path(load)} if load else {}
+    config = small_config(
+        methods.baseline, data, folder / "outputs", max_num_iterations=steps, steps_per_save=1000, **resumed
+    )
     seen: dict[str, Any] = {"drawn": []}
     step = Trainer.train_iteration
 

@@ -13,6 +13,7 @@ from typing import Any, Optional
 import pytest
 import torch
 from tape import Launches, Legal, Tapes
+from tiny_training import small_config
 from torch import Tensor
 
 from dac_nerfstudio import methods
@@ -24,6 +25,10 @@ from dac_nerfstudio.training.stepper import WARM_UP, Stepper, can_capture
 from dac_nerfstudio.training.trainer import DaCTrainer
 
 Make = Callable[..., DaCTrainer]
+SHAPE = {
+    "grid_base_resolution": 4, "grid_feature_dim": 4, "multiscale_res": (1,), "proposal_resolutions": (8,),
+    "num_proposal_samples": (8,), "num_samples": 6, "proposal_weights_anneal_max_num_iters": 40,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -41,21 +46,10 @@ def make(demo: Path, tmp_path: Path) -> Make:
     def made(
         method: Any = methods.baseline, run: str = "run", shape: Optional[dict[str, Any]] = None, **settings: Any
     ) -> DaCTrainer:
-        config = copy.deepcopy(method.config)
-        config.output_dir, config.vis, config.timestamp = tmp_path / "outputs", "tensorboard", run
-        config.machine.device_type, config.max_num_iterations = "cpu", 60
-        config.pipeline.datamanager.data = demo
-        config.pipeline.datamanager.train_num_rays_per_batch = 32
-        model = config.pipeline.model
-        model.grid_base_resolution = model.grid_feature_dim = 4
-        model.multiscale_res, model.proposal_resolutions = (1,), (8,)
-        model.num_proposal_samples, model.num_samples, model.proposal_weights_anneal_max_num_iters = (8,), 6, 40
-        for name, value in (shape or {}).items():
-            setattr(model, name, value)
+        settings = {"timestamp": run, "max_num_iterations": 60, **settings}
+        config = small_config(method, demo, tmp_path / "outputs", {**SHAPE, **(shape or {})}, 32, **settings)
         for group in config.optimizers.values():
             group["scheduler"] = replace(group["scheduler"], warmup_steps=10)
-        for name, value in settings.items():
-            setattr(config, name, value)
         torch.manual_seed(0)
         trainer: DaCTrainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
