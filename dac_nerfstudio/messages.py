@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Tuple, Union
 
 from rich.console import Console
 from rich.text import Text
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal obeys instead of showing them, other than tab and newline."""
 
 
 def say(console: Console, *parts: Union[str, Tuple[str, str]]) -> None:
@@ -19,6 +23,12 @@ def say(console: Console, *parts: Union[str, Tuple[str, str]]) -> None:
 
 
 def literally(*parts: Union[str, Tuple[str, str]]) -> Text:
-    """Texts to print to the letter; half of a character, which a file's name may hold, as its number."""
+    """Texts to print to the letter. A file's name may hold control characters and halves of characters: these are shown
+    as their numbers."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
-    return Text.assemble(*((text.encode("utf-8", "backslashreplace").decode(), style) for text, style in pairs))
+    return Text.assemble(*((_visible(text), style) for text, style in pairs))
+
+
+def _visible(text: str) -> str:
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", whole)
