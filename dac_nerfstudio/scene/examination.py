@@ -30,6 +30,8 @@ MOST = 20
 """Sentences of a message."""
 LEAST_SPREAD = 1e-5
 """Of cameras, relative to how far from the origin they are: the parsers' single precision rounds at 6e-8."""
+MOST_DISTORTION = 3
+"""Factor by which a lens may move the corners of a photo, outwards or inwards, without a remark."""
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
     """What may be meant: a sentence each."""
     views: dict[str, int] = field(default_factory=dict)
-    """How many views each split has; where photos may be missing, those that are there."""
+    """How many views each split has, val and test together where they are the same; where photos may be missing, those
+    that are there."""
 
     @property
     def all_problems(self) -> list[str]:
@@ -86,8 +89,13 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
             continue
         listed[split] = outputs
         found.views[split] = there if scene.skip_missing else len(outputs.image_filenames)
+    if "val" in listed and "test" in listed and listed["val"].image_filenames == listed["test"].image_filenames:
+        found.views["val and test"] = found.views.pop("val")
+        del found.views["test"]
     lenses = [problem for split, outputs in listed.items() for problem in _lens_problems(scene, split, outputs)]
     found.problems += lenses
+    if not lenses:
+        found.remarks += [remark for split, outputs in listed.items() for remark in _odd_cameras(scene, split, outputs)]
     _examine_files(scene, listed, found, thorough)
     if listed:
         _examine_poses(scene, listed, found)
@@ -152,6 +160,27 @@ def _lens_problems(scene: Scene, split: str, outputs: DataparserOutputs) -> list
         elif not lens.isfinite().all():
             problems.append(f"{scene.file(split)} gives lenses with distortion parameters that are not finite.")
     return problems
+
+
+def _odd_cameras(scene: Scene, split: str, outputs: DataparserOutputs) -> list[str]:
+    """Remarks on cameras whose numbers are possible, and those of hardly any photo."""
+    cameras = outputs.cameras
+    size, centre = torch.cat((cameras.width, cameras.height), dim=1), torch.cat((cameras.cx, cameras.cy), dim=1)
+    odd = {"principal points (cx, cy) outside the photo": ((centre < 0) | (centre > size)).any(dim=1)}
+    lens = cameras.distortion_params
+    if lens is not None and lens.shape[-1] == 6:
+        corner = torch.maximum(centre, size - centre) / torch.cat((cameras.fx, cameras.fy), dim=1)
+        radius = corner.square().sum(dim=1, keepdim=True)
+        factor = 1 + (lens[:, :4] * radius ** torch.arange(1, 5)).sum(dim=1)
+        beyond = (factor < 1 / MOST_DISTORTION) | (factor > MOST_DISTORTION)
+        odd[f"lenses (k1 to k4) that move a photo's corners by more than a factor of {MOST_DISTORTION}"] = beyond
+    names = list(map(scene.name_of, outputs.image_filenames))
+    return [
+        f"{scene.file(split)} has {what}: {listing([name for name, is_odd in zip(names, which.tolist()) if is_odd])}. "
+        "Training takes them as they are; correct them if they are wrong."
+        for what, which in odd.items()
+        if which.any()
+    ]
 
 
 def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:

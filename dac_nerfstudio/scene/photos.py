@@ -70,7 +70,7 @@ def photo_shape(path: Path, size: tuple[int, int] | None = None) -> Shape:
         raise PhotoError(f"{path} is missing.") from None
     shape = _shape_of(path, status.st_mtime_ns, status.st_size)
     if size is not None and not fits(shape.turned, size) and not fits(shape.size, size):
-        raise PhotoError(f"{path} has {in_pixels(shape.size)}, its camera {in_pixels(size)}.")
+        raise _of_another_size(path, shape.size, size)
     return shape
 
 
@@ -109,7 +109,7 @@ def check_mask(path: Path, size: tuple[int, int]) -> None:
     """
     with _opened(path) as mask:
         if not fits(mask.size, size):
-            raise PhotoError(f"{path} has {in_pixels(mask.size)}, its camera {in_pixels(size)}.")
+            raise _of_another_size(path, mask.size, size)
 
 
 def read_mask(path: Path, size: tuple[int, int], scale: float = 1.0) -> np.ndarray:
@@ -158,6 +158,16 @@ def in_colour(photo: Image.Image, path: Path) -> Image.Image:
 def in_pixels(size: tuple[int, int]) -> str:
     """A width and a height in words."""
     return f"{size[0]} x {size[1]} pixels"
+
+
+def _of_another_size(path: Path, size: tuple[int, int], camera: tuple[int, int]) -> PhotoError:
+    found = f"{path} has {in_pixels(size)}, its camera {in_pixels(camera)}."
+    if fits(size[::-1], camera):
+        return PhotoError(f"{found} Turn it by 90 degrees.")
+    return PhotoError(
+        f"{found} Resize it, or scale its camera's size, focal lengths and principal point alike; if it was cropped, "
+        "take the whole one."
+    )
 
 
 def _opened(path: Path) -> Image.Image:

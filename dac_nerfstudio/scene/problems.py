@@ -117,7 +117,10 @@ def _odd_ones(shapes: dict[Path, Shape]) -> list[str]:
                 "known. Turn its pixels, or take the mark away."
             )
         elif shape.size != most and shape.turned != most:
-            problems.append(f"{path} has {in_pixels(shape.size)}, others beside it {in_pixels(most)}.")
+            problems.append(
+                f"{path} has {in_pixels(shape.size)}, others beside it {in_pixels(most)}. "
+                "Resize it, or take its frame out."
+            )
     return problems
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def faults(path: Path, blender: bool) -> list[str]:
             *_faults_of_pose(frame, matrix, rows),
             *_faults_of_files(frame, beside),
         ]
+        if blender and _is_elsewhere(path.parent, file):
+            faults_of_frame.append(
+                'has a "file_path" from which nerfstudio removes "./", so that "../a" becomes ".a" and "a./b" becomes '
+                '"ab". Write a path without it; photos elsewhere can be linked into the scene\'s folder. It is that of'
+            )
         if "fisheye_crop_radius" in frame and "fisheye_crop_radius" not in meta:
             faults_of_frame.append('has a "fisheye_crop_radius", which nerfstudio reads for all frames at once, for')
         if not blender:
@@ -91,6 +97,12 @@ def faults(path: Path, blender: bool) -> list[str]:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             found[f'has a "{key}" that is not a list of file names:'] = (json.dumps(names)[:40],)
     return [f"{fault} {listing([*files], 3)}." for fault, files in {**found, **by_file}.items()]
+
+
+def _is_elsewhere(folder: Path, file: str) -> bool:
+    """Whether a photo of Blender's format is where its file says, and not where nerfstudio looks for it."""
+    there, sought = (folder / f"{name}.png" for name in (file, file.replace("./", "")))
+    return os.path.exists(there) and not os.path.exists(sought)
 
 
 def _faults_of_pose(frame: Fields, matrix: np.ndarray | None, rows: int) -> Iterator[str]:

@@ -65,7 +65,7 @@ def test_all_that_is_wrong_is_in_one_list(data: Path) -> None:
         'has no "transform_matrix" for ./train/r_9',
         'has no "file_path" in these of its "frames", counted from 0: 10',
         # and takes the others.
-        "test/r_1.png has 32 x 12 pixels, others beside it 16 x 12 pixels",
+        "test/r_1.png has 32 x 12 pixels, others beside it 16 x 12 pixels. Resize it, or take its frame out.",
         "transforms_test.json has a pose whose rotation is singular: its axes lie in a plane, for ./test/r_0",
         'transforms_val.json has "camera_angle_x" -1, which is no angle from 0 to pi in radians, for all frames.',
         "transforms_val.json gives these a focal length or image size that is not a positive number",
@@ -136,6 +136,35 @@ def test_a_camera_without_focal_length_or_size_is_named(real: Folder, name: str)
     assert "v2.png" in problem
 
 
+@pytest.mark.parametrize(
+    ("numbers", "remark"),
+    [
+        ({"cx": -1.0}, "has principal points (cx, cy) outside the photo: "),
+        ({"cy": 4000.0}, "has principal points (cx, cy) outside the photo: "),
+        ({"k1": 50.0, "fl_x": 10.0, "fl_y": 10.0}, "has lenses (k1 to k4) that move a photo's corners by more than"),
+        ({"k1": -0.8, "fl_x": 10.0, "fl_y": 10.0}, "has lenses (k1 to k4) that move a photo's corners by more than"),
+        ({"k1": 50.0, "cx": 0.0}, None),  # which moves the corners of so narrow a view by a seventh
+        ({"k1": -0.3, "k2": 0.1, "fl_x": 10.0, "fl_y": 10.0}, None),
+    ],
+)
+def test_cameras_of_hardly_any_photo_are_remarked_upon(
+    real: Folder, numbers: dict[str, float], remark: str | None
+) -> None:
+    found = examine_at(real(**numbers))
+    assert found.problems == [] and len(found.remarks) == (2 if remark else 0)
+    assert all((remark or "") in one and one.endswith("correct them if they are wrong.") for one in found.remarks)
+
+
+def test_a_path_from_which_nerfstudio_takes_a_part_is_named(data: Path) -> None:
+    (data / "train").rename(data / "train.")
+    edited(data / "transforms_train.json", lambda content: [
+        frame.update(file_path=frame["file_path"].replace("train/", "train./")) for frame in content["frames"]
+    ])  # fmt: skip
+    (problem, *_) = examine_at(data).problems
+    assert problem.startswith(f'{data}/transforms_train.json has a "file_path" from which nerfstudio removes "./", so')
+    assert "./train./r_0" in problem
+
+
 def test_only_decoding_finds_what_is_missing_at_a_files_end(data: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 16, 4), dtype=np.uint8)
     path = data / "test/r_1.png"
@@ -184,13 +213,15 @@ def test_lists_of_test_views_are_looked_at(
 def test_sizes_are_those_of_the_cameras(real: Folder, ring: Callable[..., Views], colmap_folder: Folder) -> None:
     data = real()
     Image.new("RGB", (12, 16)).save(data / "images/v3.png")
-    assert examine_at(data).problems == [f"{data}/images/v3.png has 12 x 16 pixels, its camera 16 x 12 pixels."]
+    said = f"{data}/images/v3.png has 12 x 16 pixels, its camera 16 x 12 pixels. Turn it by 90 degrees."
+    assert examine_at(data).problems == [said]
     model = colmap_folder(ring(np.linspace(0, 300, 9), prefix="v"))
     assert Camera().width == 16 and examine_at(model).problems == []
     Image.new("RGB", (17, 12)).save(model / "images/v3.png")
     assert examine_at(model).problems == []
     Image.new("RGB", (32, 24)).save(model / "images/v3.png")
-    assert examine_at(model).problems == [f"{model}/images/v3.png has 32 x 24 pixels, its camera 16 x 12 pixels."]
+    (problem,) = examine_at(model).problems
+    assert problem.startswith(f"{model}/images/v3.png has 32 x 24 pixels, its camera 16 x 12 pixels. Resize it, or")
 
 
 @pytest.mark.parametrize("name", ["images/\0.png", "images/\ud800.png"], ids=["null byte", "half of a character"])
@@ -231,6 +262,11 @@ def test_a_fisheye_lens_is_made_smaller_with_its_photos(real: Folder) -> None:
 
 
 # dac check --data
+
+
+def test_views_of_two_splits_at_a_time_are_counted_once(real: Folder) -> None:
+    (last,) = scene_findings(real())
+    assert last.text.startswith("Views: train 11, val and test 1; ")
 
 
 def test_the_check_of_a_scene_says_what_is_to_mend(data: Path) -> None:
