@@ -94,7 +94,9 @@ def draw_partition(partition: Partition, similarity: Similarity | None, test: Vi
         )
         axes.set(xlim=(0, MOST_PHOTOS * CELL[0]), anchor="W")
         _decorate(axes, "Photos, group by group, once round the scene's up axis" if place == 1 + shared else "")
-        axes.set_yticks([CELL[1] / 2], [f"group {group}\n{counted(_sizes(partition)[group - 1], 'view')}"])
+        size = _sizes(partition)[group - 1]
+        some = f"{len(row)} of " if len(row) < size else ""
+        axes.set_yticks([CELL[1] / 2], [f"group {group}\n{some}{counted(size, 'view')}"])
         axes.set_xticks([])
         axes.set_frame_on(False)
     return figure

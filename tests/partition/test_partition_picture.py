@@ -103,6 +103,12 @@ def test_rows_of_photos_run_round_the_axis(photographed) -> None:
     assert red == [5, 2, 0, 4, 1, 3]  # from 340 degrees over 0 to 20, then 95 and 100
 
 
+def test_rows_of_photos_say_how_many_of_the_views_they_show(photographed) -> None:
+    partition = divide(photographed([*range(0, 26, 2), 180, 190], range(15)), 2, strategy="kmeans")
+    rows = [axes for axes in draw_partition(partition, None, None).axes if axes.images]
+    assert {row.get_yticklabels()[0].get_text().split("\n")[1] for row in rows} == {"10 of 12 views", "3 views"}
+
+
 def test_names_with_dollars_are_no_formulas(ring, tmp_path: Path) -> None:
     partition = divide(ring(ALL_ROUND), 2, strategy="kmeans")
     plot_partition(replace(partition, settings={**partition.settings, "strategy": r"$\wrong$"}), tmp_path / "a.png")
