@@ -74,7 +74,7 @@ def readme(scene: str, place: Path, data: Path) -> str:
         place: the student's run folder, where it unpacks.
         data: where the photos lay at training, as it was typed.
     """
-    where = f"at {data}" if data.is_absolute() else f"in {data}, seen from the folder in which this is unpacked"
+    where = str(data) if data.is_absolute() else f"the folder {data} beside outputs/"
     return f"""{scene}: a radiance field trained with dac-nerfstudio
 
 outputs/{scene}/report/report.html shows how good it is; it opens in any browser and needs nothing else.
@@ -86,7 +86,7 @@ The model is evaluated at the cameras of its photos, which are not in here.
 
 shows it in the browser, wherever the photos lie. It reads nothing but stage.json and weights: nothing in this file is
 executed. nerfstudio's own commands load config.yml, which runs what it names; use them if you trust whoever gave you
-this. They look for the photos {where}:
+this. They read the photos from {where}:
 
   ns-render interpolate --load-config {place / CONFIG} --output-path flight.mp4
   ns-eval --load-config {place / CONFIG}

@@ -48,7 +48,7 @@ def test_it_unpacks_as_a_folder_of_results(made: Maker, tmp_path: Path) -> None:
     assert config["pipeline"]["data"] == "data/lego" and config["vis"] == "tensorboard"
     text = (there / "README.txt").read_text()
     assert f"ns-eval --load-config outputs/lego/dac-finetune/{RUN}/config.yml" in text
-    assert "in data/lego, seen from the folder in which this is unpacked" in text
+    assert "They read the photos from the folder data/lego beside outputs/:" in text
 
 
 def test_what_cannot_be_packed_is_said_and_nothing_is_written(made: Maker, maker: Callable, tmp_path: Path) -> None:
