@@ -110,6 +110,7 @@ def train(job: Job, plan: Plan, tell: Tell) -> None:
     if state != "kept":
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
+        trainer.tell_rendered = lambda done, total: tell(Report("rendering", done, total))
         trainer.setup()
         trainer.callbacks.append(_progress(trainer, tell))
         trainer.train()

@@ -7,7 +7,7 @@ teachers, and the teachers' memory is free again.
 from __future__ import annotations
 
 import math
-from typing import List, NamedTuple
+from typing import Callable, List, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -53,7 +53,13 @@ def enough(drawn: int, cameras: Cameras) -> int:
 
 
 @torch.no_grad()
-def render_views(ensemble: Ensemble, cameras: Cameras, count: int, generator: np.random.Generator) -> RenderedViews:
+def render_views(
+    ensemble: Ensemble,
+    cameras: Cameras,
+    count: int,
+    generator: np.random.Generator,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> RenderedViews:
     """Place new cameras between and around the training cameras, and render what the ensemble sees from there.
 
     Args:
@@ -61,16 +67,22 @@ def render_views(ensemble: Ensemble, cameras: Cameras, count: int, generator: np
         cameras: the training cameras, on the CPU.
         count: of views to render.
         generator: of all that is random.
+        progress: called after each view with the number of views done and their total; without it a bar is drawn.
     """
     placed = NovelCameras(cameras.camera_to_worlds.numpy()).draw(count, generator)
     like = torch.from_numpy(placed.like)
     poses = torch.from_numpy(placed.camera_to_worlds).to(cameras.camera_to_worlds.dtype)
     views = RenderedViews(poses, like, [], [])
     added = views.cameras_after(cameras)[len(cameras) :]
-    for number, weights in enumerate(track(ensemble.weights(poses), "Rendering new views", transient=True)):
+    all_weights = ensemble.weights(poses)
+    for number, weights in enumerate(
+        all_weights if progress else track(all_weights, "Rendering new views", transient=True)
+    ):
         seen = ensemble.premultiplied(added[number : number + 1], weights)
         views.pixels.append(straight(seen[..., :4]).cpu())
         views.unoccluded.append((seen[..., 4] > 0.5).cpu())
+        if progress is not None:
+            progress(number + 1, count)
     return views
 
 

@@ -218,13 +218,21 @@ class DaCPipeline(VanillaPipeline):
             )
         return teachers
 
-    def render_views(self, teachers: Ensemble, steps: int) -> None:
-        """Have teachers render new views, of which training draws its share of rays."""
+    def render_views(
+        self, teachers: Ensemble, steps: int, progress: Optional[Callable[[int, int], None]] = None
+    ) -> None:
+        """Have teachers render new views, of which training draws its share of rays.
+
+        Args:
+            teachers: of any kind.
+            steps: of the training.
+            progress: as of `rendered_views.render_views`.
+        """
         assert isinstance(self.config, FinetunePipelineConfig)
         manager, share = self.datamanager, self.config.novel_share or 0.0
         teachers, cameras = self.choose_inverse_temperature(teachers), manager.train_dataset.cameras
         count = enough(int(share * steps * manager.config.train_num_rays_per_batch), cameras)
-        manager.rendered = render_views(teachers, cameras, count, np.random.default_rng(self.config.seed))
+        manager.rendered = render_views(teachers, cameras, count, np.random.default_rng(self.config.seed), progress)
         manager.rendered_share = share
         CONSOLE.print(f"The teachers have rendered {count} new views; {share:.0%} of the rays are theirs.")
 

@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, Literal, NoReturn, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Literal, NoReturn, Optional, Tuple, Type
 
 import torch
 import tyro
@@ -234,6 +234,8 @@ class DaCTrainer(Trainer):
     """Takes the steps instead of nerfstudio's trainer where these can be captured."""
     in_loop = False
     """Whether steps come from nerfstudio's loop, which runs callbacks, or from somebody else's, which may not."""
+    tell_rendered: Optional[Callable[[int, int], None]] = None
+    """Takes the number of new views that teachers have rendered, and their total; without it a bar is drawn."""
 
     def __init__(self, config: DaCTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         with without_traceback():
@@ -278,7 +280,8 @@ class DaCTrainer(Trainer):
                 slot.load_state_dict(open_model(run, "cpu").state_dict())
             model.inverse_temperature.fill_(pipeline.choose_inverse_temperature(model.ensemble).inverse_temperature)
         elif isinstance(self.config, FinetuneTrainerConfig) and self.config.teachers:
-            pipeline.render_views(pipeline.finished_runs(self.config.teachers), self.config.max_num_iterations)
+            teachers = pipeline.finished_runs(self.config.teachers)
+            pipeline.render_views(teachers, self.config.max_num_iterations, self.tell_rendered)
         elif runs:
             assert isinstance(model, StudentModel)
             experts, groups = [open_model(run, model.device) for run in runs], [run.record.group or 1 for run in runs]
@@ -287,7 +290,7 @@ class DaCTrainer(Trainer):
                 model.teach = teachers.teach
                 self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_teachers))
                 return Slots(teachers, model.device)
-            pipeline.render_views(teachers, self.config.max_num_iterations)
+            pipeline.render_views(teachers, self.config.max_num_iterations, self.tell_rendered)
         return None
 
     def free_teachers(self, step: int) -> None:

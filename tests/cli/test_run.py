@@ -43,6 +43,7 @@ from dac_nerfstudio.report.runs import read_scene
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.reopen import recorded_config
 from dac_nerfstudio.scene.data import read_views
+from dac_nerfstudio.training.trainer import DaCTrainer
 
 RUN = "quick-seed7"
 TRAINED = ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
@@ -606,6 +607,23 @@ def test_an_expert_of_another_division_is_not_scored_as_one_of_this(scored: tupl
     dataclasses.replace(stage, group=1, partition="0123456789abcdef").save(job.run_dir)
     with pytest.raises(StageError, match="holds an expert of group 1 of partition 0123456789abcdef; .* is "):
         evaluate.score(job, plan, lambda report: None)
+
+
+def test_views_that_teachers_render_before_training_are_told_of(
+    scored: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def setup(trainer: DaCTrainer) -> None:
+        assert trainer.tell_rendered is not None
+        trainer.tell_rendered(3, 4)
+        raise Scored
+
+    plan, job = scored
+    (job.run_dir / "stage.json").unlink()
+    monkeypatch.setattr(DaCTrainer, "setup", setup)
+    told: list[Report] = []
+    with pytest.raises(Scored):
+        train(job, plan, told.append)
+    assert told == [Report("rendering", 3, 4)]
 
 
 def test_a_video_is_there_as_a_whole_or_not_at_all(

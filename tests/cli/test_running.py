@@ -398,6 +398,20 @@ def test_the_table_of_a_run_fits_80_columns_and_cuts_nothing(devices: tuple[str,
     assert ("cuda:11" in printed) == ("cpu" not in devices) and " cpu" not in printed
 
 
+def test_views_that_are_rendered_before_training_are_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    row, console = Row("finetune", "starting", started=now), Console(file=io.StringIO(), width=80)
+    with showing([row], console) as tell:
+        for now in (2.0, 62.0):
+            row.update(Report("rendering", 1 + int(now // 5), 40))
+            tell()
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "finetune: begun",
+        "finetune: rendering, view 13/40, time left 2:15",
+    ]
+
+
 def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

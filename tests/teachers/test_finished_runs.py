@@ -142,9 +142,10 @@ def configure(scene: Path, outputs: Path, *teachers: Path, **settings: Any) -> A
 
 def train(config: Any, first: int, steps: int) -> DaCTrainer:
     torch.manual_seed(0)
-    trainer = config.setup(local_rank=0, world_size=1)
+    trainer, told = config.setup(local_rank=0, world_size=1), list[tuple[int, int]]()
+    trainer.tell_rendered = lambda *report: told.append(report)
     trainer.setup()
-    assert trainer._start_step == first
+    assert trainer._start_step == first and told[-1] == 2 * (len(trainer.pipeline.datamanager.rendered.pixels),)
     for step in range(first, steps):
         trainer.train_iteration(step)
     trainer.save_checkpoint(steps - 1)

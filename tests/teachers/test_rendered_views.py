@@ -43,7 +43,10 @@ def rendered(experts: list[Any], cameras: Cameras, *weights: float, count: int =
     """Views of models of these weights at every camera."""
     groups = range(1, len(weights) + 1)
     ensemble = Ensemble(experts, groups, lambda poses, at: torch.tensor(weights).expand(len(poses), -1))
-    return render_views(ensemble, cameras, count, np.random.default_rng(5))
+    told: list[tuple[int, int]] = []
+    made = render_views(ensemble, cameras, count, np.random.default_rng(5), lambda *report: told.append(report))
+    assert told == [(done, count) for done in range(1, count + 1)]
+    return made
 
 
 def test_a_rendered_view_blends_what_experts_render(manager: DaCDataManager, experts: list[ExpertModel]) -> None:
