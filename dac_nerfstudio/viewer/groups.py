@@ -155,7 +155,7 @@ class GroupsPanel(ViewerControl):
         """The group of a viewpoint, and how much each group's expert has to say there, as a line of Markdown."""
         pose = camera_to_world.float()[None]
         group = int(self.manager.route(pose))
-        text = f"This view is of group {group} `{colour(group)}`"
+        text = f"This view is of group {group} {mark(group)}"
         inverse_temperature = self.inverse_temperature()
         if not np.isfinite(inverse_temperature):
             return f"{text}."
@@ -165,9 +165,14 @@ class GroupsPanel(ViewerControl):
 
 
 def legend(partition: Partition) -> str:
-    """Each group with its colour and size; viser shows a chip beside a colour's code."""
+    """Each group with its colour and size."""
     sizes = [(group, int((partition.homes == group).sum())) for group in range(1, partition.num_groups + 1)]
-    return "  \n".join(f"`{colour(group)}` group {group}, {size} views" for group, size in sizes)
+    return "  \n".join(f"{mark(group)} group {group}, {size} views" for group, size in sizes)
+
+
+def mark(group: int) -> str:
+    """A square of a group's colour. viser reads Markdown as MDX, where a style is an expression."""
+    return f'<span style={{{{color: "{colour(group)}"}}}}>■</span>'
 
 
 def as_markdown(photo: UInt8[np.ndarray, "height width channels"]) -> str:

@@ -99,7 +99,8 @@ def look_at_layers(page: Browser) -> None:
 
     choose(page, "Show", "2")
     flown = settled(page, differs_from=start)
-    assert page.run("document.body.innerText.includes('This view is of group 2')")
+    assert page.run("document.body.innerText.includes('This view is of group 2 ■')")
+    assert page.run("document.body.innerText.includes('■ group 2, ')")
 
     choose(page, "Output type", "baseline")
     baseline = settled(page, differs_from=flown)

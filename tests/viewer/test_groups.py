@@ -105,7 +105,8 @@ def test_every_training_camera_stands_where_it_was_in_the_colour_of_its_group(ma
         ahead = SO3(shown["wxyz"]).as_matrix() @ [0, 0, 1]
         np.testing.assert_allclose(ahead, -pose[:, 2], atol=1e-5)
         assert shown["fov"] == pytest.approx(2 * np.arctan(8 / 20))
-    assert "`#0072B2` group 1" in server.added["legend"].content and "views" in server.added["legend"].content
+    shown = server.added["legend"].content
+    assert '<span style={{color: "#0072B2"}}>■</span> group 1' in shown and "views" in shown
 
 
 def test_the_other_groups_fade_and_come_back(manager: Any) -> None:
