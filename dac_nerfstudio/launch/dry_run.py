@@ -49,6 +49,8 @@ class Decision:
     job: Job
     kept: bool
     why: str
+    minutes: float = 0.0
+    """Estimated time of the training."""
 
 
 def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
@@ -79,6 +81,8 @@ def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
     if any(decision.job.kind == "train" and not decision.kept for decision in decisions):
         source = MEASURED["cuda" if plan.request.device == "cuda" else "cpu"]
         say(console, f"Times are estimated from {source}; expect half to twice as long.")
+        total = sum(decision.minutes for decision in decisions)
+        say(console, f"All training together takes {about(total)} on one device, one stage after another.")
 
 
 def _print_settings(settings: Flags, console: Console) -> None:
@@ -98,9 +102,9 @@ def examine(plan: Plan) -> List[Decision]:
         ready = [decision.job.name for decision in decisions if decision.kept]
         ready += ["split"] if job.stage in INDEPENDENT else []
         needed = [name for name in job.needs if name not in ready]
-        kept, why = False, f"{needed[0]} comes first" if needed else ""
+        kept, why, minutes = False, f"{needed[0]} comes first" if needed else "", 0.0
         if job.kind == "train":
-            kept, why = _examine_training(job, plan, why)
+            kept, why, minutes = _examine_training(job, plan, why)
         elif not needed and job.kind == "split":
             kept, why = _examine_split(plan)
         elif not needed and job.kind == "evaluate":
@@ -108,12 +112,13 @@ def examine(plan: Plan) -> List[Decision]:
         elif not needed:
             kept = has_video(job, plan)
             why = "made from this student" if kept else "not made yet"
-        decisions.append(Decision(job, kept, why))
+        decisions.append(Decision(job, kept, why, minutes))
     return decisions
 
 
-def _examine_training(job: Job, plan: Plan, why: str) -> Tuple[bool, str]:
-    """Whether a training is kept, and why; where nothing else keeps it from being begun, by its folder."""
+def _examine_training(job: Job, plan: Plan, why: str) -> Tuple[bool, str, float]:
+    """Whether a training is kept, why, and how many minutes it takes; where nothing else keeps it from being begun, by
+    its folder."""
     config = config_of(job)
     state: State = "new"
     if not why and current_partition(plan.scene_dir) is None:
@@ -124,10 +129,10 @@ def _examine_training(job: Job, plan: Plan, why: str) -> Tuple[bool, str]:
         except UserError as error:
             why = str(error)
     if state == "kept":
-        return True, why
+        return True, why, 0.0
     steps = config.max_num_iterations - (Stage.load(job.run_dir).steps if state == "resumed" else 0)
     minutes = seconds_of(config, steps, torch.get_num_threads()) / 60
-    return False, f"{counted(steps, 'step')}, {about(minutes)}: {why}"
+    return False, f"{counted(steps, 'step')}, {about(minutes)}: {why}", minutes
 
 
 def _examine_split(plan: Plan) -> Tuple[bool, str]:

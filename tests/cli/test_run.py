@@ -327,6 +327,8 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
     expected = r"runs, 4000 steps, (about \d min|less than a minute): split comes first"
     assert re.fullmatch(expected, decisions["expert 1"])
     assert decisions["baseline"].endswith(": not made yet"), "it does not wait for the division"
+    total = r"All training together takes (about \d+ \w+|less than a minute) on one device, one stage after another."
+    assert re.fullmatch(total, printed.splitlines()[-1])
     plan = planned(
         shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu", baseline="total"
     )
