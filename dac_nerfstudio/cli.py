@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import warnings
@@ -12,7 +13,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Literal, Optional, Sequence, Tuple, Union, get_args
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Dict,
+    List,
+    Literal,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+    get_args,
+    get_type_hints,
+)
 
 import tyro
 from rich.console import Console
@@ -485,6 +499,15 @@ COMMANDS: Dict[str, Callable[..., None]] = {
 }
 
 
+def _hide_empty_defaults(taker: Callable[..., Any]) -> None:
+    """Let the help say nothing of a default that is None or empty: a flag's text says what happens without it."""
+    hints = get_type_hints(taker, include_extras=True)
+    for name, parameter in inspect.signature(taker).parameters.items():
+        if parameter.default in (None, ()):
+            hints[name] = Annotated[hints[name], tyro.conf.arg(help_behavior_hint="")]
+    taker.__annotations__ = hints
+
+
 def main() -> None:
     """Entry of the command ``dac``."""
     # torch and nerfstudio warn each other at import of what no user of this command can change.
@@ -496,6 +519,8 @@ def main() -> None:
         return
     for command in COMMANDS.values():  # tyro keeps the line breaks in a flag's text
         command.__doc__ = re.sub(r"\n {12}", " ", command.__doc__ or "")
+        _hide_empty_defaults(command)
+    _hide_empty_defaults(SlurmOptions)
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
     except (UserError, OSError) as error:

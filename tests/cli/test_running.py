@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing.pool
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -476,5 +477,7 @@ def test_what_is_wrong_at_once_is_said_before_anything_heavy_is_imported(
     assert done.returncode == 1 and done.stdout == "[]\n" and told in done.stderr
 
 
-def test_help_breaks_lines_where_they_end(shell: Shell) -> None:
-    assert "(transforms.json) or a COLMAP model (images/" in shell.dac("run", "--help").output
+def test_help_breaks_lines_where_they_end_and_shows_no_empty_defaults(shell: Shell) -> None:
+    told = shell.dac("run", "--help").output
+    assert "(transforms.json) or a COLMAP model (images/" in told
+    assert "(default: 42)" in told and "(default: None)" not in told and not re.search(r"\(default:[\s│]*\)", told)
