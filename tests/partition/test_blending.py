@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def test_sharpness_runs_from_averaging_to_routing(partition: Partition, orbit: O
     clear = clear[:, -1] - clear[:, -2] > 0.1
     assert clear.sum() > 40
     assert blending_weights(partition, cameras, 1e5)[clear] == pytest.approx(routed[clear], abs=1e-9)
+
+
+def test_nearness_is_round_the_scenes_own_axis(ring: Ring, orbit: Orbit, random_transform) -> None:
+    views, cameras = ring(0.5 + np.arange(0, 360, 9)), orbit(97)
+    turned = replace(views, camera_to_worlds=random_transform(3).apply(views.camera_to_worlds), upright=False)
+    partition = divide(turned, 4, "azimuth")
+    assert (nearness(partition, cameras).argmax(axis=1) + 1 == partition.route(cameras)).all()
 
 
 def test_nearness_is_a_cosine_under_azimuth_however_far_the_camera(ring: Ring) -> None:
