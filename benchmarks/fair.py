@@ -628,6 +628,49 @@ def tables(figures: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def gains(figures: dict[str, Any]) -> dict[str, list[tuple[int, float, float]]]:
+    """By scene and kind of student: width of the pictures, and gain over the best baseline of its kind, in dB on
+    validation and on test views. 25 photos, seed 1."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for name, scene in figures.items():
+        for part, label in (("trained", "student"), ("kinds", "student of one of each")):
+            runs = scene.get(part, {})
+            of_seed = {key: [run for run in runs.get(key, []) if run["seed"] == 1] for key in runs}
+            for student in of_seed.get(label, []) if SCENES[name].photos == 25 else []:
+                rivals = [*of_seed.get("baseline", []), *of_seed.get("baseline of all steps", [])]
+                method = settings_of(student).method
+                best = max((run for run in rivals if settings_of(run).method == method), key=lambda run: run["val"])
+                line = f"{name.partition('-')[0]}, {'nerfacto' if method else 'K-Planes'} student"
+                gain = (student[split] - best[split] for split in ("val", "test"))
+                found.setdefault(line, []).append((SCENES[name].width, *gain))
+    return {line: sorted(points) for line, points in found.items()}
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Whether the gain shrinks as pictures grow."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    from dac_nerfstudio.style import COLOURS, MARKERS
+
+    figure, axes = pyplot.subplots(figsize=(6.5, 3.2), layout="constrained")
+    for number, (line, points) in enumerate(gains(figures).items()):
+        widths, val, test = zip(*points)
+        colour, marker = COLOURS[number], MARKERS[number]
+        axes.plot(widths, test, color=colour, marker=marker, label=f"{line}, test views")
+        axes.plot(widths, val, color=colour, marker=marker, linestyle=":", label=f"{line}, validation views")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xticks([50, 100, 200, 400], ["50", "100", "200", "400"], minor=False)
+    axes.minorticks_off()
+    axes.set(xlabel="width of the pictures, pixels", ylabel="gain over the best baseline, dB")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def with_tables(page: str, figures: dict[str, Any]) -> str:
     """The page of results with the tables of these figures."""
     head, _, rest = page.partition(BEGIN)
@@ -638,6 +681,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     if options.action == "page":
         PAGE.write_text(with_tables(PAGE.read_text("utf8"), read(options)), "utf8")
+        plot(read(options), PAGE.with_name("width.png"))
         return
     for name in options.scene:
         {"tune": tune, "study": study, "kinds": kinds}[options.action](options, name)

@@ -293,7 +293,8 @@ def choose_preset(device: str, photos: int) -> Tuple[str, str]:
         photos: of the scene that has most.
     """
     if device != "cuda":
-        return "quick", "there is no GPU."
+        many = f" With {photos} training photos plain training for as long may be better: the report compares them."
+        return "quick", "there is no GPU." + (many if photos > FEW_PHOTOS else "")
     if photos <= FEW_PHOTOS:
         return "few", f"there are {photos} training photos, at most {FEW_PHOTOS}, and a GPU."
     return "reference", f"there are {photos} training photos, more than {FEW_PHOTOS}, and a GPU."

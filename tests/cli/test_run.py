@@ -175,9 +175,9 @@ def test_every_preset_can_be_asked_for() -> None:
     ("device", "photos", "preset", "why"),
     [
         ("cuda", 30, "few", "there are 30 training photos, at most 30, and a GPU."),
-        ("cpu", 12, "quick", "there is no GPU."),
+        ("cpu", 30, "quick", "there is no GPU."),
         ("cuda", 31, "reference", "more than 30, and a GPU."),
-        ("cpu", 31, "quick", "there is no GPU."),
+        ("cpu", 31, "quick", "With 31 training photos plain training for as long may be better"),
         ("mps", 100, "quick", "no GPU"),
     ],
 )
@@ -186,6 +186,7 @@ def test_device_and_number_of_photos_choose_a_preset_and_say_why(
 ) -> None:
     chosen, said = choose_preset(device, photos)
     assert chosen == preset and why in said
+    assert ("may be better" in said) == (device != "cuda" and photos > 30)
 
 
 def test_the_earlier_name_of_few_finds_its_runs() -> None:
