@@ -128,7 +128,10 @@ def split(
 
 def run(
     data: tyro.conf.UseAppendAction[Tuple[Path, ...]] = (),
-    preset: Optional[Literal["reference", "few", "quick", "demo", "best"]] = None,
+    preset: Annotated[
+        Optional[Literal["reference", "few", "quick", "demo", "best"]],
+        tyro.conf.arg(metavar="{reference,few,quick,demo}"),  # best is few's earlier name
+    ] = None,
     groups: Optional[Union[int, Literal["auto"]]] = None,
     strategy: Optional[Literal["auto", "azimuth", "kmeans", "spectral", "louvain"]] = None,
     similarity: Optional[Literal["auto", "covisibility", "frustum", "appearance"]] = None,
@@ -161,7 +164,7 @@ def run(
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0). Repeat the flag for further
             scenes.
-        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' (formerly 'best') is for few photos, where
+        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' is for few photos, where
             longer training no longer helps, and needs a GPU. 'quick' trains small models, for a CPU. 'demo' is the one
             of dac demo. By default quick without a GPU; with one, few for at most 30 training photos, else reference.
         groups: Number of groups, see dac split; by default as the scene is divided, or 4, or fewer if there are few

@@ -19,6 +19,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
+from typing_extensions import Annotated
 
 from dac_nerfstudio.errors import SplitError, StageError
 from dac_nerfstudio.image_scores import save_pair
@@ -241,7 +242,7 @@ class DaCPipeline(VanillaPipeline):
 class EnsemblePipelineConfig(DaCPipelineConfig):
     """Settings of the pipeline, with experts that are blended."""
 
-    inverse_temperature: Optional[float] = None
+    inverse_temperature: Annotated[Optional[float], tyro.conf.arg(aliases=["--pipeline.sharpness"])] = None
     """Of the experts' blend: 0 averages all of them, inf asks each camera's own alone. By
     default the best one on validation views."""
 

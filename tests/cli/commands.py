@@ -150,7 +150,7 @@ def all_trainings() -> dict[str, Training]:
             wanted = tuple(f"{need}{suffix}" for need in needs.get(method, ()))
             more = extra.get(method, ()) if not suffix else ()
             if method == "dac-ensemble" and not suffix:
-                more = ("--pipeline.inverse-temperature", "inf")
+                more = ("--pipeline.sharpness", "inf")
             found[f"{method}{suffix}"] = training(method, suffix, "run", wanted, *more)
     for method in extra:
         source = found[method].run_dir / "nerfstudio_models"
