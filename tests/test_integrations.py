@@ -36,7 +36,7 @@ def test_nerfstudios_entry_and_page_name_the_registered_methods() -> None:
         (entry,) = external_methods[len(before) :]
     finally:
         external_methods[:] = before
-    assert {name for name, _ in entry.configurations} == REGISTERED and len(REGISTERED) == 18
+    assert {name for name, _ in entry.configurations} == REGISTERED and len(REGISTERED) == 16
     page = (FOLDER / "dac.md").read_text("utf8")
     named = set(re.findall(r"`(dac-[a-z-]+)`", page))
     assert named == {name.removesuffix("-360") for name in REGISTERED}

@@ -139,11 +139,8 @@ def test_ns_train_resolves_once_and_says_what_is_wrong_before_it_shows_the_confi
 def test_results_are_found_from_other_folders_and_where_they_were_moved(
     configure: Configure, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nerfstudio.utils import writer
     from nerfstudio.utils.eval_utils import eval_setup
 
-    # nerfstudio would have all later trainings of this process log into this one's folder, too, which is relative.
-    monkeypatch.setattr(writer, "EVENT_WRITERS", [])
     home, elsewhere, moved = (tmp_path / name for name in ("home", "elsewhere", "moved"))
     shutil.copytree(demo, home / "data" / "demo")
     elsewhere.mkdir()
