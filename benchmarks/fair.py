@@ -647,7 +647,7 @@ def gains(figures: dict[str, Any]) -> dict[str, list[tuple[int, float, float]]]:
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
-    """Whether the gain shrinks as pictures grow."""
+    """Draw the gain against the pictures' width."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -189,8 +189,8 @@ def run(
         video: At the end, render a short flight with the student.
         only: Run this stage alone, from what is already there.
         experts: Models of the experts, in turn, such as kplanes,nerfacto: models of two kinds err apart, and what they
-            render teaches the student, without distillation. Or run folders of ready experts, one per group, instead of
-            training them.
+            render teaches the student, without distillation. By default K-Planes, with the preset quick and real photos
+            kplanes,nerfacto. Or run folders of ready experts, one per group, instead of training them.
         student: Model of the student and of its baseline.
         teachers: Run folders of finished runs of any nerfstudio method on this scene. The mean of their renderings
             teaches a student from scratch, in place of experts and distillation.
@@ -236,8 +236,6 @@ def run(
         console.print("[yellow]--preset best is now called few. Runs of best keep their name.[/]")
     kinds, experts = _kinds_of(experts)
     recipe = PRESETS[name].taught_by(kinds, student)
-    if student != "kplanes" and not (kinds or teachers):
-        raise StageError(f"A {student} student learns from what others render. Add --experts kplanes,{student}")
     one = Request(
         data[0], output_dir, "", asked, downscale, skip_missing, baseline or recipe.baseline, video, kind, seed, only,
         experts, flags, content, teachers,
@@ -257,9 +255,7 @@ def run(
         for plan in plans:
             refuse_queued(plan.scene_dir)
         succeeded = run_plans(plans, places, console, ("split", "train", "evaluate"))
-    # Experts that were named may have any name.
-    names = {plan.recipe.run_name(seed) for plan in plans}
-    _show_results(plans, names.pop() if len(names) == 1 and not experts else None, console)
+    _show_results(plans, console)
     if succeeded and executor == "local" and any(job.kind == "video" for plan in plans for job in plan.jobs):
         # After the report: whoever has seen enough stops here.
         succeeded = run_plans(plans, places, console, ("video",))
@@ -291,15 +287,19 @@ def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str])
     return [replace(request, data=path, scene=name) for path, name in zip(data, names)]
 
 
-def _show_results(plans: Sequence[Plan], run: Optional[str], console: Console) -> None:
-    """Report the scenes that were scored, the latest runs by default, and say where their groups are pictured."""
+def _show_results(plans: Sequence[Plan], console: Console) -> None:
+    """Report the scenes that were scored, and say where their groups are pictured."""
     from dac_nerfstudio.report.writing import report_scenes
 
-    scored = [plan.scene_dir for plan in plans if any(job.score_most for job in plan.jobs)]
-    scored = [scene_dir for scene_dir in scored if is_scored(scene_dir)]
+    scored: Dict[Optional[str], List[Path]] = {}
+    for plan in plans:
+        if any(job.score_most for job in plan.jobs) and is_scored(plan.scene_dir):
+            # Experts that were named may have any name: then the latest runs.
+            run = None if plan.request.experts else plan.recipe.run_name(plan.request.seed)
+            scored.setdefault(run, []).append(plan.scene_dir)
     try:
-        if scored:
-            report_scenes(scored, run, console)
+        for run, scene_dirs in scored.items():
+            report_scenes(scene_dirs, run, console)
     finally:
         for plan in plans:
             path = plan.scene_dir / PARTITION_PICTURE

@@ -8,8 +8,8 @@ from typing import Tuple, Union
 from rich.console import Console
 from rich.text import Text
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that a terminal obeys instead of showing them, other than tab and newline."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys instead of showing them, changes of direction among them; not tab and newline."""
 
 
 def say(console: Console, *parts: Union[str, Tuple[str, str]]) -> None:
@@ -31,4 +31,4 @@ def literally(*parts: Union[str, Tuple[str, str]]) -> Text:
 
 def _visible(text: str) -> str:
     whole = text.encode("utf-8", "backslashreplace").decode()
-    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", whole)
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), whole)

@@ -93,17 +93,8 @@ class Recipe:
         student = "" if self.student == "kplanes" else f"-to-{self.student}"
         return f"{self.name}{kinds}{student}-seed{seed}"
 
-    @property
-    def division(self) -> Flags:
-        """Settings of the division, where neither the scene nor the request has any: one expert for each kind."""
-        return {"softness": self.softness, **({"groups": len(self.kinds)} if self.kinds else {})}
-
     def on(self, real: bool) -> Recipe:
-        """The recipe for a scene.
-
-        Args:
-            real: whether the methods are those for real scenes.
-        """
+        """The recipe with the kinds of experts of a real scene, or of another one; kinds that were asked for stay."""
         return self if self.kinds or not real else self.taught_by(self.real_kinds, self.student)
 
     def taught_by(self, kinds: Tuple[Kind, ...], student: Kind) -> Recipe:
@@ -183,7 +174,7 @@ def of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flag
     return {f"optimizers.fields.{name}": fields, f"optimizers.proposal-networks.{name}": proposal_networks}
 
 
-# Small models. On lego and bonsai, 200 and 240 pixels wide, validation views preferred these planes and this smoothing.
+# Small models, with settings that validation views preferred on pictures of 100 to 240 pixels (docs/results.md).
 SMALL_NERFACTO: Flags = {
     "pipeline.model.num-levels": 8,
     "pipeline.model.max-res": 128,
@@ -251,8 +242,8 @@ FEW = Recipe(
 QUICK = replace(
     FEW,
     name="quick",
-    description="for a CPU: small models, experts of all photos (of real photos one K-Planes and one nerfacto), and a "
-    "student that also learns from new views that they render. It scores up to 40 test views",
+    description="for a CPU: small models, experts of all photos (of real ones K-Planes and nerfacto in turn), a "
+    "student that also learns from new views that they render, and at most 40 test views",
     steps={"expert": 4000, "distill": 800, "finetune": 7200},
     flags=SMALL_MODEL,
     real_flags=SMALL_REAL_MODEL,
@@ -268,8 +259,9 @@ RECIPES = (
     replace(
         QUICK,
         name="demo",
-        description="quick with fewer steps, for the small generated scene of dac demo",
+        description="quick for the small generated scene of dac demo: fewer steps, coarser planes with more features",
         steps={"expert": 1500, "distill": 300, "finetune": 2700},
+        real_kinds=(),
         flags={
             **SMALL_MODEL,
             # Pictures of 50x50 have no use for finer planes.
@@ -293,7 +285,7 @@ def choose_preset(device: str, photos: int) -> Tuple[str, str]:
         photos: of the scene that has most.
     """
     if device != "cuda":
-        many = f" With {photos} training photos plain training for as long may be better: the report compares them."
+        many = f" With {photos} training photos plain training for as long may be better; --baseline total compares."
         return "quick", "there is no GPU." + (many if photos > FEW_PHOTOS else "")
     if photos <= FEW_PHOTOS:
         return "few", f"there are {photos} training photos, at most {FEW_PHOTOS}, and a GPU."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.runs.layout import PARTITION, run_folder
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from dac_nerfstudio.partition import Partition
 
 
-def divide_settings(before: Optional[Partition], asked: Dict[str, Any], preset: Mapping[str, Any]) -> Dict[str, Any]:
+def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness: float) -> Dict[str, Any]:
     """The settings to divide by: what is asked for now, else what was asked for before, else the preset's.
 
     Args:
         before: the scene's partition, if it has one.
         asked: settings asked for now.
-        preset: settings of the preset.
+        softness: the preset's.
     """
-    settings = dict(preset)
+    settings: Dict[str, Any] = {"softness": softness}
     if before is not None:
         made = {name: before.settings[name] for name in ("groups", "overlap", "softness")}
         settings = {**made, **before.asked}
@@ -33,9 +33,7 @@ def divide_settings(before: Optional[Partition], asked: Dict[str, Any], preset: 
     return {**settings, **asked}
 
 
-def count_groups(
-    layout: Layout, scene_dir: Path, asked: Dict[str, Any], preset: Mapping[str, Any], skip_missing: bool = False
-) -> int:
+def count_groups(layout: Layout, scene_dir: Path, asked: Dict[str, Any], skip_missing: bool = False) -> int:
     """How many experts there will be: a question of the views where the number is to be found out or cannot be met."""
     from dac_nerfstudio.partition import current_partition, divide
 
@@ -45,7 +43,7 @@ def count_groups(
     from dac_nerfstudio.scene.data import open_scene
 
     views = open_scene(layout.config(), skip_missing).views()
-    return divide(views, **divide_settings(before, asked, preset)).num_groups
+    return divide(views, **divide_settings(before, asked, 0.0)).num_groups
 
 
 def partition_of(experts: Sequence[Path], asked: Dict[str, Any]) -> Path:

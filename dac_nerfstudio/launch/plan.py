@@ -12,6 +12,7 @@ from dac_nerfstudio.launch.division import count_groups, partition_of
 from dac_nerfstudio.launch.flags import OWNED, table_of, words
 from dac_nerfstudio.naming import MethodName
 from dac_nerfstudio.presets import (
+    ALL_ALIKE,
     BASELINE_RATE,
     KINDS,
     METHOD_STEPS,
@@ -162,8 +163,14 @@ def make_plan(request: Request, recipe: Recipe) -> Plan:
     from dac_nerfstudio.partition import current_partition
 
     layout = request.layout
-    if not request.experts:
+    if not request.experts and not request.teachers:
         recipe = recipe.on(real=bool(layout.suffix))
+        request = _dividing_as_it_needs(request, recipe)
+    if recipe.student != "kplanes" and not (recipe.kinds or request.teachers):
+        raise StageError(
+            f"A {recipe.student} student learns from what others render. Add --experts kplanes,{recipe.student}, or "
+            "name finished runs: --teachers FOLDER FOLDER"
+        )
     draft = _Draft(request, recipe, layout)
     # Where nothing is divided yet, ready experts say how it was.
     undivided = request.only != "evaluate" and current_partition(request.scene_dir) is None
@@ -174,6 +181,27 @@ def make_plan(request: Request, recipe: Recipe) -> Plan:
     elif request.only is not None:
         jobs = draft.alone(jobs, request.only)
     return Plan(request, recipe, tuple(jobs), partition)
+
+
+def _dividing_as_it_needs(request: Request, recipe: Recipe) -> Request:
+    """The request, with the recipe's softness where the scene was divided for another kind of recipe: only experts of
+    all photos are averaged, and the paper's are no such experts.
+
+    Raises:
+        StageError: experts of several kinds are to see some photos less often than others.
+    """
+    from dac_nerfstudio.partition import current_partition
+
+    asked = [name for name in ("softness", "overlap") if request.divide.get(name)]
+    if recipe.kinds and asked and request.divide[asked[0]] != ALL_ALIKE:
+        raise StageError(
+            "What experts of several kinds render is averaged, so all of them see all photos. Leave out "
+            f"--{asked[0]}, or take experts of one kind by --preset few or reference."
+        )
+    before = current_partition(request.scene_dir)
+    if before is None or asked or (before.settings["softness"] == ALL_ALIKE) == (recipe.softness == ALL_ALIKE):
+        return request
+    return replace(request, divide={**request.divide, "softness": recipe.softness})
 
 
 class _Draft:
@@ -212,10 +240,8 @@ class _Draft:
     def _experts(self, needs: List[Job]) -> List[Job]:
         """An expert of each group."""
         request = self.request
-        count = count_groups(
-            request.layout, request.scene_dir, request.divide, self.recipe.division, request.skip_missing
-        )
-        return [self._training("expert", {"group": group}, needs, group) for group in range(1, count + 1)]
+        groups = range(1, count_groups(request.layout, request.scene_dir, request.divide, request.skip_missing) + 1)
+        return [self._training("expert", {"group": group}, needs, group) for group in groups]
 
     def _divided(self, split: Job) -> List[Job]:
         """The stages from experts to student, which comes last."""
@@ -273,7 +299,10 @@ class _Draft:
         if self.request.teachers and only in ("experts", "ensemble", "distill"):
             raise StageError(f"--teachers take the place of --only {only}: name the one or the other.")
         if self.recipe.kinds and only in ("ensemble", "distill"):
-            raise StageError(f"Experts of several kinds teach by pictures alone: there is no {only}.")
+            raise StageError(
+                f"Experts of this scene are {' and '.join(self.recipe.kinds)} by the preset {self.recipe.name} or by "
+                f"--experts. They teach by pictures alone: there is no {only}. With it: --preset few or reference."
+            )
         together = {"experts": ("expert",), "baseline": ("baseline", "baseline total")}
         stages = together.get(only, (only,))
         kept = [job for job in jobs if job.stage in ("split", *stages)]

@@ -112,7 +112,11 @@ def showing(rows: Sequence[Row], console: Console) -> Iterator[Callable[[], None
             if is_news(number, "ended", row.ended):
                 say(console, f"{row.name}: {row.state}" + (f" after {took}" if took else ""))
             if due and row.started is not None and row.ended is None:
-                parts = {"step" if row.state == "training" else "view": step, "training PSNR": psnr, "time left": left}
+                parts = {
+                    "step" if row.state == "training" else "picture": step,
+                    "training PSNR": psnr,
+                    "time left": left,
+                }
                 figures = [f"{name} {value}" for name, value in parts.items() if value]
                 say(console, f"{row.name}: {', '.join([row.state, *figures])}")
 

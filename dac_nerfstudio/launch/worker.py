@@ -90,7 +90,7 @@ def split(job: Job, plan: Plan, tell: Tell) -> None:
             if before is None or not (plan.scene_dir / PARTITION_PICTURE).exists():
                 plot_partition(partition, plan.scene_dir / PARTITION_PICTURE)
         else:
-            settings = divide_settings(before, plan.request.divide, plan.recipe.division)
+            settings = divide_settings(before, plan.request.divide, plan.recipe.softness)
             scene = config.inputs.scene
             partition, _ = divide_scene(
                 scene.views(), plan.scene_dir, scene.test_views(), remarks=scene.left_out(), **settings

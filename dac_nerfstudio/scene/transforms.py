@@ -77,8 +77,8 @@ def faults(path: Path, blender: bool) -> list[str]:
         ]
         if blender and _is_elsewhere(path.parent, file):
             faults_of_frame.append(
-                'has a "file_path" from which nerfstudio removes "./", so that "../a" becomes ".a" and "a./b" becomes '
-                '"ab". Write a path without it; photos elsewhere can be linked into the scene\'s folder. It is that of'
+                'has a "file_path" with "./", which nerfstudio removes ("../a" becomes ".a"; link photos from '
+                "elsewhere into the scene's folder), for"
             )
         if "fisheye_crop_radius" in frame and "fisheye_crop_radius" not in meta:
             faults_of_frame.append('has a "fisheye_crop_radius", which nerfstudio reads for all frames at once, for')

@@ -409,7 +409,7 @@ def test_views_that_are_rendered_before_training_are_progress(monkeypatch: pytes
             tell()
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "finetune: begun",
-        "finetune: rendering, view 13/40, time left 2:15",
+        "finetune: rendering, picture 13/40, time left 2:15",
     ]
 
 
@@ -439,11 +439,11 @@ def test_without_a_terminal_a_stage_is_a_line_when_it_begins_and_one_when_it_end
 def test_what_is_asked_for_now_wins_over_what_was_asked_before(shell: Shell) -> None:
     views = read_views(shell.folder / "demo")
     before = divide(views, 3, "kmeans", softness=0.2)
-    assert divide_settings(None, {"groups": 2}, {"softness": 0.3, "groups": 3}) == {"softness": 0.3, "groups": 2}
-    settings = divide_settings(before, {"groups": 5}, {"softness": 0.3})
+    assert divide_settings(None, {"groups": 2}, 0.3) == {"softness": 0.3, "groups": 2}
+    settings = divide_settings(before, {"groups": 5}, 0.3)
     assert (settings["groups"], settings["strategy"], settings["softness"]) == (5, "kmeans", 0.2)
     assert divide(views, **settings).num_groups == 5
-    overlapping = divide_settings(before, {"overlap": 0.5}, {"softness": 0.3})
+    overlapping = divide_settings(before, {"overlap": 0.5}, 0.3)
     assert divide(views, **overlapping).settings["overlap"] == 0.5
     assert before.satisfies({"groups": 3, "strategy": "kmeans"}) and not before.satisfies({"groups": 4})
     by_itself = divide(views, "auto", "auto")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.launch.plan import Plan, Request, make_plan
+from dac_nerfstudio.partition import divide, publish
 from dac_nerfstudio.presets import PRESETS, Recipe, recipe_of
+from dac_nerfstudio.scene.data import read_views
 
 FLAGS = {
     "all": {"pipeline.model.num-samples": 7, "steps-per-save": 9},
@@ -59,21 +62,50 @@ def test_runs_are_named_by_their_kinds(kinds: tuple[str, ...], student: str) -> 
 
 def test_there_is_no_distillation_of_several_kinds(demo: Path) -> None:
     recipe = PRESETS["quick"].taught_by(("nerfacto",), "kplanes")
-    with pytest.raises(StageError, match="teach by pictures alone: there is no distill"):
+    with pytest.raises(StageError, match="They teach by pictures alone: there is no distill. With it"):
         make_plan(request(demo, only="distill"), recipe)
     with pytest.raises(StageError, match="Add --experts kplanes,nerfacto"):
         cli.run((demo,), preset="quick", student="nerfacto", dry_run=True)
 
 
-def test_a_preset_has_other_experts_of_real_scenes_one_of_each_kind(demo: Path, real: Callable[..., Path]) -> None:
+def test_a_preset_has_experts_of_two_kinds_of_real_scenes(demo: Path, real: Callable[..., Path]) -> None:
     experts, photos = {}, real()
     for data in (demo, photos):
         plan = make_plan(request(data, divide={}), PRESETS["quick"])
         experts[data] = [job.method for job in plan.jobs if job.stage == "expert"]
         assert recipe_of(plan.recipe.run_name(3)) == (plan.recipe, 3)
-    assert experts == {demo: ["dac-expert"] * 4, photos: ["dac-expert-360", "dac-expert-nerfacto-360"]}
-    others = make_plan(request(photos, divide={}), PRESETS["quick"].taught_by(("kplanes",) * 3, "kplanes"))
-    assert [job.method for job in others.jobs if job.stage == "expert"] == ["dac-expert-360"] * 3
+    assert experts == {demo: ["dac-expert"] * 4, photos: ["dac-expert-360", "dac-expert-nerfacto-360"] * 2}
+    others = make_plan(request(photos, divide={}), PRESETS["quick"].taught_by(("kplanes",), "kplanes"))
+    assert [job.method for job in others.jobs if job.stage == "expert"] == ["dac-expert-360"] * 4
+    nerfacto = make_plan(request(photos, divide={}), PRESETS["quick"].taught_by((), "nerfacto"))
+    assert nerfacto.jobs[-2].method == "dac-baseline-nerfacto-360", "the preset's experts teach it"
+    taught = make_plan(request(photos, teachers=(Path("a"),)), PRESETS["quick"])
+    assert taught.recipe == PRESETS["quick"], "who teaches was named"
+
+
+def test_a_scene_that_was_divided_for_other_experts_is_divided_anew(
+    demo: Path, real: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Only experts of all photos are averaged; the paper's see their own group's."""
+
+    data = real()
+
+    def softness(preset: str, scene_dir: Path, **asked: object) -> object:
+        one = replace(request(data, divide=asked), output_dir=scene_dir.parent)
+        plan = make_plan(one, PRESETS[preset])
+        return plan.request.divide.get("softness")
+
+    for before, wanted in (
+        (0.0, {"quick": 0.99, "few": 0.99, "reference": None}),
+        (0.99, {"quick": None, "reference": 0}),
+    ):
+        scene_dir = tmp_path / str(before) / "scene"
+        publish(divide(read_views(data), 3, softness=before), scene_dir)
+        assert {preset: softness(preset, scene_dir) for preset in wanted} == wanted
+    assert softness("reference", scene_dir, softness=0.5) == 0.5, "what is asked for now has the last word"
+    for name, value in (("softness", 0.3), ("overlap", 0.2)):
+        with pytest.raises(StageError, match=f"all of them see all photos. Leave out --{name}"):
+            softness("quick", scene_dir, **{name: value})
 
 
 def test_kinds_are_told_from_run_folders() -> None:

@@ -161,7 +161,7 @@ def test_a_path_from_which_nerfstudio_takes_a_part_is_named(data: Path) -> None:
         frame.update(file_path=frame["file_path"].replace("train/", "train./")) for frame in content["frames"]
     ])  # fmt: skip
     (problem, *_) = examine_at(data).problems
-    assert problem.startswith(f'{data}/transforms_train.json has a "file_path" from which nerfstudio removes "./", so')
+    assert problem.startswith(f'{data}/transforms_train.json has a "file_path" with "./", which nerfstudio removes')
     assert "./train./r_0" in problem
 
 

@@ -390,10 +390,12 @@ def test_a_larger_model_beside_is_a_remark(ring: Callable[..., Views], colmap_fo
 # Messages
 
 
-@pytest.mark.parametrize("name", ["shot [v3].png", "q[/b]", "[red]a[/red]", "a\\[b]", "\ud800.png", "\x1b[31m\r\x9b"])
+@pytest.mark.parametrize(
+    "name", ["shot [v3].png", "q[/b]", "[red]a[/red]", "a\\[b]", "\ud800.png", "\x1b[31m\r\x9b\u202e"]
+)
 def test_messages_show_names_to_the_letter(name: str) -> None:
     console = Console(file=StringIO(), width=20, force_terminal=False)
     say(console, ("Error:", "bold red"), f" {name} is missing, as it is longer than a line.")
     written = console.file.getvalue()  # type: ignore[attr-defined]
-    shown = {"\ud800.png": "\\ud800.png", "\x1b[31m\r\x9b": "\\x1b[31m\\x0d\\x9b"}.get(name, name)
+    shown = {"\ud800.png": "\\ud800.png", "\x1b[31m\r\x9b\u202e": "\\x1b[31m\\r\\x9b\\u202e"}.get(name, name)
     assert written == f"Error: {shown} is missing, as it is longer than a line.\n"
