@@ -592,8 +592,14 @@ def label_of(kind: str, run: dict[str, Any]) -> str:
         return kind
     settings = settings_of(run)
     model = "nerfacto" if settings.method else value_of("linear", run["linear"])
-    share = f", share {share_of(run):g}" if "share" in run["kind"] else ""
-    return f"{kind}, {model}, {settings.steps:,} steps{share}"
+    return f"{kind}, {model}, {settings.steps:,} steps"
+
+
+def of_seeds(runs: list[dict[str, Any]]) -> list[Any]:
+    """Cells of runs that differ in their seed: one figure of each, and mean seconds."""
+    each = [[run["seed"] for run in runs], *([f"{run[split]:.2f}" for run in runs] for split in ("val", "test"))]
+    seconds = sum(run.get("seconds of all", run["seconds"]) for run in runs) / len(runs)
+    return [*(", ".join(map(str, values)) for values in each), round(seconds)]
 
 
 def tables(figures: dict[str, Any]) -> str:
@@ -617,14 +623,13 @@ def tables(figures: dict[str, Any]) -> str:
                 rows.append([f"**{label}**" if better else label, entry["val"], entry["test"], entry["seconds"]])
             parts.append(table([f"baseline, {title}", "validation", "test", "seconds of a core"], rows))
         for key, heading in (("trained", "with these settings"), ("kinds", "teachers of two kinds")):
-            rows = [
-                [label_of(kind, run), run["seed"], run["val"], run["test"], run.get("seconds of all", run["seconds"])]
-                for kind, runs in scene.get(key, {}).items()
-                for run in runs
-                if kind not in ("student tried", "expert")  # many, and in the file
-            ]
-            if rows:
-                parts.append(table([heading, "seed", "validation", "test", "seconds of a core"], rows))
+            alike: dict[str, list[dict[str, Any]]] = {}
+            for kind, runs in scene.get(key, {}).items():
+                for run in runs if kind not in ("student tried", "expert") else ():  # many, and in the file
+                    alike.setdefault(label_of(kind, run), []).append(run)
+            if alike:
+                rows = [[label, *of_seeds(runs)] for label, runs in alike.items()]
+                parts.append(table([heading, "seeds", "validation", "test", "seconds of a core"], rows))
     return "\n\n".join(parts)
 
 
