@@ -700,7 +700,8 @@ def in_small(plan: Plan) -> Plan:
     model = {name.removeprefix("--"): value for name, value in zip(TINY_MODEL[::2], TINY_MODEL[1::2])}
     jobs = []
     for job in plan.jobs:
-        more = {"pipeline.datamanager.train-num-rays-per-batch": 64, **model} if job.kind == "train" else {}
+        own = {} if "nerfacto" in job.method else model
+        more = {"pipeline.datamanager.train-num-rays-per-batch": 64, **own} if job.kind == "train" else {}
         if job.stage in STEPS:
             more["max-num-iterations"] = STEPS[job.stage]
         jobs.append(dataclasses.replace(job, flags={**job.flags, **more}))
@@ -752,6 +753,26 @@ def test_fine_tuning_goes_on_from_the_distilled_student(whole: Ran) -> None:
         run_dir = whole.job(name).run_dir
         config = yaml.load((run_dir / "config.yml").read_text(), Loader=yaml.Loader)
         assert config.pipeline.first_step == Stage.load(run_dir).first_step == behind
+
+
+def test_real_photos_are_taught_by_two_kinds_of_all_photos_whatever_the_division_was(
+    shell: Shell, tmp_path: Path
+) -> None:
+    data = shell.folder / "real"
+    before = divide(read_views(data), 2)
+    publish(before, tmp_path / "demo")
+    ran = carry_out(in_small(planned(shell, data=data, output_dir=tmp_path, downscale=1, video=False)))
+    assert ran.succeeded, ran.printed
+    partition = Partition.load(tmp_path / "demo" / "partition.json")
+    assert partition.settings == {**before.settings, "softness": 0.99}
+    experts = [Stage.load(ran.job(f"expert {group}").run_dir) for group in (1, 2)]
+    assert [expert.method for expert in experts] == ["dac-expert-360", "dac-expert-nerfacto-360"]
+    student = Stage.load(ran.job("finetune").run_dir)
+    assert student.inputs == {f"teacher-{group}": expert.fingerprint for group, expert in enumerate(experts, start=1)}
+    run = ran.plan.recipe.run_name(7)
+    assert set(reporting.figures(read_scene(tmp_path / "demo", run)).methods) == {
+        *("dac-baseline", "dac-expert", "dac-finetune")
+    }
 
 
 def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_asked_for(
