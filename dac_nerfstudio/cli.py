@@ -169,8 +169,8 @@ def run(
             of dac demo. By default quick without a GPU; with one, few for at most 30 training photos, else reference.
         groups: Number of groups, see dac split; by default as the scene is divided, or 4, or fewer if there are few
             views.
-        strategy: How to divide, see dac split; by default as the scene is divided, or auto.
-        similarity: How to compare views, see dac split; by default as the scene is divided, or auto.
+        strategy: How to divide, see dac split; by default as it was divided before, or auto.
+        similarity: How to compare views, see dac split; by default as it was divided before, or auto.
         overlap: Enlarge every group by this share of its size, with the nearest views of other groups.
         softness: Share of an expert's rays that come from other groups' views; by default as the scene is divided, or
             the preset's.
@@ -188,9 +188,9 @@ def run(
             otherwise total.
         video: At the end, render a short flight with the student.
         only: Run this stage alone, from what is already there.
-        experts: Models of the experts, in turn, such as kplanes,nerfacto: models of two kinds err apart, and what they
-            render teaches the student, without distillation. By default K-Planes, with the preset quick and real photos
-            kplanes,nerfacto. Or run folders of ready experts, one per group, instead of training them.
+        experts: Models of the experts, in turn, such as kplanes,nerfacto: models of two kinds make different errors,
+            and what they render teaches the student, without distillation. By default K-Planes, with the preset quick
+            and real photos kplanes,nerfacto. Or run folders of ready experts, one per group, instead of training them.
         student: Model of the student and of its baseline.
         teachers: Run folders of finished runs of any nerfstudio method on this scene. The mean of their renderings
             teaches a student from scratch, in place of experts and distillation.

@@ -285,7 +285,7 @@ def choose_preset(device: str, photos: int) -> Tuple[str, str]:
         photos: of the scene that has most.
     """
     if device != "cuda":
-        many = f" With {photos} training photos plain training for as long may be better; --baseline total compares."
+        many = f" With {photos} training photos plain training for as long may be better."
         return "quick", "there is no GPU." + (many if photos > FEW_PHOTOS else "")
     if photos <= FEW_PHOTOS:
         return "few", f"there are {photos} training photos, at most {FEW_PHOTOS}, and a GPU."
