@@ -142,7 +142,7 @@ def _examine_split(plan: Plan) -> Tuple[bool, str]:
         return False, taken or "the views are not divided yet"
     other = [f"{name} {value}" for name, value in asked.items() if not partition.satisfies({name: value})]
     if other:
-        return False, f"asked for {', '.join(other)}"
+        return False, f"needs {', '.join(other)}"
     return True, f"divided by {partition.settings['strategy']} into {partition.num_groups} groups"
 
 

@@ -905,7 +905,7 @@ def test_the_report_is_there_before_the_video(shell: Shell, whole: Ran, monkeypa
 def test_a_dry_run_says_of_a_baseline_that_another_softness_makes_no_difference_to_it(whole: Ran) -> None:
     request = dataclasses.replace(whole.plan.request, divide={"groups": GROUPS, "softness": 0.7})
     decisions = {decision.job.name: decision for decision in examine(dataclasses.replace(whole.plan, request=request))}
-    assert decisions["split"].why == "asked for softness 0.7"
+    assert decisions["split"].why == "needs softness 0.7"
     assert decisions["baseline"].kept
     assert decisions["expert 1"].why == "12 steps, less than a minute: split comes first"
 
