@@ -595,6 +595,10 @@ def label_of(kind: str, run: dict[str, Any]) -> str:
     return f"{kind}, {model}, {settings.steps:,} steps"
 
 
+LEFT_OUT = ("student tried", "expert", "2 experts averaged")
+"""Runs that are many, and in the file."""
+
+
 def of_seeds(runs: list[dict[str, Any]]) -> list[Any]:
     """Cells of runs that differ in their seed: one figure of each, and mean seconds."""
     each = [[run["seed"] for run in runs], *([f"{run[split]:.2f}" for run in runs] for split in ("val", "test"))]
@@ -625,7 +629,9 @@ def tables(figures: dict[str, Any]) -> str:
         for key, heading in (("trained", "with these settings"), ("kinds", "teachers of two kinds")):
             alike: dict[str, list[dict[str, Any]]] = {}
             for kind, runs in scene.get(key, {}).items():
-                for run in runs if kind not in ("student tried", "expert") else ():  # many, and in the file
+                for run in (
+                    runs if kind not in ("student tried", "expert", "2 experts averaged") else ()
+                ):  # many, and in the file
                     alike.setdefault(label_of(kind, run), []).append(run)
             if alike:
                 rows = [[label, *of_seeds(runs)] for label, runs in alike.items()]
