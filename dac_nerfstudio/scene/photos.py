@@ -109,7 +109,7 @@ def check_mask(path: Path, size: tuple[int, int]) -> None:
     """
     with _opened(path) as mask:
         if not fits(mask.size, size):
-            raise _of_another_size(path, mask.size, size)
+            raise PhotoError(f"{path} has {in_pixels(mask.size)}, its camera {in_pixels(size)}. Resize it.")
 
 
 def read_mask(path: Path, size: tuple[int, int], scale: float = 1.0) -> np.ndarray:
