@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,7 +15,8 @@ from scene_folders import edited
 
 from dac_nerfstudio import cli
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.plan import Job
+from dac_nerfstudio.launch.plan import Job, Plan, Request
+from dac_nerfstudio.presets import PRESETS, Recipe
 from dac_nerfstudio.report.scenes import combine
 
 
@@ -97,11 +99,28 @@ def test_what_cannot_be_written_is_named_and_the_rest_is_said(
         cli.report(lego, (ship,))
 
 
+def plan_of(scene_dir: Path, recipe: Recipe, *jobs: Job) -> Plan:
+    return Plan(Request(Path("data"), scene_dir.parent, scene_dir.name, seed=7), recipe, jobs)
+
+
+def test_every_scene_is_reported_by_the_name_of_its_own_run(two: list[Maker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real scenes and others have experts of other kinds, so runs of other names."""
+    reported: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("dac_nerfstudio.report.writing.report_scenes", lambda *one: reported.append(one[:2]))
+    scored = [Job("baseline", "train", maker.run_dir("dac-baseline"), score_most=1) for maker in two]
+    recipes = [PRESETS["quick"].on(real) for real in (False, True)]
+    cli._show_results(
+        [plan_of(maker.folder, recipe, job) for maker, recipe, job in zip(two, recipes, scored)], Console()
+    )
+    names = ("quick-seed7", "quick-kplanes+nerfacto-seed7")
+    assert reported == [([maker.folder], name) for maker, name in zip(two, names)]
+
+
 def test_a_report_that_fails_does_not_hide_what_was_made(two: list[Maker], capsys: pytest.CaptureFixture[str]) -> None:
     lego = two[0].folder
     (lego / "report").touch()
     (lego / "partition.png").touch()
     scored = Job("baseline", "train", two[0].run_dir("dac-baseline"), score_most=1)
     with pytest.raises(StageError, match="lego/report: File exists"):
-        cli._show_results([SimpleNamespace(scene_dir=lego, jobs=[scored])], None, Console())  # type: ignore[list-item]
+        cli._show_results([plan_of(lego, PRESETS["quick"], scored)], Console())
     assert f"Groups:  {lego / 'partition.png'}" in capsys.readouterr().out
