@@ -596,7 +596,7 @@ def label_of(kind: str, run: dict[str, Any]) -> str:
 
 
 LEFT_OUT = ("student tried", "expert", "2 experts averaged")
-"""Runs that are many, and in the file."""
+"""Kinds of runs that the page leaves to the file: they are many."""
 
 
 def of_seeds(runs: list[dict[str, Any]]) -> list[Any]:
@@ -629,9 +629,7 @@ def tables(figures: dict[str, Any]) -> str:
         for key, heading in (("trained", "with these settings"), ("kinds", "teachers of two kinds")):
             alike: dict[str, list[dict[str, Any]]] = {}
             for kind, runs in scene.get(key, {}).items():
-                for run in (
-                    runs if kind not in ("student tried", "expert", "2 experts averaged") else ()
-                ):  # many, and in the file
+                for run in runs if kind not in LEFT_OUT else ():
                     alike.setdefault(label_of(kind, run), []).append(run)
             if alike:
                 rows = [[label, *of_seeds(runs)] for label, runs in alike.items()]
@@ -644,11 +642,12 @@ def gains(figures: dict[str, Any]) -> dict[str, list[tuple[int, float, float]]]:
     validation and on test views. 25 photos, seed 1."""
     found: dict[str, list[tuple[int, float, float]]] = {}
     for name, scene in figures.items():
+        if SCENES[name].photos != 25:
+            continue
         for part, label in (("trained", "student"), ("kinds", "student of one of each")):
-            runs = scene.get(part, {})
-            of_seed = {key: [run for run in runs.get(key, []) if run["seed"] == 1] for key in runs}
-            for student in of_seed.get(label, []) if SCENES[name].photos == 25 else []:
-                rivals = [*of_seed.get("baseline", []), *of_seed.get("baseline of all steps", [])]
+            first = {key: [run for run in runs if run["seed"] == 1] for key, runs in scene.get(part, {}).items()}
+            for student in first.get(label, []):
+                rivals = [*first["baseline"], *first.get("baseline of all steps", [])]
                 method = settings_of(student).method
                 best = max((run for run in rivals if settings_of(run).method == method), key=lambda run: run["val"])
                 line = f"{name.partition('-')[0]}, {'nerfacto' if method else 'K-Planes'} student"
@@ -691,8 +690,9 @@ def with_tables(page: str, figures: dict[str, Any]) -> str:
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     if options.action == "page":
-        PAGE.write_text(with_tables(PAGE.read_text("utf8"), read(options)), "utf8")
-        plot(read(options), PAGE.with_name("width.png"))
+        figures = read(options)
+        PAGE.write_text(with_tables(PAGE.read_text("utf8"), figures), "utf8")
+        plot(figures, PAGE.with_name("width.png"))
         return
     for name in options.scene:
         {"tune": tune, "study": study, "kinds": kinds}[options.action](options, name)

@@ -468,7 +468,7 @@ synthetic scenes that NerfBaselines has), on one machine. Time is that of traini
 which kernels are compiled, are not counted. All are scored on the same pixels of the test views. NeRF and TensoRF, as
 nerfstudio has them, are for bounded scenes alone. K-Planes and the student have the small models of this package's
 preset, whose rate falls along one cosine to the end; they were given as many steps as the time allows. The student's
-time is that of all stages: its curve begins where the experts are done. PSNR after so many minutes is
+time is that of all stages: its curve begins where the experts are done. PSNR after a given time is
 interpolated between scorings. Look at the steps, too: a method that did some dozens has hardly begun, and its figure
 says that it wants a GPU, and nothing else. What the others would reach in hours, or there, this does not show: most of
 them are made for that."""

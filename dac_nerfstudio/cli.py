@@ -164,9 +164,9 @@ def run(
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0). Repeat the flag for further
             scenes.
-        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' is for few photos, where
-            longer training no longer helps, and needs a GPU. 'quick' trains small models, for a CPU. 'demo' is the one
-            of dac demo. By default quick without a GPU; with one, few for at most 30 training photos, else reference.
+        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' is for few photos, where longer training no
+            longer helps, and needs a GPU. 'quick' trains small models, for a CPU. 'demo' is the one of dac demo. By
+            default quick without a GPU; with one, few for at most 30 training photos, else reference.
         groups: Number of groups, see dac split; by default as the scene is divided, or 4, or fewer if there are few
             views.
         strategy: How to divide, see dac split; by default as it was divided before, or auto.
@@ -503,7 +503,7 @@ COMMANDS: Dict[str, Callable[..., None]] = {
 
 
 def _hide_empty_defaults(taker: Callable[..., Any]) -> None:
-    """Let the help say nothing of a default that is None or empty: a flag's text says what happens without it."""
+    """Let the help leave out a default of None, or an empty one: a flag's text says what happens without it."""
     hints = get_type_hints(taker, include_extras=True)
     for name, parameter in inspect.signature(taker).parameters.items():
         if parameter.default in (None, ()):

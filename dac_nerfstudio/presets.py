@@ -55,8 +55,8 @@ class Recipe:
     """What its runs are named by."""
     description: str
     steps: Mapping[str, int] = field(default_factory=dict)
-    """Steps of expert, distill and finetune; the baseline gets as many as
-    distill and finetune together. Empty: the methods' own."""
+    """Steps of expert, distill and finetune; the baseline gets as many as distill and finetune together. Empty: the
+    methods' own."""
     flags: Flags = field(default_factory=dict)
     """Flags of every method."""
     real_flags: Flags = field(default_factory=dict)
@@ -211,13 +211,6 @@ SMALL_MODEL: Flags = {
     "steps-per-eval-image": 100000,
     "logging.steps-per-log": 50,
 }
-SMALL_REAL_MODEL: Flags = {
-    # On white, what is white in few photos may as well be nothing at all, which other views see through.
-    "pipeline.model.background-color": "random",
-    PLANE_TV: 1e-1,
-    PROPOSAL_TV: 1e-1,
-    **of_optimizers("optimizer.lr", 4e-2),
-}
 
 FEW_PHOTOS = 30
 """Up to this many training photos the recipe for few photos is chosen."""
@@ -246,7 +239,7 @@ QUICK = replace(
     "student that also learns from new views that they render, and at most 40 test views",
     steps={"expert": 4000, "distill": 800, "finetune": 7200},
     flags=SMALL_MODEL,
-    real_flags=SMALL_REAL_MODEL,
+    real_flags={**FEW.real_flags, PLANE_TV: 1e-1, PROPOSAL_TV: 1e-1, **of_optimizers("optimizer.lr", 4e-2)},
     nerfacto_flags=SMALL_NERFACTO,
     real_kinds=("kplanes", "nerfacto"),
     novel_share=0.25,

@@ -41,8 +41,8 @@ class Costs:
     """What a method took: all that differs between two runs that are otherwise equal."""
 
     seconds: float
-    """Of training: of all experts together; of a fine-tuned student with its distillation's. Of the
-    processor if `Results.processor`, otherwise by the clock."""
+    """Of training: of all experts together; of a fine-tuned student with its distillation's. Of the processor if
+    `Results.processor`, otherwise by the clock."""
     seconds_of_runs: List[float]
     peak_memory: Dict[str, int]
     """Bytes, see `Stage.peak_memory`; of experts that of the one that had most."""
@@ -115,15 +115,13 @@ def figures(scene: SceneRuns) -> Results:
     """Figures of the runs that are finished and scored by the scene's current partition."""
     groups = scene.partition.num_groups
     runs = {method: found for method in METHODS if (found := scene.scored(method))}
-    before = {STUDENT: scene.distillation}
-    """The run that a method's own started from."""
     everything = [run for found in runs.values() for run in found]
-    timed = [*everything, *(before[method] for method in runs if before.get(method))]
+    timed = [*everything, scene.distillation if STUDENT in runs else None]
     student = scene.only(STUDENT)
     processor = all(run.stage.processor_seconds for run in timed if run)
     methods, costs = {}, {}
     for method, found in runs.items():
-        start = before.get(method)
+        start = scene.distillation if method == STUDENT else None
         methods[method] = _method(found, groups, start.stage.steps if start else 0)
         costs[method] = _costs(found, start, processor)
     return Results(

@@ -132,7 +132,7 @@ class Maker:
         write_json(run_dir / "evaluation.json", content)
 
     def add_long(self, ahead: float = 2.0) -> Path:
-        """A baseline of all steps, scored so many dB better than the other; its folder."""
+        """A baseline of all steps, scored ``ahead`` dB better than the other; its folder."""
         long = self.train("dac-baseline", run=f"{RUN}-total", total_steps=400, steps=400, seconds=75.0)
         self.score(long)
         return edited(long / "evaluation.json", lambda content: better(content["views"], ahead)).parent
