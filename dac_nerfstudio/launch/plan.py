@@ -192,14 +192,18 @@ def _dividing_as_it_needs(request: Request, recipe: Recipe) -> Request:
     """
     from dac_nerfstudio.partition import current_partition
 
-    asked = [name for name in ("softness", "overlap") if request.divide.get(name)]
-    if recipe.kinds and asked and request.divide[asked[0]] != ALL_ALIKE:
+    # With an overlap there is no softness.
+    name = "overlap" if request.divide.get("overlap") else "softness"
+    softness = 0.0 if name == "overlap" else request.divide.get("softness")
+    if recipe.kinds and softness not in (None, ALL_ALIKE):
         raise StageError(
             "What experts of several kinds render is averaged, so all of them see all photos. Leave out "
-            f"--{asked[0]}, or take experts of one kind by --preset few or reference."
+            f"--{name}, or take experts of one kind by --preset few or reference."
         )
     before = current_partition(request.scene_dir)
-    if before is None or asked or (before.settings["softness"] == ALL_ALIKE) == (recipe.softness == ALL_ALIKE):
+    if before is None or softness is not None:
+        return request
+    if (before.settings["softness"] == ALL_ALIKE) == (recipe.softness == ALL_ALIKE):
         return request
     return replace(request, divide={**request.divide, "softness": recipe.softness})
 

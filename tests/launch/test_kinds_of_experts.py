@@ -103,7 +103,8 @@ def test_a_scene_that_was_divided_for_other_experts_is_divided_anew(
         publish(divide(read_views(data), 3, softness=before), scene_dir)
         assert {preset: softness(preset, scene_dir) for preset in wanted} == wanted
     assert softness("reference", scene_dir, softness=0.5) == 0.5, "what is asked for now has the last word"
-    for name, value in (("softness", 0.3), ("overlap", 0.2)):
+    assert softness("few", tmp_path / "0.0" / "scene", softness=0.0) == 0.0, "none as well"
+    for name, value in (("softness", 0.3), ("softness", 0.0), ("overlap", 0.2)):
         with pytest.raises(StageError, match=f"all of them see all photos. Leave out --{name}"):
             softness("quick", scene_dir, **{name: value})
 
