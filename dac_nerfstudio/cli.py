@@ -25,6 +25,7 @@ from typing import (
     Tuple,
     Union,
     get_args,
+    get_origin,
     get_type_hints,
 )
 
@@ -506,9 +507,17 @@ def _hide_empty_defaults(taker: Callable[..., Any]) -> None:
     """Let the help leave out a default of None, or an empty one: a flag's text says what happens without it."""
     hints = get_type_hints(taker, include_extras=True)
     for name, parameter in inspect.signature(taker).parameters.items():
+        if parameter.default is None and get_origin(hints[name]) is Union:
+            hints[name] = Annotated[hints[name], tyro.conf.arg(metavar=_metavar(hints[name]))]
         if parameter.default in (None, ()):
             hints[name] = Annotated[hints[name], tyro.conf.arg(help_behavior_hint="")]
     taker.__annotations__ = hints
+
+
+def _metavar(optional: Any) -> str:
+    """What stands for a value in the help: the types of an optional flag but None."""
+    kinds = [kind for kind in get_args(optional) if kind is not type(None)]
+    return "|".join(f"{{{','.join(get_args(kind))}}}" if get_args(kind) else kind.__name__.upper() for kind in kinds)
 
 
 def main() -> None:

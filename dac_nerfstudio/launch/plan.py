@@ -317,7 +317,9 @@ class _Draft:
         self, stage: StageName, own: Optional[Flags] = None, needs: Sequence[Job] = (), group: Optional[int] = None
     ) -> Job:
         request, recipe, kind = self.request, self.recipe, self.recipe.kind_of(stage, group)
-        method, of_all = self._method(stage, kind), request.flags.get("all", {})
+        method, of_all = self._method(stage, kind), dict(request.flags.get("all", {}))
+        if stage == "ensemble":  # nothing is trained in it
+            of_all.pop("max-num-iterations", None)
         return Job(
             stage=stage,
             kind="train",

@@ -95,7 +95,7 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
     lenses = [problem for split, outputs in listed.items() for problem in _lens_problems(scene, split, outputs)]
     found.problems += lenses
     if not lenses:
-        found.remarks += [remark for split, outputs in listed.items() for remark in _odd_cameras(scene, split, outputs)]
+        found.remarks += _odd_cameras(scene, listed)
     _examine_files(scene, listed, found, thorough)
     if listed:
         _examine_poses(scene, listed, found)
@@ -162,24 +162,30 @@ def _lens_problems(scene: Scene, split: str, outputs: DataparserOutputs) -> list
     return problems
 
 
-def _odd_cameras(scene: Scene, split: str, outputs: DataparserOutputs) -> list[str]:
-    """Remarks on cameras whose numbers are possible, and those of hardly any photo."""
-    cameras = outputs.cameras
-    size, centre = torch.cat((cameras.width, cameras.height), dim=1), torch.cat((cameras.cx, cameras.cy), dim=1)
-    odd = {"principal points (cx, cy) outside the photo": ((centre < 0) | (centre > size)).any(dim=1)}
-    lens = cameras.distortion_params
-    if lens is not None and lens.shape[-1] == 6:
-        corner = torch.maximum(centre, size - centre) / torch.cat((cameras.fx, cameras.fy), dim=1)
-        radius = corner.square().sum(dim=1, keepdim=True)
-        factor = 1 + (lens[:, :4] * radius ** torch.arange(1, 5)).sum(dim=1)
-        beyond = (factor < 1 / MOST_DISTORTION) | (factor > MOST_DISTORTION)
-        odd[f"lenses (k1 to k4) that move a photo's corners by more than a factor of {MOST_DISTORTION}"] = beyond
-    names = list(map(scene.name_of, outputs.image_filenames))
+def _odd_cameras(scene: Scene, listed: dict[str, DataparserOutputs]) -> list[str]:
+    """Remarks on cameras whose numbers are possible, and those of hardly any photo: one for all splits of a file."""
+    names: dict[tuple[Path, str], list[str]] = {}
+    for split, outputs in listed.items():
+        cameras = outputs.cameras
+        size, centre = torch.cat((cameras.width, cameras.height), dim=1), torch.cat((cameras.cx, cameras.cy), dim=1)
+        odd = {"principal points (cx, cy) outside the photo": ((centre < 0) | (centre > size)).any(dim=1)}
+        lens = cameras.distortion_params
+        if lens is not None and lens.shape[-1] == 6:
+            corner = torch.maximum(centre, size - centre) / torch.cat((cameras.fx, cameras.fy), dim=1)
+            radius = corner.square().sum(dim=1, keepdim=True)
+            factor = 1 + (lens[:, :4] * radius ** torch.arange(1, 5)).sum(dim=1)
+            beyond = (factor < 1 / MOST_DISTORTION) | (factor > MOST_DISTORTION)
+            # A fisheye's polynomial is one of the angle, and its corners may show nothing.
+            beyond &= (cameras.camera_type == CameraType.PERSPECTIVE.value).squeeze(1)
+            odd[f"lenses (k1 to k4) that move a photo's corners by more than a factor of {MOST_DISTORTION}"] = beyond
+        for what, which in odd.items():
+            of_these = names.setdefault((scene.file(split), what), [])
+            of_these += [scene.name_of(outputs.image_filenames[index]) for index in which.nonzero().flatten()]
     return [
-        f"{scene.file(split)} has {what}: {listing([name for name, is_odd in zip(names, which.tolist()) if is_odd])}. "
-        "Training takes them as they are; correct them if they are wrong."
-        for what, which in odd.items()
-        if which.any()
+        f"{file} has {what}: {listing(list(dict.fromkeys(which)))}. Training takes them as they are; correct them if "
+        "they are wrong."
+        for (file, what), which in names.items()
+        if which
     ]
 
 

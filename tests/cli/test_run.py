@@ -124,6 +124,12 @@ def test_no_command_gives_a_flag_twice(shell: Shell) -> None:
     assert "--max-num-iterations 8000 " in jobs["baseline"].command
 
 
+def test_steps_of_all_methods_are_none_of_the_ensembles_which_trains_nothing(shell: Shell) -> None:
+    jobs = {job.name: job for job in planned(shell, flags={"all": {"max-num-iterations": 9}}).jobs}
+    assert jobs["expert 1"].flags["max-num-iterations"] == jobs["finetune"].flags["max-num-iterations"] == 9
+    assert "max-num-iterations" not in jobs["ensemble"].flags
+
+
 def test_the_papers_stages_have_cosines_of_their_own(shell: Shell) -> None:
     jobs = {job.name: job for job in planned(shell, preset="reference").jobs}
     assert not any("scheduler.begin" in name or "scheduler.end" in name for job in jobs.values() for name in job.flags)

@@ -481,3 +481,4 @@ def test_help_breaks_lines_where_they_end_and_shows_no_empty_defaults(shell: She
     told = shell.dac("run", "--help").output
     assert "(transforms.json) or a COLMAP model (images/" in told
     assert "(default: 42)" in told and "(default: None)" not in told and not re.search(r"\(default:[\s│]*\)", told)
+    assert "{None}" not in told and "--groups INT|{auto}" in told
