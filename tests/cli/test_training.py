@@ -82,24 +82,6 @@ def test_student_is_no_larger_than_the_baseline(
     assert parameters[0] == parameters[1] > 0
 
 
-@pytest.mark.parametrize("suffix", ["", "-360"])
-def test_ensemble_holds_the_experts(suffix: str, trainings: Mapping[str, Path], checkpoint: Checkpoint) -> None:
-    ensemble = checkpoint(trainings[f"dac-ensemble{suffix}"])["pipeline"]
-    for group in (1, 2):
-        expert = checkpoint(trainings[f"dac-expert {group}{suffix}"])["pipeline"]
-        held = {
-            key.replace(f"_model.experts.{group - 1}.", "_model."): value
-            for key, value in ensemble.items()
-            if f"experts.{group - 1}." in key
-        }
-        torch.testing.assert_close(held, expert, rtol=0, atol=0)
-
-
-def test_experts_differ(trainings: Mapping[str, Path], checkpoint: Checkpoint) -> None:
-    one, two = (checkpoint(trainings[f"dac-expert {group}"])["pipeline"] for group in (1, 2))
-    assert any(((one[key] - two[key]).abs() > 1e-3).any() for key in one)
-
-
 def test_fine_tuning_starts_from_the_student(trainings: Mapping[str, Path], checkpoint: Checkpoint) -> None:
     # One step at a learning rate of 0 leaves the weights that it started from.
     student, still = (checkpoint(trainings[name]) for name in ("dac-distill", "still dac-finetune"))

@@ -18,6 +18,7 @@ from PIL import Image
 from tiny_training import small_config
 
 from dac_nerfstudio import methods
+from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.partition import Partition
 from dac_nerfstudio.runs.layout import PARTITION, latest_checkpoint
 from dac_nerfstudio.runs.record import Stage
@@ -75,6 +76,8 @@ def assert_stages_follow_one_another(configure: Configure, suffix: str) -> None:
     """Trains all methods for a kind of scene, each from what went before it."""
     trained(configure(f"baseline{suffix}"))
     experts = [trained(configure(f"expert{suffix}", group=group)) for group in (1, 2)]
+    with pytest.raises(StageError, match="it holds .*, group 2, .* This run is .*, group 1, "):
+        configure(f"expert{suffix}", group=1, load_dir=experts[1].checkpoint_dir).sources()
     student = trained(configure(f"distill{suffix}"))
     assert isinstance(student.config, DistillTrainerConfig)
     assert student.config.experts == tuple(expert.base_dir for expert in experts)
