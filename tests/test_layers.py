@@ -103,27 +103,3 @@ def test_links_to_the_repositorys_files_lead_somewhere(name: str) -> None:
     """`make docs` sees to the links between the site's pages."""
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (PACKAGE.parent / name).read_text("utf8"))
     assert links and not [link for link in links if not (PACKAGE.parent / link).exists()]
-
-
-def test_an_import_within_a_function_counts(tmp_path: Path) -> None:
-    path = tmp_path / "module.py"
-    path.write_text("def late():\n    from dac_nerfstudio.launch import plan\n    import dac_nerfstudio.cli\n")
-    assert imported(path, modules()) == {"launch.plan", "cli"}
-
-
-def test_what_is_needed_for_help_is_light() -> None:
-    """`dac --help` imports neither torch, nerfstudio nor numpy, at whatever depth."""
-    known, seen = modules(), {"cli"}
-    waiting = ["cli"]
-    while waiting:
-        tree = ast.parse(known[waiting.pop()].read_text("utf8"))
-        for node in tree.body:
-            if isinstance(node, ast.Import):
-                assert not {alias.name.partition(".")[0] for alias in node.names} & {"torch", "nerfstudio", "numpy"}
-            elif isinstance(node, ast.ImportFrom):
-                assert (node.module or "").partition(".")[0] not in ("torch", "nerfstudio", "numpy")
-                inner = (node.module or "").removeprefix("dac_nerfstudio.")
-                if inner in known and inner not in seen:
-                    seen.add(inner)
-                    waiting.append(inner)
-    assert "launch.plan" in seen and "presets" in seen
