@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -19,8 +20,12 @@ from colmap_files import Camera, Photo, write_text
 from forks import run_in_fork
 from PIL import Image
 from scipy.spatial.transform import Rotation
+from tiny_flags import TINY_MODEL
 
 from dac_nerfstudio.cli import main
+from dac_nerfstudio.launch.flags import words
+from dac_nerfstudio.launch.plan import Plan, Request, make_plan
+from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.scene.data import read_views
 
 STEPS = 90
@@ -29,16 +34,8 @@ SAVED = 40
 GROUPS = 2
 TEST_VIEWS = 4
 
-TINY_MODEL = (
-    *("--pipeline.model.grid-base-resolution", "16"),
-    *("--pipeline.model.grid-feature-dim", "8"),
-    *("--pipeline.model.linear-decoder-layers", "1"),
-    *("--pipeline.model.proposal-resolutions", "32"),
-    *("--pipeline.model.num-proposal-samples", "24"),
-    *("--pipeline.model.num-samples", "12"),
-)
 TINY = (
-    *TINY_MODEL,
+    *words(TINY_MODEL),
     *("--pipeline.datamanager.train-num-rays-per-batch", "128"),
     *("--optimizers.fields.scheduler.warmup-steps", "5"),
     *("--optimizers.proposal-networks.scheduler.warmup-steps", "5"),
@@ -108,6 +105,19 @@ class Shell:
         finally:
             os.chdir(before)
         return Finished(0, output.getvalue())
+
+
+def planned(shell: Shell, **changes: Any) -> Plan:
+    """What ``dac run`` plans for the scene by default, in two groups."""
+    preset, groups = changes.pop("preset", "quick"), changes.pop("groups", GROUPS)
+    request = Request(
+        data=shell.folder / "demo",
+        output_dir=shell.folder / "whole",
+        scene="demo",
+        divide={} if groups is None else {"groups": groups},
+        seed=7,
+    )
+    return make_plan(replace(request, **changes), PRESETS[preset])
 
 
 @dataclass(frozen=True)

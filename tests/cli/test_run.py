@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import GROUPS, TEST_VIEWS, TINY_MODEL, Shell
+from commands import GROUPS, TEST_VIEWS, Shell, planned
 from PIL import Image
 from rich.console import Console
+from tiny_flags import TINY_MODEL
 
 from dac_nerfstudio import cli, methods
 from dac_nerfstudio.errors import StageError
@@ -32,7 +33,7 @@ from dac_nerfstudio.launch.dry_run import examine
 from dac_nerfstudio.launch.flags import read_flags, words
 from dac_nerfstudio.launch.local import run_plans
 from dac_nerfstudio.launch.lock import scene_lock
-from dac_nerfstudio.launch.plan import Job, Plan, Report, Request, make_plan
+from dac_nerfstudio.launch.plan import Job, Plan, Report, make_plan
 from dac_nerfstudio.launch.resume import decide, move_aside, take_up
 from dac_nerfstudio.launch.worker import split, train
 from dac_nerfstudio.partition import Partition, divide, publish
@@ -47,19 +48,6 @@ from dac_nerfstudio.training.trainer import DaCTrainer
 
 RUN = "quick-seed7"
 TRAINED = ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline"]
-
-
-def planned(shell: Shell, **changes: Any) -> Plan:
-    """What ``dac run`` plans for the scene by default, in two groups."""
-    preset, groups = changes.pop("preset", "quick"), changes.pop("groups", GROUPS)
-    request = Request(
-        data=shell.folder / "demo",
-        output_dir=shell.folder / "whole",
-        scene="demo",
-        divide={} if groups is None else {"groups": groups},
-        seed=7,
-    )
-    return make_plan(dataclasses.replace(request, **changes), PRESETS[preset])
 
 
 def test_plan_is_in_an_order_in_which_it_can_be_done(shell: Shell) -> None:
@@ -319,10 +307,22 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
         planned(shell, data=tmp_path.parent)
 
 
-def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def dry_run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, Plan]]:
+    """Makes a dry run; what is printed, and the plan that it is of."""
     monkeypatch.chdir(shell.folder)
-    arguments = ("--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run")
-    printed = shell.dac("run", *arguments, "--verbose").output
+
+    def make(*more: str) -> tuple[str, Plan]:
+        arguments = ("--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run")
+        folders = {"data": Path("demo"), "output_dir": Path("planned")}
+        plan = planned(shell, **folders, seed=42, device="cpu", baseline="total")
+        return shell.dac("run", *arguments, *more).output, plan
+
+    return make
+
+
+def test_dry_run_prints_commands_to_copy(shell: Shell, dry_run: Callable[..., tuple[str, Plan]]) -> None:
+    printed, plan = dry_run("--verbose")
     decisions, commands = {}, {}
     for line in printed.splitlines():
         if line.startswith("    ns-train "):
@@ -336,31 +336,22 @@ def test_dry_run_prints_commands_to_copy(shell: Shell, monkeypatch: pytest.Monke
     assert decisions["baseline"].endswith(": not made yet"), "it does not wait for the division"
     total = r"All training together takes (about \d+ \w+|less than a minute) on one device, one stage after another."
     assert re.fullmatch(total, printed.splitlines()[-1])
-    plan = planned(
-        shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu", baseline="total"
-    )
     for job in plan.jobs:
         if job.kind == "train":
-            words = shlex.split(commands[job.name])
-            assert words == ["ns-train", *job.arguments]
+            assert shlex.split(commands[job.name]) == ["ns-train", *job.arguments]
     assert not list((shell.folder / "planned").rglob("*-seed42"))
 
 
 def test_dry_run_prints_what_departs_from_the_methods_own_settings(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    dry_run: Callable[..., tuple[str, Plan]], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(shell.folder)
-    arguments = ("--data", "demo", "--preset", "quick", "--groups", "2", "--output-dir", "planned", "--dry-run")
-    printed = shell.dac("run", *arguments).output
+    printed, plan = dry_run()
     blocks = {"all": ""}
     for line in printed.splitlines():
         if line.startswith("    "):
             blocks[list(blocks)[-1]] += f"{line}\n"
         elif ": runs, " in line:
             blocks[line.split(":")[0]] = ""
-    plan = planned(
-        shell, preset="quick", data=Path("demo"), output_dir=Path("planned"), seed=42, device="cpu", baseline="total"
-    )
     for job in plan.jobs:
         # In the form of a file for --config; folders and names, which are the run's own affair, are not among them.
         (tmp_path / "dac.toml").write_text(f"[all]\n{blocks['all']}{blocks[job.name]}")
@@ -703,10 +694,9 @@ STEPS = {"expert": 12, "distill": 8, "finetune": 10, "baseline": 18}
 
 def in_small(plan: Plan) -> Plan:
     """The plan with a tiny model and few steps."""
-    model = {name.removeprefix("--"): value for name, value in zip(TINY_MODEL[::2], TINY_MODEL[1::2])}
     jobs = []
     for job in plan.jobs:
-        own = {} if "nerfacto" in job.method else model
+        own = {} if "nerfacto" in job.method else TINY_MODEL
         more = {"pipeline.datamanager.train-num-rays-per-batch": 64, **own} if job.kind == "train" else {}
         if job.stage in STEPS:
             more["max-num-iterations"] = STEPS[job.stage]
@@ -801,13 +791,12 @@ def test_photos_that_are_not_there_are_left_out_of_everything_where_that_is_aske
     assert partition.notes[0] == f"Left out, as their photos are not there: {train[0]}, {train[5]}."
     assert Stage.load(run_dir).settings["skip_missing"] is True
 
-    def scored_views() -> set[str]:
-        return {view["name"] for view in json.loads((run_dir / "evaluation.json").read_text())["views"]}
-
-    assert scored_views() == set(test) - {test[1]}
+    scores = scored_views(run_dir / "evaluation.json")
+    assert {name for name, *_ in scores} == set(test) - {test[1]}
     (run_dir / "evaluation.json").unlink()
     again = carry_out(plan)
-    assert again.succeeded and "baseline: kept" not in again.printed and scored_views() == set(test) - {test[1]}
+    assert again.succeeded and "baseline: kept" not in again.printed
+    assert scored_views(run_dir / "evaluation.json") == scores
     split = shell.dac("split", "--data", str(data), "--output-dir", str(tmp_path / "alone"))
     assert split.code == 1 and "can be left out: --skip-missing" in split.output
     split = shell.dac("split", "--data", str(data), "--output-dir", str(tmp_path / "alone"), "--skip-missing")
@@ -940,18 +929,10 @@ def test_failed_job_is_named_and_the_others_finish(shell: Shell) -> None:
     assert set(reporting.figures(read_scene(plan.scene_dir, RUN)).methods) == {"dac-baseline"}
 
 
-def test_runs_are_scored_again_where_their_scores_are_gone(whole: Ran, shell: Shell) -> None:
-    lost, kept = (whole.job(name).run_dir / "evaluation.json" for name in ("expert 1", "baseline"))
-    before, untouched = json.loads(lost.read_text())["views"], kept.stat().st_mtime_ns
-    lost.unlink()
-    plan = planned(shell, only="evaluate")
-    assert len(plan.jobs) == len(TRAINED) - 1
-    assert carry_out(plan).succeeded
-    figures = [
-        [view[name] for name in ("name", "group", "psnr", "ssim")] for view in json.loads(lost.read_text())["views"]
-    ]
-    assert figures == [[view[name] for name in ("name", "group", "psnr", "ssim")] for view in before]
-    assert kept.stat().st_mtime_ns == untouched
+def scored_views(path: Path) -> list[list[Any]]:
+    """Names, groups and scores of the views in a run's evaluation.json."""
+    views = json.loads(path.read_text())["views"]
+    return [[view[name] for name in ("name", "group", "psnr", "ssim")] for view in views]
 
 
 PAYLOAD = "!!python/object/apply:os.mkdir [{marker}]\n"
@@ -968,12 +949,14 @@ def test_nothing_in_a_folder_of_results_is_executed(whole: Ran, shell: Shell, tm
     yaml.load(configs[0].read_text(), Loader=yaml.Loader)
     assert marker.exists(), "the payload works"
     marker.rmdir()
-    for path in (*outputs.rglob("evaluation.json"), outputs / "demo" / "report" / "video.mp4"):
+    scores = {path: scored_views(path) for path in outputs.rglob("evaluation.json")}
+    for path in (*scores, outputs / "demo" / "report" / "video.mp4"):
         path.unlink()
 
     # Of everything that is there; of a run that was interrupted; of one that is moved aside; of all in the end.
     ran = carry_out(in_small(planned(shell, output_dir=outputs)))
     assert ran.succeeded, ran.printed
+    assert len(scores) == len(TRAINED) - 1 and {path: scored_views(path) for path in scores} == scores
     stage = Stage.load(ran.job("baseline").run_dir)
     dataclasses.replace(stage, steps=3).save(ran.job("baseline").run_dir)
     dataclasses.replace(Stage.load(ran.job("ensemble").run_dir), seed=8).save(ran.job("ensemble").run_dir)
@@ -989,16 +972,15 @@ def test_what_lies_in_a_folder_is_what_is_scored(whole: Ran, shell: Shell, tmp_p
     plan = planned(shell, output_dir=outputs, only="evaluate")
     plan = dataclasses.replace(plan, jobs=tuple(job for job in plan.jobs if job.stage == "baseline"))
     run_dir = plan.jobs[0].run_dir
-    before = json.loads((run_dir / "evaluation.json").read_text())["views"]
+    before = scored_views(run_dir / "evaluation.json")
     (path,) = (run_dir / "nerfstudio_models").iterdir()
     state = torch.load(path, weights_only=True)
     state["pipeline"] = {name: torch.zeros_like(value) for name, value in state["pipeline"].items()}
     torch.save(state, path)
     (run_dir / "evaluation.json").unlink()
     assert carry_out(plan).succeeded
-    after = json.loads((run_dir / "evaluation.json").read_text())["views"]
-    assert [view["name"] for view in after] == [view["name"] for view in before]
-    assert all(one["psnr"] != other["psnr"] for one, other in zip(before, after))
+    after = scored_views(run_dir / "evaluation.json")
+    assert all(one[:2] == other[:2] and one[2] != other[2] for one, other in zip(before, after, strict=True))
 
 
 def test_photos_that_were_replaced_by_others_of_the_same_name_and_size_are_noticed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -11,24 +10,24 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import GROUPS, TEST_VIEWS, Shell
+from commands import GROUPS, TEST_VIEWS, Shell, planned
 from rich.console import Console
 from slurm_cluster import cluster, lacking
-from tiny_flags import TINY_FLAGS
+from tiny_flags import TINY_FLAGS, steps_in
 
 from dac_nerfstudio.cli import main
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.launch.plan import Plan, Request, make_plan
+from dac_nerfstudio.launch.plan import Plan
 from dac_nerfstudio.launch.slurm.executor import check_executor, follow, run_on_slurm, submit
 from dac_nerfstudio.launch.slurm.job import _interrupt, end_or_requeue
 from dac_nerfstudio.launch.slurm.options import DEFAULTS, RESTART, SlurmOptions, minutes
 from dac_nerfstudio.launch.slurm.queue import refuse_queued
-from dac_nerfstudio.presets import PRESETS
 from dac_nerfstudio.runs.layout import SLURM_JOBS
 from dac_nerfstudio.runs.record import Stage
 
@@ -93,27 +92,15 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 @pytest.fixture
-def planned(shell: Shell, tmp_path: Path) -> Callable[..., Plan]:
-    """What ``dac run`` plans for the scene by default, in two groups."""
-
-    def plan(**changes: Any) -> Plan:
-        request = Request(
-            data=shell.folder / "demo",
-            output_dir=tmp_path / "outputs",
-            scene="demo",
-            divide={"groups": GROUPS},
-            device="cuda",
-            seed=7,
-        )
-        return make_plan(dataclasses.replace(request, **changes), PRESETS["quick"])
-
-    return plan
+def on_gpu(shell: Shell, tmp_path: Path) -> Callable[..., Plan]:
+    """What ``dac run`` plans for the scene by default, in two groups, on a GPU."""
+    return partial(planned, shell, output_dir=tmp_path / "outputs", device="cuda")
 
 
 def test_experts_are_an_array_and_each_stage_waits_for_what_it_needs(
-    fake: FakeSlurm, planned: Callable[..., Plan]
+    fake: FakeSlurm, on_gpu: Callable[..., Plan]
 ) -> None:
-    (submitted,) = submit([planned()], DEFAULTS)
+    (submitted,) = submit([on_gpu()], DEFAULTS)
     assert submitted.jobs == {
         **{"expert 1": "1_0", "expert 2": "1_1", "ensemble": "2", "distill": "3", "finetune": "4"},
         **{"baseline": "5", "video": "6", "report": "7"},
@@ -128,12 +115,12 @@ def test_experts_are_an_array_and_each_stage_waits_for_what_it_needs(
     assert {fake.options(number)["kill-on-invalid-dep"] for number in submitted.ids} == {"yes"}
 
 
-def test_options_reach_sbatch(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+def test_options_reach_sbatch(fake: FakeSlurm, on_gpu: Callable[..., Plan]) -> None:
     options = SlurmOptions(
         partition="gpu", account="vision", time="1-00:00:30", gpus=0, cpus=3, mem="16G",
         setup=("module load cuda", "export A=1"), extra=("qos=high", "exclusive"),
     )  # fmt: skip
-    (submitted,) = submit([planned()], options)
+    (submitted,) = submit([on_gpu()], options)
     for number in submitted.ids:
         asked = fake.options(number)
         found = {name: asked[name] for name in ("partition", "account", "time", "cpus-per-task", "mem", "qos")}
@@ -162,9 +149,9 @@ def test_other_time_limits_are_refused(text: str) -> None:
         minutes(text)
 
 
-def test_all_or_nothing_is_submitted(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
+def test_all_or_nothing_is_submitted(fake: FakeSlurm, on_gpu: Callable[..., Plan]) -> None:
     (fake.folder / "refuse").write_text("3")
-    plan = planned()
+    plan = on_gpu()
     with pytest.raises(StageError) as refused:
         submit([plan], DEFAULTS)
     assert "Slurm refuses a job, so none is submitted: Batch job submission failed: Invalid partition" in str(
@@ -175,8 +162,8 @@ def test_all_or_nothing_is_submitted(fake: FakeSlurm, planned: Callable[..., Pla
     assert not (plan.scene_dir / SLURM_JOBS).exists()
 
 
-def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable[..., Plan]) -> None:
-    plan = planned()
+def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, on_gpu: Callable[..., Plan]) -> None:
+    plan = on_gpu()
     refuse_queued(plan.scene_dir)
     submit([plan], DEFAULTS)
     fake.queue(_1_0="COMPLETED", _1_1="RUNNING", _3="PENDING", _7="PENDING")
@@ -201,9 +188,9 @@ def test_scene_with_queued_jobs_is_left_alone(fake: FakeSlurm, planned: Callable
 
 
 def test_followed_jobs_tell_why_they_did_not_succeed(
-    fake: FakeSlurm, planned: Callable[..., Plan], tmp_path: Path
+    fake: FakeSlurm, on_gpu: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    plan = planned(video=False)
+    plan = on_gpu(video=False)
     (submitted,) = submit([plan], DEFAULTS)
     log = plan.scene_dir / "logs" / "expert-1.log"
     log.write_text("failed no such group\n")
@@ -222,14 +209,14 @@ def test_followed_jobs_tell_why_they_did_not_succeed(
 
 
 def test_ctrl_c_leaves_the_jobs_and_says_how_to_cancel_them(
-    fake: FakeSlurm, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fake: FakeSlurm, on_gpu: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dac_nerfstudio.launch.slurm.executor.run_plans", lambda *arguments, **named: True)
     monkeypatch.setattr(time, "sleep", interrupted)
-    plan = planned(video=False)
+    plan = on_gpu(video=False)
     with (tmp_path / "told").open("w") as file:
         console = Console(file=file, width=200, record=True)
         with pytest.raises(SystemExit) as ended:
@@ -389,10 +376,7 @@ def test_run_on_a_cluster_survives_kills_requeues_and_time_limits(login: Cluster
         assert list(jobs) == ["expert 1", "expert 2", "ensemble", "distill", "finetune", "baseline", "report"]
 
         def trained(name: str, steps: int) -> bool:
-            log = scene_dir / "logs" / f"{name.replace(' ', '-')}.log"
-            lines = log.read_text().splitlines() if log.exists() else []
-            done = [line.split()[0] for line in lines if "%)" in line]
-            return any(word.isdecimal() and int(word) >= steps for word in done)
+            return steps_in(scene_dir / "logs" / f"{name.replace(' ', '-')}.log") >= steps
 
         login.until(lambda: trained("expert 1", 1), "expert 1")
         login.slurm("scontrol", "requeue", jobs["expert 1"])

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from commands import TINY_MODEL, Shell
+from commands import Shell
+from tiny_flags import TINY_FLAGS, TINY_MODEL, steps_in
 
+from dac_nerfstudio.launch.flags import words
 from dac_nerfstudio.runs.record import Stage
 
 STEPS = 600
@@ -34,9 +36,8 @@ def run_baseline(shell: Shell) -> Callable[[str], Popen[str]]:
 @pytest.fixture(scope="module", autouse=True)
 def config(shell: Shell) -> None:
     """The file of a tiny model, for which no checkpoint is due before the end."""
-    rows = [f"{name.lstrip('-')} = {value}" for name, value in zip(TINY_MODEL[::2], TINY_MODEL[1::2])]
-    rows += [f"max-num-iterations = {STEPS}", "pipeline.datamanager.train-num-rays-per-batch = 64"]
-    (shell.folder / "tiny.toml").write_text("\n".join(["[all]", *rows, "steps-per-save = 10000"]))
+    rows = f"max-num-iterations = {STEPS}\nsteps-per-save = 10000\n{TINY_FLAGS}"
+    (shell.folder / "tiny.toml").write_text(f"[all]\n{rows}")
 
 
 def typed(folder: str) -> tuple[str, ...]:
@@ -57,8 +58,7 @@ def wait_for(steps: int, folder: Path, process: Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
-        done = [line.split()[0] for line in (log.read_text().splitlines() if log.exists() else []) if "%)" in line]
-        if any(word.isdecimal() and int(word) >= steps for word in done):
+        if steps_in(log) >= steps:
             return
         time.sleep(0.05)
     raise AssertionError("the run does not get on")
@@ -126,7 +126,7 @@ def trainer_in(shell: Shell, tmp_path: Path) -> Callable[[str], Any]:
 
         flags = ("--data", str(shell.folder / "demo"), "--output-dir", str(tmp_path), "--vis", "tensorboard")
         more = ("--max-num-iterations", str(STEPS), "--machine.device-type", "cpu")
-        trainer: Any = parse(("dac-baseline", *flags, *more, *TINY_MODEL)).setup(local_rank=0, world_size=1)
+        trainer: Any = parse(("dac-baseline", *flags, *more, *words(TINY_MODEL))).setup(local_rank=0, world_size=1)
         trainer.setup()
         trainer.training_state = state
         return trainer
@@ -193,7 +193,7 @@ def test_a_finished_training_in_the_viewer_ends_when_asked(
 
 
 def test_ns_train_asked_to_stop_saves_as_well(shell: Shell, undisturbed: dict[str, Any]) -> None:
-    flags = (*TINY_MODEL, "--pipeline.datamanager.train-num-rays-per-batch", "64", "--vis", "tensorboard")
+    flags = (*words(TINY_MODEL), "--pipeline.datamanager.train-num-rays-per-batch", "64", "--vis", "tensorboard")
     process = shell.start(
         *("ns-train", "dac-baseline", "--data", "demo", "--output-dir", "by-hand", "--timestamp", "run", *flags),
         *("--max-num-iterations", "5000", "--logging.steps-per-log", "1"),

@@ -20,7 +20,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
-from tiny_flags import TINY_FLAGS
+from tiny_flags import TINY_FLAGS, steps_in
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.runs.record import Stage
@@ -87,12 +87,7 @@ class Runs:
     def until(self, outputs: str, stage: str, process: subprocess.Popen[str], steps: int = 0) -> None:
         """Wait until a stage has begun, or got so far, by its log."""
         log, deadline = self.folder / outputs / "demo" / "logs" / f"{stage}.log", time.monotonic() + PATIENCE
-
-        def done() -> bool:
-            lines = [line for line in log.read_text().splitlines() if "%)" in line] if steps else []
-            return steps == 0 or any(int(line.split()[0]) >= steps for line in lines)
-
-        while not (log.exists() and done()):
+        while not (log.exists() and steps_in(log) >= steps):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, f"{stage} does not begin"
             time.sleep(0.05)
