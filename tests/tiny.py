@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
+from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.kplanes.proposals import Bins
 
 TINY: dict[str, Any] = {
@@ -26,6 +28,8 @@ TINY: dict[str, Any] = {
     "implementation": "torch",
 }
 """Settings of a model of a few hundred parameters."""
+TinyModel = Callable[..., KPlanesModel]
+Rays = Callable[..., RayBundle]
 BOX = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
 
 

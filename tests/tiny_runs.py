@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from nerfstudio.cameras.rays import RayBundle
-from tiny import BOX, TINY, rays_towards_the_origin
+from tiny import BOX, TINY, Rays, TinyModel, rays_towards_the_origin
 
 from dac_nerfstudio.demo import make_demo_scene
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
@@ -19,6 +18,8 @@ from dac_nerfstudio.runs.layout import run_dir
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.settings import model_settings
 from dac_nerfstudio.runs.store import Run
+
+SaveRun = Callable[..., Run]
 
 # Tensors this small gain nothing from threads, which on a busy machine wait for each other: fifteen times as slow.
 torch.set_num_threads(1)
@@ -31,13 +32,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def rays() -> Callable[..., RayBundle]:
+def rays() -> Rays:
     """Makes a bundle of rays between near and far; with `groups`, one per ray, in its metadata."""
     return partial(rays_towards_the_origin, near=2.0, far=6.0)
 
 
 @pytest.fixture
-def tiny_model() -> Callable[..., KPlanesModel]:
+def tiny_model() -> TinyModel:
     """Makes a model of a few hundred parameters that sees something: nearly opaque, and coloured."""
 
     def make(config: type[KPlanesModelConfig] = KPlanesModelConfig, seed: int = 0, **settings: Any) -> KPlanesModel:
@@ -53,7 +54,7 @@ def tiny_model() -> Callable[..., KPlanesModel]:
 
 
 @pytest.fixture
-def save_run(tmp_path: Path) -> Callable[..., Run]:
+def save_run(tmp_path: Path) -> SaveRun:
     """Writes a run folder as training does: record and checkpoint. Keyword arguments are fields of the record."""
 
     def write(model: KPlanesModel, group: int | None = 1, run: str = "run", **changes: Any) -> Run:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from nerfstudio.cameras.rays import RayBundle
-from tiny import BOX, TINY, rays_towards_the_origin, reference  # noqa: F401 (a fixture)
+from tiny import BOX, TINY, Rays, TinyModel, rays_towards_the_origin, reference  # noqa: F401 (a fixture)
 
 from dac_nerfstudio.kplanes.backends import trial
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
@@ -31,13 +30,13 @@ def untried() -> Iterator[None]:
 
 
 @pytest.fixture
-def rays() -> Callable[..., RayBundle]:
+def rays() -> Rays:
     """Makes a bundle of rays."""
     return rays_towards_the_origin
 
 
 @pytest.fixture
-def tiny_model() -> Callable[..., KPlanesModel]:
+def tiny_model() -> TinyModel:
     """Makes a model of a few hundred parameters; keyword arguments are settings."""
 
     def make(seed: int = 0, **settings: Any) -> KPlanesModel:

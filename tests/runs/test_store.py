@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from nerfstudio.cameras.rays import RayBundle
+from tiny_runs import Rays, SaveRun, TinyModel
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.nerfacto.model import NerfactoConfig
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.settings import SHAPE, model_settings
 from dac_nerfstudio.runs.store import Run, open_model, read_checkpoint, why_not
-
-TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., Run]
-Rays = Callable[..., RayBundle]
 
 
 def test_weights_of_tiny_cuda_nn_are_of_another_shape(tiny_model: TinyModel, save_run: SaveRun) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,16 +11,13 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from tiny_runs import SaveRun, TinyModel
 
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.kplanes.teaching import ExpertModel
 from dac_nerfstudio.runs.store import open_model
 from dac_nerfstudio.teachers.ensemble import Ensemble
 from dac_nerfstudio.teachers.rendered_views import MOST_VIEWS, RenderedViews, enough, render_views
 from dac_nerfstudio.training.datamanager import DaCDataManager, DaCDataManagerConfig, shared
-
-TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., Any]
 
 
 @pytest.fixture

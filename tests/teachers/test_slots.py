@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
+from tiny_runs import Rays, TinyModel
 
 from dac_nerfstudio.kplanes.distillation import TeacherOutput
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.kplanes.teaching import ExpertModel
 from dac_nerfstudio.teachers.ensemble import Ensemble
 from dac_nerfstudio.teachers.slots import Slots
 
-TinyModel = Callable[..., KPlanesModel]
-Rays = Callable[..., RayBundle]
 BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
 
 

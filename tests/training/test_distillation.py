@@ -11,17 +11,14 @@ import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from tiny import bins_between
+from tiny_runs import Rays, SaveRun, TinyModel
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.distillation import DistillationWeights, TeacherOutput, distillation_losses, unoccluded
-from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
+from dac_nerfstudio.kplanes.model import RegularizerWeights
 from dac_nerfstudio.kplanes.proposals import Level
 from dac_nerfstudio.kplanes.teaching import ExpertModel, StudentModel, StudentModelConfig
-from dac_nerfstudio.runs.store import Run, open_model
-
-TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., Run]
-Rays = Callable[..., RayBundle]
+from dac_nerfstudio.runs.store import open_model
 
 TERMS = ("histogram_loss", "point_colour_loss", "point_opacity_loss", "pixel_loss")
 

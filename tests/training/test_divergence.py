@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_runs import SaveRun, TinyModel
 from tiny_training import small_config
 
 from dac_nerfstudio import files, methods
 from dac_nerfstudio.errors import DivergenceError, StageError
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.runs.divergence import INTERVAL, Divergence, LossWatch, not_finite
 from dac_nerfstudio.runs.layout import checkpoints
 from dac_nerfstudio.runs.record import Stage
-from dac_nerfstudio.runs.store import Run, open_model
+from dac_nerfstudio.runs.store import open_model
 from dac_nerfstudio.training.trainer import DaCTrainer
 
 NAN, INF = float("nan"), float("inf")
@@ -107,9 +107,7 @@ def test_weights_that_are_none_are_not_saved(trainer: Callable[..., DaCTrainer])
     assert checkpoints(made.base_dir) == []
 
 
-def test_nobody_learns_from_weights_that_are_none(
-    tiny_model: Callable[..., KPlanesModel], save_run: Callable[..., Run]
-) -> None:
+def test_nobody_learns_from_weights_that_are_none(tiny_model: TinyModel, save_run: SaveRun) -> None:
     model = tiny_model()
     with torch.no_grad():
         next(weight for weight in model.parameters() if weight.numel()).view(-1)[0] = NAN

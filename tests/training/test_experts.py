@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nerfstudio.cameras.rays import RayBundle
+from tiny_runs import SaveRun, TinyModel
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
@@ -17,10 +16,6 @@ from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.settings import model_settings
 from dac_nerfstudio.runs.store import Run, find
 from dac_nerfstudio.training.sources import find_experts
-
-TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., Run]
-Rays = Callable[..., RayBundle]
 
 PARTITION, DATA = "0123456789abcdef", {"scale_factor": 1.0, "data": "views"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,18 +11,15 @@ from typing import Any
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
+from tiny_runs import SaveRun, TinyModel
 
 from dac_nerfstudio.errors import StageError
 from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.runs.record import Stage
 from dac_nerfstudio.runs.settings import model_settings
-from dac_nerfstudio.runs.store import Run
 from dac_nerfstudio.training import sources
 from dac_nerfstudio.training.ensemble import EnsembleModelConfig
 from dac_nerfstudio.training.inputs import digest_of
-
-TinyModel = Callable[..., KPlanesModel]
-SaveRun = Callable[..., Run]
 
 
 def views(**lens: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from tiny_runs import SaveRun, TinyModel
 from torch import Tensor
 
 from dac_nerfstudio.kplanes.model import KPlanesModel
@@ -20,7 +21,6 @@ from dac_nerfstudio.runs.store import Run
 from dac_nerfstudio.teachers.ensemble import Ensemble
 from dac_nerfstudio.viewer.layers import HINT, LayersPanel, teachers_of
 
-TinyModel = Callable[..., KPlanesModel]
 CAMERA = Cameras(
     torch.eye(4)[None, :3] + torch.tensor([[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 4]]), 8.0, 8.0, 3.0, 2.0, 6, 4
 )
@@ -35,7 +35,7 @@ def blend(poses: Tensor, inverse_temperature: float) -> Tensor:
 class Scene:
     """A student with two experts and a baseline, their run folders, and the viewer on it."""
 
-    def __init__(self, tiny_model: TinyModel, save_run: Callable[..., Any], experts: bool, baseline: bool) -> None:
+    def __init__(self, tiny_model: TinyModel, save_run: SaveRun, experts: bool, baseline: bool) -> None:
         self.models = {name: tiny_model(seed=seed).eval() for seed, name in enumerate(NAMES)}
         self.student, inputs = self.models["student"], {}
         self.folders: dict[str, Path] = {}
@@ -82,7 +82,7 @@ NAMES = ("student", "expert 1", "expert 2", "baseline")
 
 
 @pytest.fixture
-def scene(tiny_model: TinyModel, save_run: Callable[..., Any]) -> Callable[..., Scene]:
+def scene(tiny_model: TinyModel, save_run: SaveRun) -> Callable[..., Scene]:
     return lambda experts=True, baseline=True: Scene(tiny_model, save_run, experts, baseline)
 
 
@@ -207,7 +207,7 @@ def test_without_all_experts_or_without_groups_those_that_are_there_are_shown_al
 
 
 def test_finished_runs_that_taught_a_student_are_layers(
-    scene: Callable[..., Scene], tiny_model: TinyModel, save_run: Callable[..., Any]
+    scene: Callable[..., Scene], tiny_model: TinyModel, save_run: SaveRun
 ) -> None:
     s = scene(experts=False)
     other = tiny_model(seed=9).eval()
@@ -249,7 +249,7 @@ def test_a_student_in_training_has_layers_before_its_first_checkpoint(scene: Cal
 
 
 def test_teachers_are_found_where_the_configuration_has_them_and_by_what_they_are(
-    scene: Callable[..., Scene], tiny_model: TinyModel, save_run: Callable[..., Any], tmp_path: Path
+    scene: Callable[..., Scene], tiny_model: TinyModel, save_run: SaveRun, tmp_path: Path
 ) -> None:
     s = scene()
     found = teachers_of(Run(s.folder, s.stage))
@@ -276,7 +276,7 @@ def test_teachers_are_found_where_the_configuration_has_them_and_by_what_they_ar
 
 
 def test_the_baseline_of_the_students_name_is_preferred(
-    scene: Callable[..., Scene], tiny_model: TinyModel, save_run: Callable[..., Any]
+    scene: Callable[..., Scene], tiny_model: TinyModel, save_run: SaveRun
 ) -> None:
     s = scene(experts=False)
     save_run(tiny_model(seed=9), None, run="later", method="dac-baseline")
