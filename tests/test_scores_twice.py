@@ -25,9 +25,7 @@ def test_scores_of_the_demos_pictures_are_scikit_images(photos: list[Image.Image
     for photo in photos:
         pictures = (photo.filter(ImageFilter.GaussianBlur(radius)), photo)
         prediction, truth = (np.asarray(picture, dtype=np.float64) / 255 for picture in pictures)
-        scores = image_scores(
-            *(torch.from_numpy(p).float().permute(2, 0, 1)[None] for p in (prediction, truth)),
-        )
+        scores = image_scores(*(torch.from_numpy(p).float().permute(2, 0, 1)[None] for p in (prediction, truth)))
         assert 10 < scores["psnr"] < 45 and 0.3 < scores["ssim"] < 0.999, "there is something to tell apart"
         assert scores["psnr"] == pytest.approx(peak_signal_noise_ratio(truth, prediction, data_range=1.0), abs=1e-3)
         # Wang et al.: Gaussian windows of 11 pixels, moments that are divided by n. scikit-image leaves out windows
@@ -35,13 +33,6 @@ def test_scores_of_the_demos_pictures_are_scikit_images(photos: list[Image.Image
         truth, prediction = (
             np.pad(picture, ((5, 5), (5, 5), (0, 0)), mode="reflect") for picture in (truth, prediction)
         )
-        other = structural_similarity(
-            truth,
-            prediction,
-            data_range=1.0,
-            channel_axis=2,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
+        windows = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        other = structural_similarity(truth, prediction, data_range=1.0, channel_axis=2, **windows)
         assert scores["ssim"] == pytest.approx(other, abs=1e-4)

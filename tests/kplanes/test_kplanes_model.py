@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.rays import RayBundle
+from tiny import Rays, TinyModel
 
 from dac_nerfstudio.kplanes import model
 from dac_nerfstudio.kplanes.model import KPlanesModel, RegularizerWeights
 from dac_nerfstudio.kplanes.proposals import histogram_loss
 from dac_nerfstudio.kplanes.regularizers import distortion, plane_tv
-
-TinyModel = Callable[..., KPlanesModel]
-Rays = Callable[..., RayBundle]
 
 
 def emptied(model: KPlanesModel) -> KPlanesModel:
@@ -162,14 +158,6 @@ def test_proposal_networks_learn_from_interlevel_and_smoothness_alone(tiny_model
         "plane_tv_loss": (True, False),
         "proposal_tv_loss": (False, True),
     }
-
-
-def test_proposal_planes_get_no_gradient_of_the_rays_between_updates(tiny_model: TinyModel, rays: Rays) -> None:
-    model = tiny_model().train()
-    model.step = next(step for step in range(10, 100) if not model.update_schedule.due(step))
-    assert not any(level.weights.requires_grad for level in model(rays(4))["rendering"].proposals)
-    model.step += 1
-    assert all(level.weights.requires_grad for level in model(rays(4))["rendering"].proposals)
 
 
 @pytest.mark.parametrize("settings", [{}, {"linear_decoder": False}, {"is_contracted": True, "near_plane": 0.0}])

@@ -36,7 +36,7 @@ def stage() -> Stage:
 
 
 def test_a_record_reloads_equal(stage: Stage, tmp_path: Path) -> None:
-    for written in (stage, replace(stage, group=3, partition=None, steps=100)):
+    for written in (stage, replace(stage, group=3, partition=None, steps=100, scene="Bäume …")):
         written.save(tmp_path)
         loaded = Stage.load(tmp_path)
         assert loaded == written and loaded.fingerprint == written.fingerprint
@@ -101,17 +101,19 @@ def test_a_folder_without_a_record_is_no_run_folder(tmp_path: Path) -> None:
     assert str(error.value) == f"{tmp_path} has no stage.json: it is not a run folder of this project."
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"method": "dac-expert"', "\x00\xff"], ids=repr)
-def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+BROKEN, NO_RECORD = "cannot be read .*Delete the run folder and train", "is no record of a run"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, BROKEN) for text in ("", "{", '{"method": "dac-expert"', "\x00\xff")),
+        *((text, NO_RECORD) for text in ("[]", "[1]", '"text"', "7", "null")),
+    ],
+)
+def test_what_is_no_record_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "stage.json").write_text(text, "latin1")
-    with pytest.raises(StageError, match=f"{tmp_path}/stage.json cannot be read .*Delete the run folder and train"):
-        Stage.load(tmp_path)
-
-
-@pytest.mark.parametrize("content", [[], [1], "text", 7, None], ids=repr)
-def test_json_that_is_no_record_is_named(tmp_path: Path, content: Any) -> None:
-    (tmp_path / "stage.json").write_text(json.dumps(content))
-    with pytest.raises(StageError, match=f"{tmp_path}/stage.json is no record of a run"):
+    with pytest.raises(StageError, match=f"{tmp_path}/stage.json {message}"):
         Stage.load(tmp_path)
 
 
@@ -187,12 +189,6 @@ def test_json_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(path, {"a": 3, "b": object()})
     assert json.loads(path.read_text()) == {"a": 2}
-
-
-def test_text_beyond_ascii_survives(stage: Stage, tmp_path: Path) -> None:
-    written = replace(stage, scene="Bäume …")
-    written.save(tmp_path)
-    assert Stage.load(tmp_path).scene == "Bäume …"
 
 
 def test_differences_are_settings_then_inputs_without_the_length_of_schedules() -> None:

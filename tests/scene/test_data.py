@@ -17,8 +17,6 @@ from dac_nerfstudio.errors import PartitionError, SplitError, StageError
 from dac_nerfstudio.partition import Views, align
 from dac_nerfstudio.scene.data import read_views, scene_at
 
-IDENTITY = np.eye(4).tolist()
-
 
 def rewrite(path: Path, **changes: Any) -> None:
     """Changes top-level entries of a JSON file; None removes one."""
@@ -158,15 +156,6 @@ def test_bad_json_is_named(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"frames": [{"transform_matrix": IDENTITY}]},
-            'has no "file_path" in these of its "frames", counted from 0: 0.',
-        ),
-        ({"frames": [{"file_path": "images/v0.png"}]}, 'has no "transform_matrix" for images/v0.png.'),
-        (
-            {"frames": [{"file_path": "images/v0.png", "transform_matrix": [[1, 2], [3]]}]},
-            'has a "transform_matrix" that is not 4 x 4 finite numbers for images/v0.png.',
-        ),
         ({"fl_y": None}, 'has no "fl_y", neither for all frames nor for images/v0.png, images/v1.png.'),
         ({"w": 10**400}, 'has "w" that is no number of a camera for all frames.'),
         ({"train_filenames": 7}, 'has a "train_filenames" that is not a list of file names: 7.'),
@@ -180,31 +169,11 @@ def test_what_the_parser_refuses_is_named(ring, nerfstudio_folder, changes: dict
     assert refusal(path).startswith(f"{path} {message}")
 
 
-def test_lists_of_photos_that_no_frame_has_are_named(ring, nerfstudio_folder) -> None:
-    data = nerfstudio_folder(ring([0, 20], prefix="v"), train_filenames=["images/v9.png"])
-    told = refusal(data)
-    assert told.startswith(f"The list of the split 'train' names photos that {data}/transforms.json does not have: ")
-    assert f"{data}/images/v9.png" in told and "Write each as it is written there" in told
-
-
 @pytest.mark.parametrize(("angle", "message"), [(None, 'has no "camera_angle_x"'), ("a", "which is no number")])
 def test_defects_of_the_blender_field_of_view_are_named(ring, blender_folder, angle: Any, message: str) -> None:
     data = blender_folder(ring([0]))
     rewrite(data / "transforms_train.json", camera_angle_x=angle)
     assert message in refusal(data)
-
-
-def test_blenders_photos_with_a_suffix_are_refused_with_a_way_out(ring, blender_folder) -> None:
-    data = blender_folder(ring([0, 40]))
-    frames = json.loads((data / "transforms_train.json").read_text())["frames"]
-    for frame in frames:
-        frame["file_path"] += ".png"
-    rewrite(data / "transforms_train.json", frames=frames)
-    first = refusal(data).splitlines()[0]
-    assert first.startswith(
-        f"{data}/train lacks 2 files: r_0.png.png, r_1.png.png. r_0.png is there, but nerfstudio adds"
-    )
-    assert first.endswith("leave the suffix out.")
 
 
 # COLMAP's models

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,16 +9,13 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from tiny_runs import Rays, TinyModel
 from torch import Tensor
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.kplanes.model import KPlanesModel
 from dac_nerfstudio.teachers.ensemble import poses_of
 from dac_nerfstudio.training.ensemble import EnsembleModel, EnsembleModelConfig, ause, foretold
 from dac_nerfstudio.training.trainer import EnsembleTrainer
-
-TinyModel = Callable[..., KPlanesModel]
-Rays = Callable[..., RayBundle]
 
 
 def bundle_along(directions: Tensor) -> RayBundle:
@@ -106,12 +102,16 @@ def test_each_ray_is_answered_by_its_groups_expert(ensemble: EnsembleModel, rays
     assert (alone[0]["rgb"] - alone[1]["rgb"]).abs().max() > 0.05
 
 
+def camera_at(centre: list[float]) -> Cameras:
+    """A camera of 4 x 4 pixels that looks at the origin."""
+    bundle = bundle_along(torch.nn.functional.normalize(-torch.tensor(centre), dim=0)[None])
+    bundle.origins = torch.tensor([centre])
+    return Cameras(poses_of(bundle), 6.0, 6.0, 2.0, 2.0, width=4, height=4)
+
+
 def test_each_camera_is_answered_as_a_whole_by_its_groups_expert(ensemble: EnsembleModel) -> None:
     for group, centre in ((1, [4.0, 0.0, 0.0]), (2, [-1.0, 4.0, 0.0]), (3, [-1.0, -4.0, 0.0])):
-        look = torch.nn.functional.normalize(-torch.tensor(centre), dim=0)[None]
-        bundle = bundle_along(look)
-        bundle.origins = torch.tensor([centre])
-        camera = Cameras(poses_of(bundle), 6.0, 6.0, 2.0, 2.0, width=4, height=4)
+        camera = camera_at(centre)
         outputs: dict[str, Any] = ensemble.get_outputs_for_camera(camera)
         with torch.no_grad():
             expected = ensemble.experts[group - 1].get_outputs_for_camera(camera)
@@ -120,13 +120,6 @@ def test_each_camera_is_answered_as_a_whole_by_its_groups_expert(ensemble: Ensem
             assert torch.equal(outputs[name], value)
         assert torch.equal(outputs["group"], torch.full((4, 4, 1), float(group)))
         assert torch.equal(outputs["disagreement"], torch.zeros(4, 4, 1))
-
-
-def camera_at(centre: list[float]) -> Cameras:
-    """A camera of 4 x 4 pixels that looks at the origin."""
-    bundle = bundle_along(torch.nn.functional.normalize(-torch.tensor(centre), dim=0)[None])
-    bundle.origins = torch.tensor([centre])
-    return Cameras(poses_of(bundle), 6.0, 6.0, 2.0, 2.0, width=4, height=4)
 
 
 def test_blended_experts_are_a_weighted_mean_and_say_where_they_disagree(ensemble: EnsembleModel) -> None:
@@ -229,6 +222,5 @@ def test_the_inverse_temperature_is_saved_with_the_experts(ensemble: EnsembleMod
 
 
 def test_rays_of_a_camera_are_rendered_where_exporters_ask_for_them(ensemble: EnsembleModel) -> None:
-    camera = Cameras(poses_of(bundle_along(directions()[:1])), 4.0, 4.0, 2.0, 2.0, 4, 4)
-    rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+    rays = camera_at([4.0, 0.0, 0.0]).generate_rays(camera_indices=0, keep_shape=True)
     assert ensemble.get_outputs_for_camera_ray_bundle(rays)["rgb"].shape == (4, 4, 3)

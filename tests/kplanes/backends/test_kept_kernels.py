@@ -1,4 +1,4 @@
-"""Compiled kernels are kept on disk, and compiled anew when any file with kernels has changed."""
+"""Compiled kernels are kept on disk where that can be, and compiled anew when any file with kernels has changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numba import njit
 
 from dac_nerfstudio.kplanes.backends import compiling
 
@@ -31,3 +32,12 @@ def test_a_kept_kernel_is_used_as_long_as_no_file_with_kernels_changes(
     monkeypatch.setattr(compiling, "STAMP", "of other files")
     assert sum(compiled().cache_misses.values()) == 1
     assert len(list(compiling.ROOT.rglob("*kernels.py"))) >= 5
+
+
+def test_a_kernel_runs_where_numba_can_keep_nothing() -> None:
+    # numba keeps results beside a function's file, or in the user's cache: this one has no file, and so no place there.
+    scope: dict[str, Any] = {}
+    exec(compile("def twice(number): return 2 * number", "nowhere.py", "exec"), scope)
+    with pytest.raises(RuntimeError, match="no locator"):
+        njit(cache=True)(scope["twice"])
+    assert compiling.kernel(scope["twice"])(21) == 42
