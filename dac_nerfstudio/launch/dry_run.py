@@ -55,13 +55,7 @@ class Decision:
 
 def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
     """Print what each job of a plan would do, and why, and where it departs from its method's own settings. Nothing is
-    done.
-
-    Args:
-        plan: of one scene.
-        console: where it is printed.
-        verbose: print the whole command that does the same instead.
-    """
+    done. ``verbose`` prints the whole command that does the same instead."""
     trained = [job.settings for job in plan.jobs if job.kind == "train"]
     shared = {name: value for name, value in (trained or [{}])[0].items() if all(s.get(name) == value for s in trained)}
     if shared and not verbose:
@@ -125,7 +119,7 @@ def _examine_training(job: Job, plan: Plan, why: str) -> Tuple[bool, str, float]
         why = "not made yet"
     elif not why:
         try:
-            state, why = decide(job.run_dir, config.sources(examine=False).record)
+            state, why, *_ = decide(job.run_dir, config.sources(examine=False).record)
         except UserError as error:
             why = str(error)
     if state == "kept":
@@ -150,9 +144,7 @@ def seconds_of(config: DaCTrainerConfig, steps: int, cores: int) -> float:
     """Estimated training time, right to the nearest half or double.
 
     Args:
-        config: of the stage.
         steps: still to be done.
-        cores: of the processor, where it trains on that.
     """
     cuda = config.machine.device_type == "cuda"
     rays = config.pipeline.datamanager.train_num_rays_per_batch

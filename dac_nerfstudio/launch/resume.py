@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Literal, Optional, Tuple
+from typing import Literal, NamedTuple, Optional, Tuple
 
 from dac_nerfstudio.errors import StageError
-from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.files import write_text
 from dac_nerfstudio.runs.layout import CHECKPOINTS, CONFIG, PARTITION, RECORD, checkpoints, step_of
 from dac_nerfstudio.runs.record import Stage, differences
 from dac_nerfstudio.training.trainer import DaCTrainerConfig
@@ -18,36 +18,43 @@ MOST = 3
 """Differences from an earlier run that are told of."""
 
 
-def decide(run_dir: Path, stage: Stage) -> Tuple[State, str]:
+class Outcome(NamedTuple):
     """What to do about an earlier run in a folder: keep its result, go on with it, put it aside, or start; and why."""
+
+    state: State
+    why: str
+    whole: Optional[Path] = None
+    """The checkpoint that got furthest of those that are whole."""
+    damaged: str = ""
+    """What is wrong with those that got further."""
+
+
+def decide(run_dir: Path, stage: Stage) -> Outcome:
+    """Look at an earlier run in a folder, and change nothing."""
     if not (run_dir / RECORD).exists():
-        return "new", "not made yet"
+        return Outcome("new", "not made yet")
     try:
         earlier = Stage.load(run_dir)
     except StageError as error:
-        return "changed", f"its record is broken: {error}"
+        return Outcome("changed", f"its record is broken: {error}")
     if earlier.fingerprint != stage.fingerprint or not stage.has_photos_of(earlier):
         found = [f"{name} was {before}, is {now}" for name, before, now in differences(earlier, stage)]
         more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
-        return "changed", "; ".join(found[:MOST] + more)
+        return Outcome("changed", "; ".join(found[:MOST] + more))
     whole, damaged = sound_checkpoint(run_dir, earlier)
     lost = f"; {damaged}" if damaged else ""
     if whole is None:
         if earlier.complete:
-            return "changed", damaged or f"it was finished, and {CHECKPOINTS}/ holds no checkpoint"
-        return "new", f"interrupted before anything was saved{lost}"
+            return Outcome("changed", damaged or f"it was finished, and {CHECKPOINTS}/ holds no checkpoint")
+        return Outcome("new", f"interrupted before anything was saved{lost}", None, damaged)
     if earlier.complete and step_of(whole) + 1 >= earlier.steps:
-        return "kept", "finished, with the same settings and inputs"
-    return "resumed", f"interrupted at step {step_of(whole) + 1} of {earlier.total_steps}{lost}"
+        return Outcome("kept", "finished, with the same settings and inputs", whole, damaged)
+    why = f"interrupted at step {step_of(whole) + 1} of {earlier.total_steps}{lost}"
+    return Outcome("resumed", why, whole, damaged)
 
 
 def sound_checkpoint(run_dir: Path, stage: Stage) -> Tuple[Optional[Path], str]:
-    """The checkpoint that got furthest of those that are whole, and in words what is wrong with those that got further.
-
-    Args:
-        run_dir: the run's folder.
-        stage: its record.
-    """
+    """The checkpoint that got furthest of those that are whole, and in words what is wrong with later ones."""
     found, damaged = checkpoints(run_dir), []
     marked = stage.checkpoint.get("name")
     if marked and marked not in [path.name for path in found]:
@@ -62,12 +69,11 @@ def sound_checkpoint(run_dir: Path, stage: Stage) -> Tuple[Optional[Path], str]:
 
 def take_up(run_dir: Path, config: DaCTrainerConfig, stage: Stage) -> Tuple[State, str]:
     """Prepare folder and configuration for what `decide` says of a run; an earlier one is moved aside, not deleted."""
-    state, why = decide(run_dir, stage)
+    state, why, whole, damaged = decide(run_dir, stage)
     if state == "changed":
         return state, f"made anew ({why}); the earlier run is now {move_aside(run_dir).name}"
     if state == "kept" or not (run_dir / RECORD).exists():
         return state, ""
-    whole, damaged = sound_checkpoint(run_dir, Stage.load(run_dir))
     for path in checkpoints(run_dir):
         if whole is None or step_of(path) > step_of(whole):
             # Out of the way: nerfstudio takes the one that got furthest.
@@ -93,6 +99,5 @@ def move_aside(run_dir: Path) -> Path:
         text = re.sub(r"^timestamp: .*$", f"timestamp: {aside.name}", path.read_text("utf8"), flags=re.MULTILINE)
         named = rf"^( *- ){re.escape(run_dir.name)}(\n *- {re.escape(PARTITION)})$"
         text = re.sub(named, rf"\g<1>{aside.name}\g<2>", text, flags=re.MULTILINE)
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, "utf8")
+        write_text(path, text)
     return aside
