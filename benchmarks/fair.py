@@ -32,10 +32,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
 from small import small_blender, small_generated, small_real
 
 from dac_nerfstudio import methods
 from dac_nerfstudio.files import write_json
+from dac_nerfstudio.style import COLOURS, MARKERS
 
 GAIN = 0.05
 """dB on validation views that a costlier setting has to bring."""
@@ -551,11 +553,8 @@ def public(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "folder"}
 
 
-PAGE, BEGIN, END = (
-    Path(__file__).parents[1] / "docs" / "results.md",
-    "<!-- begin fair.json -->",
-    "<!-- end fair.json -->",
-)
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+BEGIN, END = "<!-- begin fair.json -->", "<!-- end fair.json -->"
 NAMES = {
     "samples": "samples", "planes": "planes", "tv": "total variation", "rate": "rate", "linear": "decoder",
     "features": "features", "levels": "proposal levels", "finest": "finest grid", "decay": "hash decay",
@@ -658,14 +657,8 @@ def gains(figures: dict[str, Any]) -> dict[str, list[tuple[int, float, float]]]:
 
 def plot(figures: dict[str, Any], path: Path) -> None:
     """Draw the gain against the pictures' width."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    from dac_nerfstudio.style import COLOURS, MARKERS
-
-    figure, axes = pyplot.subplots(figsize=(6.5, 3.2), layout="constrained")
+    figure = Figure(figsize=(6.5, 3.2), layout="constrained")
+    axes = figure.subplots()
     for number, (line, points) in enumerate(gains(figures).items()):
         widths, val, test = zip(*points)
         colour, marker = COLOURS[number], MARKERS[number]
@@ -678,7 +671,6 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     axes.set(xlabel="width of the pictures, pixels", ylabel="gain over the best baseline, dB")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def with_tables(page: str, figures: dict[str, Any]) -> str:

@@ -33,19 +33,21 @@ import numpy as np
 import psutil
 import torch
 import tyro
+from matplotlib.figure import Figure
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from timing import machine
 from torch import Tensor
 
 from dac_nerfstudio.errors import StageError, UserError
-from dac_nerfstudio.files import write_json
+from dac_nerfstudio.files import write_json, write_text
 from dac_nerfstudio.launch.flags import words
 from dac_nerfstudio.launch.plan import Job, Request, make_plan
 from dac_nerfstudio.presets import METHOD_STEPS, PRESETS, Flags, Recipe
-from dac_nerfstudio.report.markdown import table, write_text
+from dac_nerfstudio.report.markdown import table
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.runs.layout import PARTITION
 from dac_nerfstudio.scene.layout import find_layout
+from dac_nerfstudio.style import COLOURS, MARKERS
 from dac_nerfstudio.units import clock, signed
 
 MARKS = (1 / 8, 1 / 4, 1 / 2, 1)
@@ -550,18 +552,9 @@ def verdict(scene: dict[str, Any]) -> str:
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Curves of all peers, a panel for each scene, one below another."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    from dac_nerfstudio.style import COLOURS, MARKERS
-
     scenes = results["scenes"]
-    figure, axes = pyplot.subplots(
-        len(scenes), 1, figsize=(7.5, 4.2 * len(scenes)), squeeze=False, layout="constrained"
-    )
-    for panel, (title, scene) in zip(axes[:, 0], scenes.items()):
+    figure = Figure(figsize=(7.5, 4.2 * len(scenes)), layout="constrained")
+    for panel, (title, scene) in zip(figure.subplots(len(scenes), 1, squeeze=False)[:, 0], scenes.items()):
         for number, name in enumerate(PEERS):
             points = scene["peers"].get(name, {}).get("points", [])
             if points:
@@ -574,7 +567,6 @@ def plot(results: dict[str, Any], path: Path) -> None:
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def write_page(results: tyro.conf.Positional[Path], page_: tyro.conf.Positional[Path]) -> None:

@@ -73,10 +73,16 @@ def chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write as a whole or not at all."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf8")
+        # A file name may be no valid Unicode.
+        temporary.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write as a whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_config(path: Path) -> Dict[str, Any]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Tuple, Union
+from collections.abc import Iterator
+from typing import Callable, Optional, Sequence, Tuple, TypeVar, Union
 
 from rich.console import Console
 from rich.text import Text
+
+T = TypeVar("T")
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that a terminal obeys instead of showing them, changes of direction among them; not tab and newline."""
 
 
 def say(console: Console, *parts: Union[str, Tuple[str, str]]) -> None:
-    """Print a line.
-
-    Args:
-        console: where.
-        parts: texts, one after the other; with a style as pairs.
-    """
+    """Print a line of texts, one after the other; with a style as pairs."""
     console.print(literally(*parts), soft_wrap=True)
 
 
@@ -27,6 +25,18 @@ def literally(*parts: Union[str, Tuple[str, str]]) -> Text:
     as their numbers."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((_visible(text), style) for text, style in pairs))
+
+
+def tracked(items: Sequence[T], what: str, progress: Optional[Callable[[int, int], None]] = None) -> Iterator[T]:
+    """Yields items; ``progress`` is called with the number of those done and their total, without it a bar is drawn."""
+    if progress is None:
+        from rich.progress import track
+
+        yield from track(items, what, transient=True)
+        return
+    for done, item in enumerate(items, start=1):
+        yield item
+        progress(done, len(items))
 
 
 def _visible(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.files import write_text
 from dac_nerfstudio.partition.contacts import (
     border_views,
     darkest,
@@ -47,8 +47,6 @@ def write_page(
     not known is left out. Of a large scene, a sample of the views is shown.
 
     Args:
-        partition: what to show.
-        path: where to write the page.
         similarity: of the partition's views, in their order. Views on a border of their group are then marked.
         test: views that are shown hollow, in the colour of the group that would answer for them.
 
@@ -76,9 +74,7 @@ def write_page(
         any_border=bool(border.any()),
         data=data,
     )
-    with atomic_write(Path(path)) as temporary:
-        # A file name may be no valid Unicode.
-        temporary.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
+    write_text(Path(path), text)
 
 
 def _facts(partition: Partition) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dac_nerfstudio.errors import UnreadablePartition
-from dac_nerfstudio.files import atomic_write
+from dac_nerfstudio.files import write_text
 from dac_nerfstudio.partition.strategies import azimuth
 from dac_nerfstudio.scene.frames import Axis, spread, view_distances
 from dac_nerfstudio.scene.views import PartitionError, Views, listing
@@ -146,10 +146,6 @@ class Partition:
     def from_json(cls, content: Any, source: str) -> Partition:
         """The partition that `to_json` described.
 
-        Args:
-            content: what was read from the file.
-            source: its name, for error messages.
-
         Raises:
             UnreadablePartition: it is no partition, or one of another version of the format.
             PartitionError: anything is missing, misspelt, of the wrong type or out of range, or the content does not
@@ -207,8 +203,7 @@ class Partition:
 
     def save(self, path: Path) -> None:
         """Writes the file in one step: a reader finds all of it or none. Makes the folder where needed."""
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_bytes(self._text().encode())
+        write_text(Path(path), self._text())
 
     @classmethod
     def load(cls, path: Path) -> Partition:

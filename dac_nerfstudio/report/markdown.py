@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, List, Sequence
 
 from markupsafe import Markup
 
-from dac_nerfstudio.files import atomic_write
 from dac_nerfstudio.report.tables import Grid
 from dac_nerfstudio.style import render
 
@@ -39,10 +37,3 @@ def plain(text: str) -> str:
     for mark in ("\\", "|", "*", "_", "`", "<", "[", "#"):
         text = text.replace(mark, f"\\{mark}")
     return text.replace("\n", " ")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write as a whole or not at all."""
-    with atomic_write(path) as temporary:
-        # A file name may be no valid Unicode.
-        temporary.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))

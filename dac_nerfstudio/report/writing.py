@@ -8,9 +8,9 @@ from typing import Optional, Sequence
 from rich.console import Console
 
 from dac_nerfstudio.errors import StageError, UserError, in_a_line
-from dac_nerfstudio.files import write_json
+from dac_nerfstudio.files import write_json, write_text
 from dac_nerfstudio.messages import literally, say
-from dac_nerfstudio.report.markdown import markdown, write_text
+from dac_nerfstudio.report.markdown import markdown
 from dac_nerfstudio.report.page import contents
 from dac_nerfstudio.report.results import Results, figures, save
 from dac_nerfstudio.report.runs import read_scene
@@ -27,7 +27,6 @@ def write_report(scene_dir: Path, run: Optional[str] = None) -> Results:
     """Write results.json, results.md and report.html into ``report/`` of a scene's folder of results; the figures.
 
     Args:
-        scene_dir: such as outputs/lego.
         run: name of the runs; by default of those worked on last.
 
     Raises:
@@ -51,9 +50,7 @@ def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Conso
     """Write the report of each scene, and a table of all where there are several; print their tables.
 
     Args:
-        scene_dirs: the scenes' folders of results.
         run: name of the runs to report; None takes the latest of each scene.
-        console: where tables, and where the pages lie, are printed.
 
     Raises:
         StageError: some scenes cannot be reported; the others are.

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
-from rich.progress import track
 from torch import Tensor
 
+from dac_nerfstudio.messages import tracked
 from dac_nerfstudio.teachers.ensemble import Ensemble
 from dac_nerfstudio.teachers.new_cameras import NovelCameras
 
@@ -42,12 +42,7 @@ class RenderedViews(NamedTuple):
 
 
 def enough(drawn: int, cameras: Cameras) -> int:
-    """How many views to render: no more pixels than will be drawn.
-
-    Args:
-        drawn: pixels of rendered views that training is going to draw.
-        cameras: of the photos, whose sizes rendered views have.
-    """
+    """How many views to render: no more pixels than will be drawn."""
     size = float((cameras.width * cameras.height).double().mean())
     return min(max(math.ceil(drawn / size), 1), MOST_VIEWS)
 
@@ -74,15 +69,10 @@ def render_views(
     poses = torch.from_numpy(placed.camera_to_worlds).to(cameras.camera_to_worlds.dtype)
     views = RenderedViews(poses, like, [], [])
     added = views.cameras_after(cameras)[len(cameras) :]
-    all_weights = ensemble.weights(poses)
-    for number, weights in enumerate(
-        all_weights if progress else track(all_weights, "Rendering new views", transient=True)
-    ):
+    for number, weights in enumerate(tracked(list(ensemble.weights(poses)), "Rendering new views", progress)):
         seen = ensemble.premultiplied(added[number : number + 1], weights)
         views.pixels.append(straight(seen[..., :4]).cpu())
         views.unoccluded.append((seen[..., 4] > 0.5).cpu())
-        if progress is not None:
-            progress(number + 1, count)
     return views
 
 

@@ -16,11 +16,10 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, Va
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import track
 from torch import Tensor
 
 from dac_nerfstudio.errors import PartitionError, SplitError
-from dac_nerfstudio.messages import say
+from dac_nerfstudio.messages import say, tracked
 from dac_nerfstudio.partition import Partition, align, blending_weights
 from dac_nerfstudio.sampling.dataset import PhotoDataset
 from dac_nerfstudio.sampling.pixels import PixelSchedule
@@ -268,7 +267,6 @@ def shared(sizes: List[int], weights: List[float], share: float) -> List[float]:
 
     Args:
         sizes: pixels of each photo and rendered view.
-        weights: of the photos.
         share: of the rendered views, in [0, 1].
 
     Returns:
@@ -288,9 +286,7 @@ class Photos:
     They lie on a CUDA device that has room for them, otherwise in memory: a step then moves indices alone.
 
     Args:
-        dataset: the photos.
         wanted: per photo, whether it will ever be drawn; the others are not read.
-        device: where training goes on.
         rendered: views that follow the photos, with the pixels that cannot be trusted left out.
     """
 
@@ -312,7 +308,7 @@ class Photos:
             pixels.append(colours.flatten(0, 1) if numbers is None else colours.flatten(0, 1)[numbers])
             self.sizes.append(len(pixels[-1]))
 
-        for view in track(range(len(dataset)), "Reading photos", transient=True):
+        for view in tracked(range(len(dataset)), "Reading photos"):
             if not wanted[view]:
                 self.sizes.append(0)
                 continue

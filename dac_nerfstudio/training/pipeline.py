@@ -17,7 +17,6 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import track
 from torch import Tensor
 from typing_extensions import Annotated
 
@@ -25,6 +24,7 @@ from dac_nerfstudio.errors import SplitError, StageError
 from dac_nerfstudio.image_scores import save_pair
 from dac_nerfstudio.kplanes.model import KPlanesModel, KPlanesModelConfig
 from dac_nerfstudio.media import provide_ffmpeg
+from dac_nerfstudio.messages import tracked
 from dac_nerfstudio.nerfacto.model import Nerfacto
 from dac_nerfstudio.sampling.hashing import key_of, seed_generators
 from dac_nerfstudio.scores import SCORES
@@ -138,7 +138,7 @@ class DaCPipeline(VanillaPipeline):
         every = 1 if most is None else math.ceil(len(groups) / most)
         wanted = [number for number in range(0, len(groups), every) if only_group in (None, groups[number])]
         views: List[Dict[str, Any]] = []
-        for number in wanted if progress else track(wanted, "Evaluating views", transient=True):
+        for number in tracked(wanted, "Evaluating views", progress):
             camera, batch = loader.get_camera(number)
             start, processor_start = perf_counter(), process_time()
             outputs = self.model.get_outputs_for_camera(camera=camera)
@@ -165,8 +165,6 @@ class DaCPipeline(VanillaPipeline):
             if pairs is not None:
                 views[-1]["pair"] = f"{number:04d}.png"
                 save_pair(images["img"], pairs / views[-1]["pair"])
-            if progress is not None:
-                progress(len(views), len(wanted))
         self.train()
         return views
 
@@ -222,13 +220,7 @@ class DaCPipeline(VanillaPipeline):
     def render_views(
         self, teachers: Ensemble, steps: int, progress: Optional[Callable[[int, int], None]] = None
     ) -> None:
-        """Have teachers render new views, of which training draws its share of rays.
-
-        Args:
-            teachers: of any kind.
-            steps: of the training.
-            progress: as of `rendered_views.render_views`.
-        """
+        """Have teachers render new views, of which training draws its share of rays."""
         assert isinstance(self.config, FinetunePipelineConfig)
         manager, share = self.datamanager, self.config.novel_share or 0.0
         teachers, cameras = self.choose_inverse_temperature(teachers), manager.train_dataset.cameras

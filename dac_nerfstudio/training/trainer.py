@@ -22,7 +22,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from dac_nerfstudio.errors import DivergenceError, PartitionError, StageError, UserError
-from dac_nerfstudio.files import atomic_write, move_in
+from dac_nerfstudio.files import move_in, write_text
 from dac_nerfstudio.kplanes.teaching import StudentModel
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import publish_first
@@ -85,9 +85,6 @@ class DaCTrainerConfig(TrainerConfig):
 
         nerfstudio's commands load config.yml from whatever folder they are typed in. A folder that was moved or copied
         with data and results in it is found from within.
-
-        Args:
-            typed_in: what paths were relative to.
         """
         manager = self.pipeline.datamanager
         if not self.get_base_dir().exists() and (typed_in / self.get_base_dir()).exists():
@@ -116,9 +113,6 @@ class DaCTrainerConfig(TrainerConfig):
 
     def sources(self, examine: bool = True) -> Sources:
         """What the run is made from, found once for the same settings.
-
-        Args:
-            examine: whether to look at all photos before.
 
         Raises:
             UserError: something that the user has to correct.
@@ -219,8 +213,7 @@ def write(sources: Sources) -> None:
         if current.fingerprint != partition.fingerprint:
             raise PartitionError(f"{config.scene_dir} was divided otherwise just now. Run the same command again.")
     partition.save(config.get_base_dir() / PARTITION)
-    with atomic_write(config.get_base_dir() / CONFIG) as temporary:
-        temporary.write_text(yaml.dump(config), "utf8")
+    write_text(config.get_base_dir() / CONFIG, yaml.dump(config))
 
 
 class DaCTrainer(Trainer):
@@ -360,9 +353,6 @@ class DaCTrainer(Trainer):
 
     def diverged(self, what: str) -> NoReturn:
         """End a training that came to nothing.
-
-        Args:
-            what: the first thing that was no finite number, and when.
 
         Raises:
             DivergenceError: always.
