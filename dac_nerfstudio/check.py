@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import List, Literal, Optional
+from typing import Any, List, Literal, Optional
 
 from dac_nerfstudio.errors import StageError, UserError
 
@@ -17,41 +17,44 @@ STAGE, DISTILLATION, PHOTOS = 1.5e9, 1.8e9, 0.26e9
 photos of 800x800 pixels."""
 
 
+State = Literal["good", "optional", "bad"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the check."""
 
-    state: Literal["good", "optional", "bad"]
+    state: State
     text: str
 
 
 def findings() -> List[Finding]:
     """Look everything up. Imports nerfstudio, which takes seconds."""
+    from nerfstudio.configs.method_configs import all_methods
+
+    from dac_nerfstudio.image_scores import lpips_weights
     from dac_nerfstudio.runs.record import versions
 
-    found = [Finding("good", ", ".join(f"{name} {version}" for name, version in versions().items()))]
-    found += [_methods(), _device(), _kernels()]
-    if find_spec("tinycudann") is None:
-        found.append(Finding("optional", "tiny-cuda-nn is not installed: the small MLPs run in PyTorch."))
-    else:
-        found.append(Finding("good", "tiny-cuda-nn is installed."))
-    ffmpeg = shutil.which("ffmpeg") or (find_spec("imageio_ffmpeg") and "the ffmpeg of imageio-ffmpeg")
-    if ffmpeg:
-        found.append(Finding("good", f"ns-render uses {ffmpeg}."))
-    else:
-        found.append(Finding("bad", "ns-render finds no ffmpeg. Install it: pip install imageio-ffmpeg"))
-    if ctypes.util.find_library("usb-1.0"):
-        found.append(Finding("good", "ns-export finds libusb-1.0."))
-    else:
-        found.append(Finding("optional", "ns-export needs libusb-1.0. Debian: apt-get install libusb-1.0-0"))
-    from dac_nerfstudio.image_scores import lpips_weights
+    def either(there: Any, good: str, lacking: str, state: State = "optional") -> Finding:
+        return Finding("good", good) if there else Finding(state, lacking)
 
-    if lpips_weights().exists():
-        found.append(Finding("good", "LPIPS is reported."))
-    else:
-        where = f"its weights are not at {lpips_weights()}"
-        found.append(Finding("optional", f"LPIPS is left out: {where}. Fetch them: dac check --fetch-lpips"))
-    return found
+    ours = ", ".join(sorted(name for name in all_methods if name.startswith("dac-")))
+    unknown = "ns-train does not know our methods. Install this package where nerfstudio is: pip install ."
+    tcnn = "tiny-cuda-nn is not installed: the small MLPs run in PyTorch."
+    ffmpeg = shutil.which("ffmpeg") or (find_spec("imageio_ffmpeg") and "the ffmpeg of imageio-ffmpeg")
+    no_ffmpeg = "ns-render finds no ffmpeg. Install it: pip install imageio-ffmpeg"
+    usb = "ns-export needs libusb-1.0. Debian: apt-get install libusb-1.0-0"
+    lpips = f"LPIPS is left out: its weights are not at {lpips_weights()}. Fetch them: dac check --fetch-lpips"
+    return [
+        Finding("good", ", ".join(f"{name} {version}" for name, version in versions().items())),
+        either(ours, f"ns-train knows {ours}.", unknown, "bad"),
+        _device(),
+        _kernels(),
+        either(find_spec("tinycudann"), "tiny-cuda-nn is installed.", tcnn),
+        either(ffmpeg, f"ns-render uses {ffmpeg}.", no_ffmpeg, "bad"),
+        either(ctypes.util.find_library("usb-1.0"), "ns-export finds libusb-1.0.", usb),
+        either(lpips_weights().exists(), "LPIPS is reported.", lpips),
+    ]
 
 
 def fetch_lpips(file: Optional[Path] = None) -> Path:
@@ -90,10 +93,7 @@ def scene_findings(
     """All that there is to say of a scene's files. Imports nerfstudio, which takes seconds.
 
     Args:
-        data: the folder of the scene, or a JSON file of nerfstudio's format.
         thorough: decode its photos and masks.
-        skip_missing: photos that are not there are to be left out.
-        downscale: take photos made smaller by this number.
     """
     from dac_nerfstudio.scene.data import scene_at
     from dac_nerfstudio.scene.examination import examine
@@ -112,15 +112,6 @@ def scene_findings(
         verdict = f"{len(wrong)} wrong" if wrong else "nothing is wrong"
         lines.append(Finding("bad" if wrong else "good", f"Views: {splits}; every photo {how}: {verdict}."))
     return lines
-
-
-def _methods() -> Finding:
-    from nerfstudio.configs.method_configs import all_methods
-
-    ours = sorted(name for name in all_methods if name.startswith("dac-"))
-    if ours:
-        return Finding("good", f"ns-train knows {', '.join(ours)}.")
-    return Finding("bad", "ns-train does not know our methods. Install this package where nerfstudio is: pip install .")
 
 
 def _device() -> Finding:

@@ -104,23 +104,13 @@ class Recipe:
         return replace(self, kinds=kinds, student=student, softness=ALL_ALIKE, independent=True)
 
     def kind_of(self, stage: str, group: Optional[int] = None) -> Kind:
-        """Which model a stage trains.
-
-        Args:
-            group: of an expert, counted from 1.
-        """
+        """Which model a stage trains."""
         if stage == "expert" and group is not None and self.kinds:
             return self.kinds[(group - 1) % len(self.kinds)]
         return self.student if stage in ("baseline", "finetune") else "kplanes"
 
     def flags_of(self, stage: str, real: bool, kind: Kind = "kplanes") -> Flags:
-        """All flags of a stage.
-
-        Args:
-            stage: such as distill.
-            real: whether the method is one for real scenes.
-            kind: of the model.
-        """
+        """All flags of a stage."""
         flags: Dict[str, Any] = {**self.flags, **(self.real_flags if real else {})}
         if kind == "nerfacto":
             flags = {**without_model(flags), **self.nerfacto_flags}
@@ -130,12 +120,7 @@ class Recipe:
         return {**flags, **self._schedule(stage)}
 
     def expert_flags(self, group: int, seed: int) -> Flags:
-        """What sets the expert of a group apart from the others besides its views.
-
-        Args:
-            group: counted from 1.
-            seed: the whole run's.
-        """
+        """What sets the expert of a group apart from the others besides its views."""
         return {"machine.seed": seed + 1000 * group} if self.independent else {}
 
     def _schedule(self, stage: str) -> Flags:
@@ -168,10 +153,9 @@ def without_model(flags: Flags) -> Dict[str, Any]:
     return {name: value for name, value in flags.items() if not name.startswith(MODEL)}
 
 
-def of_optimizers(name: str, fields: Any, proposal_networks: Any = None) -> Flags:
-    """A setting of the optimisers of both groups of parameters; one value is for both."""
-    proposal_networks = fields if proposal_networks is None else proposal_networks
-    return {f"optimizers.fields.{name}": fields, f"optimizers.proposal-networks.{name}": proposal_networks}
+def of_optimizers(name: str, value: Any) -> Flags:
+    """A setting of the optimisers of both groups of parameters."""
+    return {f"optimizers.{group}.{name}": value for group in ("fields", "proposal-networks")}
 
 
 # Small models, with settings that validation views preferred on pictures of 100 to 240 pixels (docs/results.md).
@@ -271,12 +255,7 @@ PRESETS["best"] = replace(PRESETS["few"], name="best")
 
 
 def choose_preset(device: str, photos: int) -> Tuple[str, str]:
-    """The preset for a device and a number of training photos, and why, in a sentence.
-
-    Args:
-        device: cuda, mps or cpu.
-        photos: of the scene that has most.
-    """
+    """The preset for a device and a number of training photos, and why, in a sentence."""
     if device != "cuda":
         many = f" With {photos} training photos plain training for as long may be better."
         return "quick", "there is no GPU." + (many if photos > FEW_PHOTOS else "")

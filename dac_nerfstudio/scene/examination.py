@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, transform_poses_to_original_space
-from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 
 from dac_nerfstudio.errors import PartitionError, SplitError
 from dac_nerfstudio.scene.data import SPLITS, Scene
@@ -60,7 +59,6 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
     """Look at what the data parser gives of all splits, whether their photos are there or not.
 
     Args:
-        scene: what is to be trained on.
         thorough: decode photos and masks to the last byte, instead of reading what their headers say.
     """
     found, listed = Findings(), {}
@@ -232,7 +230,7 @@ def _examine_said(scene: Scene, listed: dict[str, DataparserOutputs], found: Fin
 
 def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:
     """Look at what lies beside the views of a scene, and at views that are seen twice."""
-    if isinstance(scene.config, ColmapDataParserConfig):
+    if scene.is_colmap:
         remark = larger_model(scene.file())
         found.remarks += [remark] if remark else []
         known = {os.path.abspath(path) for outputs in listed.values() for path in outputs.image_filenames}

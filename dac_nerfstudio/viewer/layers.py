@@ -6,6 +6,7 @@ Only what is looked at is rendered, and a model is loaded when it is first asked
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, List, Optional
 
@@ -34,12 +35,7 @@ HINT = "Layers are among *Render Options*, *Output type*; *Split Screen* wipes b
 
 
 class LayersPanel(ViewerControl):
-    """Adds layers to what the viewer shows of a student, and says what keeps one of them from being shown.
-
-    Args:
-        manager: the data manager, which knows whose view a camera has.
-        inverse_temperature: of the experts' blend.
-    """
+    """Adds layers to what the viewer shows of a student, and says what keeps one of them from being shown."""
 
     def __init__(self, manager: Any, inverse_temperature: Callable[[], float]) -> None:
         self.manager = manager
@@ -104,36 +100,26 @@ class LayersPanel(ViewerControl):
             return False
 
 
+@dataclass(eq=False)
 class LayeredModel:
     """A model as the viewer takes it, with layers among its outputs. All else is the model's.
 
     Outputs that nobody looks at are listed, with another picture of as many channels in their place.
-
-    Args:
-        model: the student.
-        runs: by the names of the other models that layers are made of.
-        layers: their names.
-        mixed: makes one teacher of several, from what they render at the camera that is looked through.
-        looked_at: says which outputs are looked at; the first is whose surfaces hide what the viewer draws behind them.
-        tell: is told what keeps a layer from being shown, or nothing where all is well.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        runs: Dict[str, Run],
-        layers: List[str],
-        mixed: Callable[[Render, bool], Ensemble],
-        looked_at: Callable[[], List[str]],
-        tell: Callable[[str], None],
-    ) -> None:
-        self.model = model
-        self.runs = runs
-        self.layers = layers
-        self.mixed = mixed
-        self.looked_at = looked_at
-        self.tell = tell
-        self.loaded: Dict[str, Model] = {STUDENT: model}
+    model: Model
+    runs: Dict[str, Run]
+    """By the names of the other models that layers are made of."""
+    layers: List[str]
+    mixed: Callable[[Render, bool], Ensemble]
+    """Makes one teacher of several, from what they render at the camera that is looked through."""
+    looked_at: Callable[[], List[str]]
+    """Says which outputs are looked at; the first is whose surfaces hide what the viewer draws behind them."""
+    tell: Callable[[str], None]
+    """Is told what keeps a layer from being shown, or nothing where all is well."""
+
+    def __post_init__(self) -> None:
+        self.loaded: Dict[str, Model] = {STUDENT: self.model}
         self.channels: Dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
