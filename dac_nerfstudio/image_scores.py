@@ -56,7 +56,6 @@ def scores_and_images(
 
     Args:
         outputs: ``rgb``, ``accumulation`` and ``depth`` of the view.
-        truth: its photo.
     """
     images = {
         "img": torch.cat([truth, outputs["rgb"]], dim=1),
@@ -105,11 +104,7 @@ def can_flip() -> bool:
 
 
 def left_out(height: int, width: int, lpips_weights: Path) -> Dict[str, str]:
-    """Why scores are left out for images of this size, in a sentence each.
-
-    Args:
-        lpips_weights: where LPIPS looks for its network.
-    """
+    """Why scores are left out for images of this size, in a sentence each."""
     reasons = {}
     if min(height, width) < MS_SSIM_SIDE:
         reasons["ms_ssim"] = f"it needs images of {MS_SSIM_SIDE} pixels a side, and these have {width} x {height}."

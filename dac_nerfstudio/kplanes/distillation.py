@@ -88,8 +88,6 @@ def distillation_losses(
     """The four terms of distillation, by name, each times its weight; those of weight 0 are not computed.
 
     Args:
-        weights: how much each term counts.
-        taught: the teacher's output for the rays.
         rgb: the student's rendered colour, on the teacher's background.
         proposals: edges and opacities of the student's own bins, level by level.
         point_alphas: the student's opacities at the teacher's samples, with the teacher's bin widths; None if of no

@@ -17,7 +17,6 @@ class MultiScalePlanes(nn.Module):
 
     Args:
         resolutions: grid points along each side, one per scale.
-        features: channels per plane.
         init_range: bounds of the uniform distribution that the planes start from.
     """
 

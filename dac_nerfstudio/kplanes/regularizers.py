@@ -60,7 +60,6 @@ def distortion(
     """Distortion loss of mip-NeRF 360 (arXiv 2111.12077, eq. 15), mean over rays, in O(samples).
 
     Args:
-        weights: of each sample.
         edges: of the samples' bins in normalised ray space [0, 1], ascending.
 
     The double sum over pairs folds into running sums because midpoints are sorted:

@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 
 def divide_settings(before: Optional[Partition], asked: Dict[str, Any], softness: float) -> Dict[str, Any]:
-    """The settings to divide by: what is asked for now, else what was asked for before, else the preset's.
-
-    Args:
-        before: the scene's partition, if it has one.
-        asked: settings asked for now.
-        softness: the preset's.
-    """
+    """The settings to divide by: what is asked for now, else what was asked for before, else the preset's."""
     settings: Dict[str, Any] = {"softness": softness}
     if before is not None:
         made = {name: before.settings[name] for name in ("groups", "overlap", "softness")}
@@ -48,10 +42,6 @@ def count_groups(layout: Layout, scene_dir: Path, asked: Dict[str, Any], skip_mi
 
 def partition_of(experts: Sequence[Path], asked: Dict[str, Any]) -> Path:
     """The file of the partition that ready experts were trained for, each of which keeps a copy.
-
-    Args:
-        experts: their run folders.
-        asked: settings of a division that were asked for.
 
     Raises:
         StageError: they were trained for several, or for one with other settings.

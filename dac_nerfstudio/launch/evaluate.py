@@ -29,9 +29,7 @@ def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
     """Score the test views (an expert: its own) from the files alone; False if that was done before.
 
     Args:
-        job: the job of the run that is scored.
         plan: the plan of its scene, by whose current partition the views are told apart.
-        tell: takes reports of the progress.
 
     Raises:
         StageError: an expert of another partition, whose group's number means other views now; or the photos are not

@@ -36,7 +36,6 @@ def start(job: Job, plan: Plan, place: Place, messages: Connection, lock: Any) -
 
     Args:
         job, plan: what to do.
-        place: where.
         messages: where it reports; closed at the other end when the parent is gone.
         lock: a `multiprocessing.reduction.DupFd` of the scene's lock.
     """

@@ -22,7 +22,6 @@ def nearness(partition: Partition, camera_to_worlds: np.ndarray) -> np.ndarray:
     Otherwise it is the negative distance to the nearest view of the group, by `view_distances`.
 
     Args:
-        partition: whose groups are meant.
         camera_to_worlds: poses [cameras, 3, 4] in the data's own frame.
 
     Returns:
@@ -44,7 +43,6 @@ def blending_weights(partition: Partition, camera_to_worlds: np.ndarray, sharpne
     """Weights over the groups' experts: softmax(sharpness x nearness).
 
     Args:
-        partition: whose groups are meant.
         camera_to_worlds: poses [cameras, 3, 4] in the data's own frame.
         sharpness: from 0, the plain average of all experts, to infinity, each camera answered by its group's alone.
 

@@ -34,7 +34,6 @@ def divide(
     """Divides views into groups.
 
     Args:
-        views: the training views.
         groups: number of groups N, from 1 to the number of views, or `auto`, see `choose_groups`; by default 4, or
             fewer where so few views have no more.
         strategy: one of `STRATEGIES`, or `auto`: what the paper does where it can be done (azimuth for upright data,

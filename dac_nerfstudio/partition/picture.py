@@ -48,8 +48,6 @@ def plot_partition(
     matrix, unless every view belongs to its home alone; and some photos of every group. What is not known is left out.
 
     Args:
-        partition: what to draw.
-        path: where to write the picture.
         similarity: of the partition's views, in their order. Views on a border of their group are then ringed.
         test: views drawn hollow, in the colour of the group that would answer for them.
 

@@ -22,7 +22,6 @@ def assess(partition: Partition, similarity: Similarity, test: Views | None = No
     """Figures of a partition, as JSON.
 
     Args:
-        partition: of training views.
         similarity: of the same views, in the same order, or of a sample of them. All but `sizes` and `test` is of its
             views.
         test: views that took no part in dividing.

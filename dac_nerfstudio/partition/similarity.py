@@ -220,10 +220,6 @@ def featureless(similarity: np.ndarray, views: Views) -> np.ndarray:
     left of a similarity when it is explained by the distance between views alone (`view_distances`, the best falling
     function of it, by isotonic regression) says what that is worth.
 
-    Args:
-        similarity: [views, views].
-        views: the same views.
-
     Returns:
         Another similarity [views, views].
     """

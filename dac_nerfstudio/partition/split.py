@@ -29,12 +29,10 @@ def split(
     """Divides views, makes the partition the scene's current one, and draws it.
 
     Args:
-        views: the training views.
         scene_dir: where `partition.json`, `partition.png` and `partition.html` go.
         test: views whose distance from their groups is measured, and which play no other part.
         similarity: a name that `measure` understands: what is divided by, and what the result is judged by.
         remarks: what the partition's notes are to say first.
-        settings: keyword arguments of `divide`.
 
     Returns:
         The partition and its path.

@@ -32,7 +32,6 @@ def sheet(
     """Images of one size in rows and columns, on white.
 
     Args:
-        rows: the images.
         columns: a title above each column.
         names: a name left of each row, if any.
         marks: colours (#RRGGBB) of the frames round some images, by row and column.
@@ -63,13 +62,7 @@ def sheet(
 
 
 def close_up(image: np.ndarray, box: Tuple[int, int, int], factor: int) -> np.ndarray:
-    """A square of an image, enlarged to the image's shorter side times a factor, on white.
-
-    Args:
-        image: the image.
-        box: top, left and side of the square.
-        factor: times the image's size.
-    """
+    """A square of an image (top, left and side), enlarged to the image's shorter side times a factor, on white."""
     top, left, side = box
     height, width = (factor * length for length in image.shape[:2])
     crop = Image.fromarray(image[top : top + side, left : left + side])
@@ -93,13 +86,7 @@ def save_png(image: np.ndarray, path: Path) -> None:
 
 
 def save_webp(frames: Sequence[np.ndarray], path: Path, rate: float, most: int = MOST_BYTES) -> None:
-    """Write frames of one size as an endless animation of at most ``most`` bytes, as large as that allows.
-
-    Args:
-        frames: the images.
-        path: the file.
-        rate: frames per second.
-        most: bytes.
+    """Write frames of one size as an endless animation, ``rate`` a second, as large as ``most`` bytes allow.
 
     Raises:
         StageError: they do not fit, however small they are made.

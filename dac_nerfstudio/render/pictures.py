@@ -53,12 +53,8 @@ def show(
     made, which is said.
 
     Args:
-        scene: what is rendered.
-        folder: where files go.
         what: the pictures; empty for all.
-        frames: of an animation.
         scale: times the photos' resolution; by default as of `default_scale`.
-        console: where it is said.
 
     Raises:
         StageError: the scene lacks what the pictures take that were asked for.

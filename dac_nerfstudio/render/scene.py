@@ -43,7 +43,6 @@ def open_scene(scene_dir: Path, run: Optional[str], data: Optional[Path]) -> Sce
     """Load baseline, student and experts of a scene's folder of results. Nothing in it is executed.
 
     Args:
-        scene_dir: the folder.
         run: name of the runs; by default the latest.
         data: where the photos lie; by default where they lay at training.
 

@@ -18,13 +18,8 @@ NAMED_VIEWS = 48
 
 
 def gain_chart(gain: Gain, before: Sequence[float]) -> str:
-    """Gain of each view, sorted, in the colours of the groups; beside it against what the baseline has. An SVG, as an
-    address that holds it.
-
-    Args:
-        gain: of the views.
-        before: PSNR of the baseline in each of them.
-    """
+    """Gain of each view, sorted, in the colours of the groups; beside it against the baseline's PSNR in each of them.
+    An SVG, as an address that holds it."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

@@ -23,7 +23,6 @@ def export(scene_dir: Path, file: Path, run: Optional[str] = None) -> None:
     What unpacks is a folder ``outputs/<scene>`` as training leaves it, with the student as its only run.
 
     Args:
-        scene_dir: the scene's folder of results.
         file: the zip to write, as a whole or not at all.
         run: name of the runs; by default of those worked on last.
 
@@ -70,7 +69,6 @@ def readme(scene: str, place: Path, data: Path) -> str:
     """How to use what was packed.
 
     Args:
-        scene: name of the scene.
         place: the student's run folder, where it unpacks.
         data: where the photos lay at training, as it was typed.
     """

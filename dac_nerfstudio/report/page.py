@@ -26,15 +26,7 @@ from dac_nerfstudio.report.pictures import (
 )
 from dac_nerfstudio.report.results import Gain, Results
 from dac_nerfstudio.report.runs import NAMES, STUDENT, TITLES, SceneRuns
-from dac_nerfstudio.report.tables import (
-    cost_grid,
-    gain_grid,
-    group_grid,
-    headline,
-    remarks,
-    score_grid,
-    view_grid,
-)
+from dac_nerfstudio.report.tables import cost_grid, gain_grid, group_grid, headline, remarks, score_grid, view_grid
 from dac_nerfstudio.runs.layout import PARTITION_PAGE, PARTITION_PICTURE
 from dac_nerfstudio.scores import SCORES
 from dac_nerfstudio.style import counted
@@ -49,12 +41,7 @@ DARKEST_ERROR = 0.02
 
 
 def contents(results: Results, scene: SceneRuns) -> Dict[str, Any]:
-    """What the page of a scene shows, and its Markdown.
-
-    Args:
-        results: what ``results.figures`` made of ``scene``.
-        scene: whose run folders are read for pictures.
-    """
+    """What the page of a scene shows, and its Markdown."""
     quality, gain = scene.partition.about.get("quality"), results.gain
     return dict(
         title=f"{results.scene}: report",

@@ -16,7 +16,6 @@ def contents_digest(paths: Iterable[Path], kept: Path) -> str:
     Each is read once: its digest is kept by the file's path, size, and times of the last change of contents and entry.
 
     Args:
-        paths: files that are there.
         kept: file of digests; written where its folder is there.
     """
     known = read_json(kept)

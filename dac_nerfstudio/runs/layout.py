@@ -45,14 +45,7 @@ def scene_name(data: Path) -> str:
 
 
 def run_dir(scene_dir: Path, method: str, run: str, group: Optional[int] = None) -> Path:
-    """Folder of a run.
-
-    Args:
-        scene_dir: the scene's folder of results.
-        method: registered method.
-        run: name of the run.
-        group: group of an expert, counted from 1; None for any other method.
-    """
+    """Folder of a run; of an expert in that of its group, counted from 1."""
     folder = scene_dir / method
     return (folder if group is None else folder / group_folder(group)) / run
 

@@ -27,7 +27,6 @@ def reopen(config: Any, run_dir: Path, partition: Optional[Path] = None) -> Any:
 
     Args:
         config: as of `recorded_config`.
-        run_dir: the run's folder.
         partition: file of the partition that gives views their groups; by default the run's own.
 
     Raises:
@@ -45,9 +44,7 @@ def recorded_config(run_dir: Path, data: Path, device: str) -> Any:
     """The configuration of a run, a `DaCTrainerConfig`, as far as its pictures depend on it.
 
     Args:
-        run_dir: the run's folder.
         data: where the photos lie that it was trained on.
-        device: kind of device to render on: cpu, cuda or mps.
 
     Raises:
         StageError: the record is not of one of our methods, or the photos are others.

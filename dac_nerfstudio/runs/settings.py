@@ -50,9 +50,6 @@ def model_settings(config: ModelConfig) -> Dict[str, Any]:
 def rebuild_config(settings: Dict[str, Any], source: Path, kind: Type[ModelConfig] = KPlanesModelConfig) -> Any:
     """The inverse of ``model_settings``.
 
-    Args:
-        kind: of the model, see `kind_of`.
-
     Raises:
         StageError: the settings are not those of such a model.
     """

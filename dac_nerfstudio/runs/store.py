@@ -48,14 +48,8 @@ class Run(NamedTuple):
 
 
 def find(scene_dir: Path, method: MethodName, group: int | None = None) -> List[Run]:
-    """Runs of a method in a scene's folder of results, finished or not, latest first. Those that cannot be read are
-    passed over with a warning.
-
-    Args:
-        scene_dir: the folder.
-        method: of the runs.
-        group: of an expert, counted from 1; by default those of all groups.
-    """
+    """Runs of a method in a scene's folder of results, finished or not, latest first; of experts those of a group or of
+    all. Those that cannot be read are passed over with a warning."""
     folders = run_dirs(scene_dir, str(method), group)
     latest_first = sorted(folders, key=lambda folder: (folder / RECORD).stat().st_mtime, reverse=True)
     return [run for folder in latest_first if (run := _readable(folder, warn=True))]

@@ -46,8 +46,6 @@ class PixelSchedule:
     Args:
         sizes: pixels of each view.
         weights: of each view, in [0, 1].
-        num_rays_per_batch: pixels per step.
-        seed: of the whole run.
 
     Raises:
         StageError: no pixel has a weight.

@@ -160,7 +160,6 @@ class Scene:
         """The views of a split, in the frame and the order that training has.
 
         Args:
-            split: train, val or test.
             tracks: take the points that photos share from a COLMAP model, which takes a while.
 
         Raises:
@@ -325,12 +324,7 @@ _opened: dict[str, Scene] = {}
 
 
 def open_scene(config: DataParserConfig, skip_missing: bool = False) -> Scene:
-    """The scene of a data parser; the same one while its files stay as they are.
-
-    Args:
-        config: the data parser and its settings, as training has them.
-        skip_missing: leave out photos that are not there.
-    """
+    """The scene of a data parser; the same one while its files stay as they are."""
     key = f"{config} {skip_missing}"
     scene = _opened.get(key)
     if scene is None or any(_mark(path) != mark for path, mark in scene.marks.items()):
@@ -349,11 +343,6 @@ def _mark(path: Path) -> tuple[int, int] | None:
 
 def scene_at(data: Path, downscale: int | None = None, skip_missing: bool = False) -> Scene:
     """The scene in a folder, with the data parser and the settings that ``dac run`` trains it with.
-
-    Args:
-        data: the folder, or a JSON file of nerfstudio's format.
-        downscale: take photos made smaller by this number.
-        skip_missing: leave out photos that are not there.
 
     Raises:
         StageError: the data are not there, of no known layout, or of one size only.

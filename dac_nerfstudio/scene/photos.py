@@ -55,11 +55,7 @@ def fits(size: tuple[int, int], camera: tuple[int, int]) -> bool:
 
 
 def photo_shape(path: Path, size: tuple[int, int] | None = None) -> Shape:
-    """Reads a photo's header alone.
-
-    Args:
-        path: its file.
-        size: width and height that its camera says, if that is known.
+    """Reads a photo's header alone. ``size``, width and height, is what its camera says, if that is known.
 
     Raises:
         PhotoError: the file is missing, is no picture, of a kind whose colours are not clear, or of another size.
@@ -85,7 +81,6 @@ def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """A photo as RGB or RGBA.
 
     Args:
-        path: its file.
         size: width and height that its camera says; as stored without it.
 
     Raises:
@@ -116,7 +111,6 @@ def read_mask(path: Path, size: tuple[int, int], scale: float = 1.0) -> np.ndarr
     """Where a mask is not black, [height, width]. Colours count as grey, and what is transparent as black.
 
     Args:
-        path: its file, of whatever mode.
         size: width and height that its camera says.
         scale: make it smaller by this factor.
 

@@ -22,12 +22,7 @@ def images_of(model: Path) -> list[Image]:
 
 
 def tracks_of(model: Path, names: Sequence[str]) -> tuple[np.ndarray, ...] | None:
-    """The unique numbers of the 3D points in each view; None where the model does not know all views by name.
-
-    Args:
-        model: folder of the model.
-        names: of the views, see `view_name`.
-    """
+    """The unique numbers of the 3D points in each view; None where the model does not know all views by name."""
     try:
         images = images_of(model)
     except Exception as error:  # its reader raises whatever a damaged file leads to

@@ -87,11 +87,9 @@ def photo_problems(
     """What is wrong with photos, a sentence for each.
 
     Args:
-        photos: their files.
         sizes: width and height that each one's camera says; None where that is not known.
         alike: whether all have to be of one size, as in Blender's format, where nothing but the photos says it and the
             first sets every camera's focal length.
-        thorough: decode them.
     """
     problems: list[str] = []
     shapes: dict[Path, Shape] = {}
@@ -131,8 +129,6 @@ def mask_problems(
 
     Args:
         masks: their files, which are there.
-        sizes: width and height of each one's camera.
-        thorough: decode them all.
         needed: whether there has to be something to see.
     """
     problems, seen = [], not masks or not needed

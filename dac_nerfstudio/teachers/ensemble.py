@@ -182,7 +182,6 @@ def choose_inverse_temperature(
     """The inverse temperature whose pictures come nearest to photos, and each candidate's PSNR in dB, mean over views.
 
     Args:
-        ensemble: every model renders every view once.
         views: cameras and photos that nothing was trained on.
         candidates: of equals the first wins.
 

@@ -68,10 +68,8 @@ def ensemble_of(folders: Sequence[Path], learner: Views, test_names: Sequence[st
     """The mean of finished runs.
 
     Args:
-        folders: of the runs.
         learner: the training photos of who learns from them.
         test_names: photos that the learner is scored on.
-        device: to render on.
 
     Raises:
         StageError: a run cannot be opened, has seen test photos, or is of another scene.

@@ -24,11 +24,7 @@ from dac_nerfstudio.training.datamanager import DaCDataManager
 
 
 class Inputs:
-    """The photos of a run, whose configuration it reads.
-
-    Args:
-        config: the run's settings.
-    """
+    """The photos of a run, whose configuration it reads."""
 
     data_digest = ""
     """A digest of the training views' poses and photos, once they are read."""

@@ -31,14 +31,11 @@ WITNESSES = 2
 
 
 def scene_radius(views: Views) -> Tuple[float, str]:
-    """Half the side of the box that holds a bounded scene, and in words why.
+    """Half the side of the box that holds a bounded scene, in the frame of its views, and in words why.
 
     The photos' masks are intersected to the visual hull, the largest object that could have cast them (Laurentini
     1994). Where a ray through an opaque pixel meets the hull, but nowhere inside the box, the object leaves the box.
     The hull may leave it without that: of few photos, or below an object seen from above, it is larger than the object.
-
-    Args:
-        views: with photos, and poses in the model's frame.
     """
     if views.photos is None:
         return RADIUS, "the default, for the photos are not known"

@@ -54,10 +54,7 @@ class Sources:
 
 
 def resolve(given: Any) -> Sources:
-    """Find and check all that a run is made from.
-
-    Args:
-        given: the configuration of a run, a `DaCTrainerConfig`, which is not changed.
+    """Find and check all that a run is made from. Its configuration, a `DaCTrainerConfig`, is not changed.
 
     Raises:
         UserError: something that the user has to correct.
@@ -190,12 +187,7 @@ def find_partition(config: Any, views: Views) -> Partition:
 
 
 def _find_scene_radius(model: Any, views: Views) -> None:
-    """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike.
-
-    Args:
-        model: the model's settings.
-        views: the training views in the model's frame.
-    """
+    """Let the data decide how large the model's box is, if the user has not. All stages of a scene decide alike."""
     if model.scene_radius is None and model.is_contracted:
         model.scene_radius = RADIUS
     elif model.scene_radius is None:

@@ -45,10 +45,6 @@ class GroupsPanel(ViewerControl):
 
     Who opens the page stands at a training view: nerfstudio's own place, near the origin, is inside the object that
     bounded scenes show, before their near plane, where there is nothing to see.
-
-    Args:
-        manager: the data manager, which knows the training views and their partition.
-        inverse_temperature: of the weights that are shown.
     """
 
     def __init__(self, manager: Any, inverse_temperature: Callable[[], float]) -> None:

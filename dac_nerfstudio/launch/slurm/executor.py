@@ -68,10 +68,8 @@ def run_on_slurm(plans: Sequence[Plan], options: SlurmOptions, wait: bool, conso
     is found before anything is queued.
 
     Args:
-        plans: one per scene.
         options: what to ask Slurm for.
         wait: follow the jobs until all have ended.
-        console: where jobs and their progress are printed.
 
     Raises:
         StageError: a scene is being worked on, or Slurm refuses the jobs.
