@@ -1,7 +1,5 @@
 """Fixtures of cameras that several rooms' tests look through."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Writes COLMAP models, as https://colmap.github.io/format.html describes them."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import NamedTuple

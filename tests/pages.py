@@ -1,7 +1,5 @@
 """The elements of a page."""
 
-from __future__ import annotations
-
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "input", "br", "hr", "use", "path"}

@@ -1,7 +1,5 @@
 """Fixtures that write small scenes in each of the known formats."""
 
-from __future__ import annotations
-
 import json
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """What a CUDA graph would do with a step, on the CPU, and what it would not let pass."""
 
-from __future__ import annotations
-
 import os
 import traceback
 from collections.abc import Callable, Iterable

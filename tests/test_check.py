@@ -1,7 +1,5 @@
 """What ``dac check`` says of a machine."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The fair study: its page is that of its figures, and no rival was tuned over more settings than the baseline."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

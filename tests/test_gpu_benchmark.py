@@ -1,7 +1,5 @@
 """benchmarks/gpu.py runs without a GPU, keeps what is done, survives parts that fail or hang, and keeps its time."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

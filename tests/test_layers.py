@@ -1,7 +1,5 @@
 """Who may import whom: rooms of the package lie in layers, and every import goes downwards."""
 
-from __future__ import annotations
-
 import ast
 import re
 from graphlib import TopologicalSorter

@@ -1,7 +1,5 @@
 """The comparison with other methods: what is scored and timed, and that the page says who is ahead."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Scores are what somebody else's library says of the same pictures."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Fixtures of models small enough to be differentiated by hand, and what the reference implementations say of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings that make a stage a matter of seconds, and how far a stage has got by its log."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 TINY_MODEL = {

@@ -1,7 +1,5 @@
 """Fixtures: tiny models, run folders of tiny experts, rays, and a tiny scene."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import partial

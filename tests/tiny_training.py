@@ -1,7 +1,5 @@
 """Registered methods' configurations, small enough to train in a test."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What tests of the commands share: a shell, the trainings by ``ns-train``, and a scene of real photos."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal
@@ -221,9 +219,7 @@ def make_real_scene(source: Path, data: Path) -> None:
             x, y, z, w = to_camera.as_quat()
             shift = -to_camera.apply(turn.apply(pose[:, 3]))
             seen = np.flatnonzero(points @ pose[:, 3] > 2)  # points on a sphere, from the side they face
-            photos.append(
-                Photo(len(photos) + 1, name, (w, x, y, z), tuple(shift), points=tuple(seen.tolist())),
-            )
+            photos.append(Photo(len(photos) + 1, name, (w, x, y, z), tuple(shift), points=tuple(seen.tolist())))
     fx, fy, cx, cy, width, height = views.intrinsics[0]
     model = data / "colmap" / "sparse" / "0"
     model.mkdir(parents=True)

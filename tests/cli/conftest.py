@@ -3,8 +3,6 @@
 Tests share runs: what is asked for first starts everything that all tests of its kind look at, in the background.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,8 +1,6 @@
 """Scripts in forks of the server that ``dac run`` forks its stages from: it has imported nerfstudio once, which takes a
 script ten seconds."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

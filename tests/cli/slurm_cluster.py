@@ -1,7 +1,5 @@
 """A Slurm cluster of one node, this machine, out of a temporary folder: munged, slurmctld and slurmd of its own."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """``dac run``: its plan, what it keeps, and the whole of it in small."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """What surrounds a run: who may run, where, with which flags, and how it is stopped."""
 
-from __future__ import annotations
-
 import errno
 import io
 import json

@@ -1,7 +1,5 @@
 """``dac run --executor slurm``: what it submits, what it refuses, and a whole run on a cluster of one node."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A run that is stopped, politely or not, ends where an undisturbed one does."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

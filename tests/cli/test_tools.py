@@ -1,7 +1,5 @@
 """nerfstudio's tools on the results, far from where they were made: of a student's run the experts' files are gone."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 from collections.abc import Callable, Mapping

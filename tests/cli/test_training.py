@@ -1,7 +1,5 @@
 """Every registered method trains through ns-train, and a resumed training is the undisturbed one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

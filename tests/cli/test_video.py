@@ -1,7 +1,5 @@
 """The flight past the test cameras."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 """What is slow and tries what goes wrong: `make test-faults`. FUZZ_SECONDS says how long each fuzzer goes on,
 in seconds of the processor."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Readers of what others have written come to clean errors or to views, in bounded memory, whatever the bytes are."""
 
-from __future__ import annotations
-
 import copy
 import json
 import random

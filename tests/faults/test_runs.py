@@ -1,7 +1,5 @@
 """Whatever befalls a run, the same command goes on, and the end is that of a run that nothing befell."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Oracle numbers, and models small enough to be differentiated by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

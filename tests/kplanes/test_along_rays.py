@@ -3,8 +3,6 @@
 Triton's are among them where its interpreter runs this file, as ``backends/test_triton_backend.py`` has it do.
 """
 
-from __future__ import annotations
-
 import os
 
 import pytest

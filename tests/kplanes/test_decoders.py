@@ -1,7 +1,5 @@
 """Decoders against per-sample evaluation and the reference's numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The K-Planes model: its rays, its background and its losses."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Who looks planes up, and what happens when a fast backend does not work."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 

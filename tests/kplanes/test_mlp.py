@@ -1,7 +1,5 @@
 """The fast paths of small MLPs against their layers one after the other."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import pytest

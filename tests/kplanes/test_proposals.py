@@ -1,7 +1,5 @@
 """Proposal sampling: histograms, schedules and levels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +12,7 @@ from nerfstudio.model_components.renderers import DepthRenderer
 from tiny import bins_between
 from torch import Tensor
 
-from dac_nerfstudio.kplanes.proposals import (
-    Level,
-    ProposalSampler,
-    UpdateSchedule,
-    anneal_exponent,
-    histogram_loss,
-)
+from dac_nerfstudio.kplanes.proposals import Level, ProposalSampler, UpdateSchedule, anneal_exponent, histogram_loss
 
 
 def test_histogram_loss_and_gradient_of_a_case_worked_out_by_hand() -> None:

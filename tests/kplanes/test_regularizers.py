@@ -1,7 +1,5 @@
 """Total variation and distortion against direct sums and the reference's numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

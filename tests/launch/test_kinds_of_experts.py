@@ -1,7 +1,5 @@
 """Experts of several kinds of model: what dac run plans for them, and how their runs are named and reported."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

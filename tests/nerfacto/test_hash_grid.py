@@ -1,7 +1,5 @@
 """The compiled hash grid against nerfstudio's plain PyTorch one."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from typing import Any

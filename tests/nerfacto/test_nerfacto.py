@@ -1,7 +1,5 @@
 """nerfacto by our data manager and trainer: it learns, resumes exactly, is opened from its record, and teaches."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from pathlib import Path

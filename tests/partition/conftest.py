@@ -1,7 +1,5 @@
 """Cameras round a scene, and similarities of views."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How much each group's expert has to say at a camera."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,12 +11,7 @@ from PIL import Image
 
 import dac_nerfstudio
 from dac_nerfstudio.partition import assess, divide, find_axis, measure
-from dac_nerfstudio.partition.contacts import (
-    border_views,
-    darkest,
-    in_order,
-    small_photo,
-)
+from dac_nerfstudio.partition.contacts import border_views, darkest, in_order, small_photo
 from dac_nerfstudio.partition.picture import draw_partition, plot_partition
 from dac_nerfstudio.style import COLOURS
 

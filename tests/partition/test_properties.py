@@ -1,7 +1,5 @@
 """What holds for every division of whatever cameras: hypothesis looks for one for which it does not."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

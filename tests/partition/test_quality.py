@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +6,7 @@ import numpy as np
 import pytest
 from cameras import manual
 
-from dac_nerfstudio.partition import (
-    STRATEGIES,
-    Partition,
-    Similarity,
-    assess,
-    divide,
-    verdict,
-    view_distances,
-)
+from dac_nerfstudio.partition import STRATEGIES, Partition, Similarity, assess, divide, verdict, view_distances
 from dac_nerfstudio.partition.quality import BORDER_NEIGHBOURS, on_border
 from dac_nerfstudio.partition.similarity import featureless
 from dac_nerfstudio.partition.strategies import BY_SIMILARITY

@@ -1,7 +1,5 @@
 """Large scenes: divided, judged and pictured by a sample, with small ones left as they are."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

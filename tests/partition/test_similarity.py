@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +7,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from dac_nerfstudio.partition import (
-    SIMILARITIES,
-    PartitionError,
-    Views,
-    measure,
-    similarity,
-    view_distances,
-)
+from dac_nerfstudio.partition import SIMILARITIES, PartitionError, Views, measure, similarity, view_distances
 from dac_nerfstudio.partition.similarity import featureless
 from dac_nerfstudio.scene.frames import spread
 

@@ -1,7 +1,5 @@
 """A tiny scene, with tiny models that know nothing of it, but each something else."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

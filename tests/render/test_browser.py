@@ -1,8 +1,6 @@
 """The viewer in a real browser: in ns-viewer a group is flown to, a layer chosen, two layers wiped; in dac view a
 camera is clicked."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Sheets, wipes and animations: sizes, places of pixels, and bytes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What is shown of a scene: baseline and student from the same place, at the size asked for."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from dataclasses import replace

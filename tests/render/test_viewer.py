@@ -1,7 +1,5 @@
 """``dac view``: where it listens, how it ends."""
 
-from __future__ import annotations
-
 import io
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Folders of results, and what lies in them."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

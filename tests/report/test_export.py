@@ -1,7 +1,5 @@
 """A zip of a scene: it unpacks as a folder of results with the student in it, which is found from wherever that is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile

@@ -1,7 +1,5 @@
 """The report in a real browser: two pictures are wiped, charts enlarged, by mouse, keys and a finger."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The page and the Markdown: whole, self-contained, the same every time, and honest about what is missing."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

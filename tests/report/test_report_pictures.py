@@ -1,7 +1,5 @@
 """What pictures show: planes of known features, crops where the difference is."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable

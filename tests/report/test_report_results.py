@@ -1,7 +1,5 @@
 """The figures of a scene's runs, checked against means taken by hand."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Several scenes in one report."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

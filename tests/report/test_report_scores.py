@@ -1,7 +1,5 @@
 """Scores of images whose scores are known, and the pairs that are kept."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What photos hold is read once, and noticed whenever it is something else."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The layout of a folder of results: what is put somewhere is found there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

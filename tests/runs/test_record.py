@@ -1,7 +1,5 @@
 """The record of a run folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

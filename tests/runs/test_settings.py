@@ -1,7 +1,5 @@
 """Settings of a model survive their record."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs: found, judged and opened."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Datasets read photos as they are meant, and scenes that cannot be trained on are refused before training."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Results made ahead, in a thread."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

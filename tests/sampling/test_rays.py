@@ -1,7 +1,5 @@
 """Rays through pixels, beside nerfstudio's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

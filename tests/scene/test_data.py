@@ -1,7 +1,5 @@
 """A scene is what nerfstudio's data parser gives: names, cameras, splits, shared points."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A scene is examined before anything long: all that is wrong is found at once, in seconds, and nothing hangs."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Callable

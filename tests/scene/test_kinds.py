@@ -1,7 +1,5 @@
 """Scenes of kinds that people bring: each trains, or is refused with a sentence before anything long."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from io import StringIO

@@ -1,7 +1,5 @@
 """Photos are read as they are meant, or refused by name."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

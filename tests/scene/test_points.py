@@ -1,7 +1,5 @@
 """COLMAP's models are read by nerfstudio; what it cannot read is one sentence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Frozen models as one teacher, asked for rays and for cameras."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

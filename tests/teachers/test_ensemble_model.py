@@ -1,7 +1,5 @@
 """All experts in one model: each camera and each ray is answered by its group's."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

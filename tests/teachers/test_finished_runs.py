@@ -1,7 +1,5 @@
 """A finished run of any nerfstudio method teaches: it is asked in the student's frame, and has seen no test views."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The inverse temperature of a blend, chosen on photos."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Cameras between the training cameras."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from cameras import looking_at_origin

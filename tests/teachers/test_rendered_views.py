@@ -1,7 +1,5 @@
 """Pictures that teachers render where no photo was taken."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Teachers asked in fixed shapes say what they say otherwise."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

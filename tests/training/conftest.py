@@ -1,7 +1,5 @@
 """Tiny models, runs, rays and a scene."""
 
-from __future__ import annotations
-
 import pytest
 from tiny import reference  # noqa: F401
 from tiny_runs import demo, rays, save_run, tiny_model  # noqa: F401

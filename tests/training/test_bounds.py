@@ -1,7 +1,5 @@
 """The box of a bounded scene is wide enough for what the photos' alpha shows."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Training rays: which photo they come from, and which group draws them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import traceback

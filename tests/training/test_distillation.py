@@ -1,7 +1,5 @@
 """The distillation losses: their value, when they vanish, and what they teach."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

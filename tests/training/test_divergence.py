@@ -1,7 +1,5 @@
 """A training that comes to numbers that are none stops, says where, and leaves what was good."""
 
-from __future__ import annotations
-
 import resource
 import signal
 from collections.abc import Callable

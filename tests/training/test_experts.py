@@ -1,7 +1,5 @@
 """The experts that a student learns from: found, and refused in words."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

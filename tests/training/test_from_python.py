@@ -1,7 +1,5 @@
 """Every method trains from Python, as notebooks call nerfstudio's: no command has saved a configuration before."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a run is made from is told from what it is not made from."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run goes on from is read as tensors and plain numbers, whichever flag names it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The numbers that a ray takes, against what training allocates on the CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

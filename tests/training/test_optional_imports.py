@@ -1,7 +1,5 @@
 """The methods import without the optional packages: one failing plugin breaks every command of nerfstudio."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

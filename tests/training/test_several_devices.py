@@ -1,7 +1,5 @@
 """Two processes train one model, as nerfstudio does on two GPUs; here on a CPU, by gloo."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The step that can be captured is nerfstudio's step, and nothing in it is baked, waits or comes from the host."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

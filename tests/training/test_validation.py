@@ -1,7 +1,5 @@
 """Numbers that no training can do anything with are refused before it begins, by the flag that sets them."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,5 +1,3 @@
 """Tiny models, runs, rays and a scene."""
 
-from __future__ import annotations
-
 from tiny_runs import demo, rays, save_run, tiny_model  # noqa: F401

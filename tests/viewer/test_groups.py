@@ -1,7 +1,5 @@
 """The viewer's panel: cameras where they stand in the colours of their groups, and whose view one looks from."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

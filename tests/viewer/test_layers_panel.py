@@ -1,7 +1,5 @@
 """The viewer's layers: experts and baseline beside the student, rendered when looked at, missed without a crash."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext

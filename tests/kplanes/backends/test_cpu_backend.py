@@ -1,7 +1,5 @@
 """The CPU's kernels, lookup and total variation, against the plain PyTorch ones."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

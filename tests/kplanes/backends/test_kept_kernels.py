@@ -1,7 +1,5 @@
 """Compiled kernels are kept on disk where that can be, and compiled anew when any file with kernels has changed."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from pathlib import Path

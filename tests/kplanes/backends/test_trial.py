@@ -1,7 +1,5 @@
 """What is said of a backend that does not work, by what went wrong."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import sysconfig

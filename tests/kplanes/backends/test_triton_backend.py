@@ -1,7 +1,5 @@
 """The Triton kernels, on machines without a GPU: run by Triton's interpreter."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
