@@ -3,8 +3,6 @@
 Which runs can teach is tested in tests/training/test_experts.py.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -74,11 +72,6 @@ def test_ns_train_says_what_is_wrong_before_its_configuration(name: str, answers
     output = answers(name).output
     assert "TrainerConfig(" not in output
     assert len(output.splitlines()) < 12, output
-
-
-def test_the_configuration_that_ns_train_shows_is_the_resolved_one(answers: Callable[[str], Finished]) -> None:
-    output = answers("no validation views").output
-    assert "TrainerConfig(" in output and "scene_radius=None" not in output
 
 
 def test_missing_validation_views_are_no_error(answers: Callable[[str], Finished]) -> None:

@@ -1,10 +1,7 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import networkx
 import numpy as np
 import pytest
 
@@ -134,20 +131,3 @@ def test_communities_too_many_or_too_small_join_those_most_alike(planted, monkey
     similarity = planted([10, 10, size])
     similarity[10:20, 20:] = similarity[20:, 10:20] = 0.3
     assert louvain(similarity)(2).tolist() == [1] * 10 + [2] * (10 + size)
-
-
-def test_louvain_has_edges_to_the_fifth_of_the_views_most_alike_and_four_seeds(monkeypatch) -> None:
-    similarity, views = np.random.default_rng(0).random((31, 31)), np.arange(31)
-    similarity = (similarity + similarity.T) / 2
-    graphs, seeds, communities = [], set(), networkx.community.louvain_communities
-
-    def recorded(graph: networkx.Graph, resolution: float, seed: int) -> list[set[int]]:
-        graphs.append(networkx.to_numpy_array(graph) > 0)
-        seeds.add(seed)
-        return communities(graph, resolution=resolution, seed=seed)
-
-    monkeypatch.setattr(networkx.community, "louvain_communities", recorded)
-    louvain(similarity)(2)
-    edges = np.zeros((31, 31), dtype=bool)
-    edges[views[:, None], (similarity - 2 * np.eye(31)).argsort(axis=1)[:, -6:]] = True
-    assert (graphs[0] == (edges | edges.T)).all() and seeds == {0, 1, 2, 3}

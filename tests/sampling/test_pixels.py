@@ -1,7 +1,5 @@
 """The draw of pixels: permutations, epochs, weights."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 
@@ -135,16 +133,6 @@ def test_draws_are_those_that_earlier_versions_made() -> None:
 def test_seeds_give_different_draws() -> None:
     one, other = (PixelSchedule([1000], [1.0], num_rays_per_batch=100, seed=seed).draw(0)[1] for seed in (1, 2))
     assert (one == other).float().mean() < 0.05
-
-
-def test_a_batch_across_the_border_of_epochs_ends_one_and_begins_the_next() -> None:
-    # 10 pixels in batches of 4: the third batch has 2 of each epoch; a batch of 25 spans three epochs.
-    schedule = PixelSchedule([6, 4], [1.0, 1.0], num_rays_per_batch=4, seed=5)
-    pairs = [pair for step in range(5) for pair in drawn(schedule, 4 * step, 4 * step + 4)]
-    assert len(set(pairs[:10])) == len(set(pairs[10:])) == 10
-    wide = PixelSchedule([6, 4], [1.0, 1.0], num_rays_per_batch=25, seed=5)
-    assert drawn(wide, 0, 20) == pairs
-    assert len(set(drawn(wide, 20, 30))) == 10
 
 
 def test_early_draws_are_spread_evenly_over_pixels_and_views() -> None:
