@@ -18,9 +18,7 @@ class MLP(nn.Sequential):
     """Fully connected layers of one width, without output activation.
 
     Args:
-        in_dim, out_dim, width, hidden_layers: its size.
         bias: whether the first layer has one; no other does.
-        activation: between layers.
     """
 
     def __init__(

@@ -141,11 +141,7 @@ def _examine_split(plan: Plan) -> Tuple[bool, str]:
 
 
 def seconds_of(config: DaCTrainerConfig, steps: int, cores: int) -> float:
-    """Estimated training time, right to the nearest half or double.
-
-    Args:
-        steps: still to be done.
-    """
+    """Estimated training time, right to the nearest half or double."""
     cuda = config.machine.device_type == "cuda"
     rays = config.pipeline.datamanager.train_num_rays_per_batch
     model: Any = config.pipeline.model

@@ -26,10 +26,8 @@ def score(job: Job, plan: Plan, tell: Tell) -> None:
 
 
 def evaluate(job: Job, plan: Plan, tell: Tell) -> bool:
-    """Score the test views (an expert: its own) from the files alone; False if that was done before.
-
-    Args:
-        plan: the plan of its scene, by whose current partition the views are told apart.
+    """Score the test views (an expert: its own) from the files alone; False if that was done before. Views have
+    their groups by the scene's current partition.
 
     Raises:
         StageError: an expert of another partition, whose group's number means other views now; or the photos are not

@@ -59,9 +59,7 @@ def run_plans(
     """Do all jobs; those whose inputs failed are left out, all others are done. Returns whether all succeeded.
 
     Args:
-        plans: one per scene.
         devices: one job at a time runs on each entry.
-        console: where the table is shown.
         kinds: do jobs of these kinds alone.
 
     Raises:

@@ -26,9 +26,6 @@ REPORT, TEXT = "report.html", "results.md"
 def write_report(scene_dir: Path, run: Optional[str] = None) -> Results:
     """Write results.json, results.md and report.html into ``report/`` of a scene's folder of results; the figures.
 
-    Args:
-        run: name of the runs; by default of those worked on last.
-
     Raises:
         StageError: there are no finished runs of this name.
     """
@@ -48,9 +45,6 @@ def page_path(scene_dir: Path) -> Path:
 
 def report_scenes(scene_dirs: Sequence[Path], run: Optional[str], console: Console) -> None:
     """Write the report of each scene, and a table of all where there are several; print their tables.
-
-    Args:
-        run: name of the runs to report; None takes the latest of each scene.
 
     Raises:
         StageError: some scenes cannot be reported; the others are.

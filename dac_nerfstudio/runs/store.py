@@ -99,7 +99,6 @@ def why_not(
     """The reason why another run cannot make use of this one, or None.
 
     Args:
-        run: to be judged.
         stages: what it may be, for example ``expert``.
         of: record of the other run: of the same views and photos.
         partition: whether the two have to be of the same partition.

@@ -57,8 +57,6 @@ def find_layout(data: Path, downscale: Optional[int] = None, skip_missing: bool 
     """The layout of a scene.
 
     Args:
-        data: its folder, or a JSON file of nerfstudio's format.
-        downscale: take photos made smaller by this number, from images_<number>.
         skip_missing: leave out photos that are not there. Left to itself, nerfstudio opens the first one to choose a
             size, so that the photos' own size is taken unless ``downscale`` says otherwise.
 

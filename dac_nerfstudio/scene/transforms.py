@@ -163,7 +163,6 @@ def contradictions(path: Path, used: Fields | None, camera_type: int) -> dict[st
     """What a JSON file says of cameras and the data parser does otherwise, a sentence for each field by its name.
 
     Args:
-        path: the file, which the parser has read.
         used: what Blender's parser has taken for all frames, by names of `INTRINSICS`; None for nerfstudio's, which
             takes what is said for all frames, and of each frame only what is not.
         camera_type: the value of nerfstudio's `CameraType` of all cameras.

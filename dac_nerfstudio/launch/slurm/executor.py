@@ -33,11 +33,6 @@ FORGOTTEN = "gone from Slurm's queue"
 def check_executor(executor: str, options: SlurmOptions, devices: str) -> None:
     """Make sure, before anything is done, that there is what the executor takes.
 
-    Args:
-        executor: `local` or `slurm`.
-        options: the options --slurm.….
-        devices: the option --devices.
-
     Raises:
         StageError: something is missing or wrong; the message says what.
     """
