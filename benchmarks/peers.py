@@ -237,10 +237,12 @@ def follow(training: Training) -> list[Point]:
         config = parse(training.arguments)
         torch.manual_seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
+        teaching = counting_teachers(trainer)
         trainer.setup()
         test = trainer.pipeline.datamanager.dataparser.get_dataparser_outputs("test")
         score = scorer(test, training.stride) if training.stride else None
         spent, points, marks = Spent(config.machine.device_type == "cuda"), [], list(training.marks)
+        spent.seconds = teaching.seconds
 
         def after_step(step: int) -> None:
             done = step + 1 - trainer._start_step
@@ -262,6 +264,21 @@ def follow(training: Training) -> list[Point]:
         with suppress(Over):
             trainer.train()
         return points
+
+
+def counting_teachers(trainer: Any) -> Spent:
+    """Counts the seconds in which teachers render new views as a trainer is set up, as part of the student's time."""
+    spent, call = Spent(trainer.config.machine.device_type == "cuda"), getattr(trainer, "call_teachers", None)
+
+    def counted() -> Any:
+        spent.start()
+        teachers = call()
+        spent.stop()
+        return teachers
+
+    if call is not None:
+        trainer.call_teachers = counted
+    return spent
 
 
 @contextmanager
