@@ -26,6 +26,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from dac_nerfstudio.errors import PartitionError, SplitError
 from dac_nerfstudio.scene.layout import find_layout, find_model
+from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES
 from dac_nerfstudio.scene.points import blanks, check_whole, images_of, names_have_blanks, tracks_of
 from dac_nerfstudio.scene.problems import missing_photos, photo_problems, why_missing
 from dac_nerfstudio.scene.transforms import faults, read_json
@@ -258,6 +259,11 @@ class Scene:
         if names_have_blanks(path):
             return PartitionError(blanks(path))
         if isinstance(error, FileNotFoundError) and self.is_colmap:
+            if error.filename is not None and Path(error.filename).parent == path:
+                return PartitionError(
+                    f"There is no {error.filename}. nerfstudio reads text where cameras.txt is there, and binary files "
+                    "otherwise: put the missing file there, or remove the cameras file of its kind."
+                )
             images = self.data / self.config.images_path
             gone = [photo for photo in (images / one.name for one in images_of(path)) if not photo.exists()]
             if gone:
@@ -298,7 +304,15 @@ class Scene:
 def _in_words(error: BaseException, text: str) -> str:
     """What a data parser has raised, for somebody who does not know Python."""
     if isinstance(error, KeyError):
-        return f"it lacks {text}."
+        what = " (the number of a camera, or of a camera model that nerfstudio does not know)" if text.isdigit() else ""
+        return f"it lacks {text}{what}."
+    if isinstance(error, ValueError) and Path(text.rstrip("'")).suffix.lower() in IMAGE_SUFFIXES:
+        return f"{text}. In images.txt each photo takes two lines; the second lists its features, and may be empty."
+    if text.startswith("K4/K5/K6"):
+        return (
+            "nerfstudio reads k4 of a fisheye lens from its own format alone: ns-process-data images --data IMAGES "
+            "--output-dir FOLDER --skip-colmap --colmap-model-path MODEL, the model's absolute path."
+        )
     if isinstance(error, (struct.error, OverflowError, MemoryError)):
         return f"a file is truncated or damaged ({text}). Copy it again."
     if isinstance(error, NotImplementedError):

@@ -19,6 +19,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, trans
 
 from dac_nerfstudio.errors import PartitionError, SplitError
 from dac_nerfstudio.scene.data import SPLITS, Scene
+from dac_nerfstudio.scene.frames import where_axes_meet
 from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES
 from dac_nerfstudio.scene.points import blanks, larger_model, names_have_blanks
 from dac_nerfstudio.scene.problems import mask_problems, missing_photos, photo_problems, pose_problem
@@ -29,6 +30,14 @@ MOST = 20
 """Sentences of a message."""
 LEAST_SPREAD = 1e-5
 """Of cameras, relative to how far from the origin they are: the parsers' single precision rounds at 6e-8."""
+SEEN = (2.0, 6.0)
+"""How far from a camera the methods for Blender's format look for the scene."""
+WIDEST = 150.0
+"""Degrees that a photo without a fisheye lens may show without a remark."""
+OUTWARD = 0.95
+"""Share of cameras that look away from where their axes meet, from which on that is remarked upon."""
+FARTHEST = 30
+"""Distance of a camera from the middle of all, in medians of theirs, from which on it is remarked upon."""
 MOST_DISTORTION = 3
 """Factor by which a lens may move the corners of a photo, outwards or inwards, without a remark."""
 
@@ -92,11 +101,14 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
         del found.views["test"]
     lenses = [problem for split, outputs in listed.items() for problem in _lens_problems(scene, split, outputs)]
     found.problems += lenses
+    if readable and scene.is_blender and "train" in listed:
+        found.remarks += _out_of_sight(scene.file(), listed["train"])
     if not lenses:
         found.remarks += _odd_cameras(scene, listed)
     _examine_files(scene, listed, found, thorough)
     if listed:
-        _examine_poses(scene, listed, found)
+        if readable:
+            _examine_poses(scene, listed, found)
         _examine_beside(scene, listed, found)
         if readable and not lenses:
             _examine_said(scene, listed, found)
@@ -166,7 +178,13 @@ def _odd_cameras(scene: Scene, listed: dict[str, DataparserOutputs]) -> list[str
     for split, outputs in listed.items():
         cameras = outputs.cameras
         size, centre = torch.cat((cameras.width, cameras.height), dim=1), torch.cat((cameras.cx, cameras.cy), dim=1)
-        odd = {"principal points (cx, cy) outside the photo": ((centre < 0) | (centre > size)).any(dim=1)}
+        perspective = (cameras.camera_type == CameraType.PERSPECTIVE.value).squeeze(1)
+        angles = 2 * torch.atan(size / 2 / torch.cat((cameras.fx, cameras.fy), dim=1)).rad2deg()
+        wide = f"focal lengths (fl_x, fl_y) in pixels that make a photo wider than {WIDEST:g} degrees"
+        odd = {
+            "principal points (cx, cy) at the photo's edge or outside": ((centre < 1) | (centre > size - 1)).any(dim=1),
+            wide: (angles > WIDEST).any(dim=1) & perspective,
+        }
         lens = cameras.distortion_params
         if lens is not None and lens.shape[-1] == 6:
             corner = torch.maximum(centre, size - centre) / torch.cat((cameras.fx, cameras.fy), dim=1)
@@ -174,7 +192,7 @@ def _odd_cameras(scene: Scene, listed: dict[str, DataparserOutputs]) -> list[str
             factor = 1 + (lens[:, :4] * radius ** torch.arange(1, 5)).sum(dim=1)
             beyond = (factor < 1 / MOST_DISTORTION) | (factor > MOST_DISTORTION)
             # A fisheye's polynomial is one of the angle, and its corners may show nothing.
-            beyond &= (cameras.camera_type == CameraType.PERSPECTIVE.value).squeeze(1)
+            beyond &= perspective
             odd[f"lenses (k1 to k4) that move a photo's corners by more than a factor of {MOST_DISTORTION}"] = beyond
         for what, which in odd.items():
             of_these = names.setdefault((scene.file(split), what), [])
@@ -184,6 +202,20 @@ def _odd_cameras(scene: Scene, listed: dict[str, DataparserOutputs]) -> list[str
         "they are wrong."
         for (file, what), which in names.items()
         if which
+    ]
+
+
+def _out_of_sight(path: Path, train: DataparserOutputs) -> list[str]:
+    """A remark where most cameras have the scene, in Blender's format at the origin, too near or too far."""
+    poses = train.cameras.camera_to_worlds
+    ahead = (poses[:, :, 2] * poses[:, :, 3]).sum(dim=1)
+    missed = int(((ahead < SEEN[0]) | (ahead > SEEN[1])).sum())
+    if missed <= len(ahead) / 2:
+        return []
+    return [
+        f"{path} has {missed} of {len(ahead)} cameras that do not have the origin {SEEN[0]:g} to {SEEN[1]:g} ahead of "
+        f"them (median: {float(ahead.median()):.3g}), where methods for this format look for the scene. Shift all "
+        "positions until the scene's middle is the origin, then scale them to a distance of about 4."
     ]
 
 
@@ -199,10 +231,25 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         judged = zip(names, map(pose_problem, together.numpy()), strict=True)
         found.problems += [f"{name} {problem}." for name, problem in judged if problem]
     first = next(iter(listed.values()))
+    met = where_axes_meet(together.numpy()) if scene.is_json else None
+    if met is not None and met[1] <= 1 - OUTWARD:
+        found.remarks.append(
+            f"{scene.file()} has cameras that look away from where their axes meet. That is right for a room seen from "
+            "its middle. For an object the poses are wrong: nerfstudio's cameras have y up and look along -z, those of "
+            "OpenCV and COLMAP have y down and look along +z."
+        )
     original = transform_poses_to_original_space(
         together, first.dataparser_transform.double(), first.dataparser_scale, "opengl"
     )[:, :, 3].numpy()
     across = float(np.linalg.norm(original - original.mean(axis=0), axis=1).max())
+    away = np.linalg.norm(original - np.median(original, axis=0), axis=1)
+    far = [name for name, distance in zip(names, away) if distance > FARTHEST * np.median(away) > 0]
+    if far and not scene.is_blender:
+        found.remarks.append(
+            f"{scene.file()} has cameras more than {FARTHEST} times as far from the middle as half of all: "
+            f"{listing(far)}. nerfstudio scales a scene by its farthest camera, so that the others come close to one "
+            "spot. Remove these if their poses are wrong."
+        )
     if len(set(names)) > 1 and across <= LEAST_SPREAD * np.abs(original).max():
         spot = ", ".join(f"{number:.4g}" for number in original.mean(axis=0))
         found.problems.append(

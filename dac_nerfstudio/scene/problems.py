@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import repeat
@@ -58,9 +59,16 @@ def why_missing(path: Path) -> str:
     if inner.suffix.lower() in IMAGE_SUFFIXES and os.path.exists(path.with_name(path.stem)):
         way = "leave the suffix out" if path.suffix == inner.suffix else "save it as PNG and leave the suffix out"
         return f" {path.stem} is there, but nerfstudio adds {path.suffix} to the names of this format: {way}."
+    if os.path.islink(path):
+        return f" It is a link to {os.readlink(path)}, which is not there."
     others = path.parent.iterdir() if os.path.isdir(path.parent) else ()
-    alike = sorted(other.name for other in others if other.stem.lower() == path.stem.lower())
-    return f" {alike[0]} is there: the names differ in their suffix or in capitals." if alike else ""
+    alike = sorted(other.name for other in others if _plain(other.stem) == _plain(path.stem))
+    way = "the names differ in their suffix, in capitals or in how accents are encoded"
+    return f" {alike[0]} is there: {way}." if alike else ""
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def pose_problem(pose: np.ndarray) -> str | None:

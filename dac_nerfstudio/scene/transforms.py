@@ -30,6 +30,8 @@ CHOICES = {
 }
 """Words that training can do with: of some cameras nerfstudio makes rays of whole pictures alone."""
 ANGLES = ("camera_angle_x", "camera_angle_y")
+LARGEST = 1e30
+"""Of numbers that single precision can still add."""
 TOLERANCE = 0.01
 """Relative difference of numbers that mean the same."""
 
@@ -38,12 +40,15 @@ def read_json(path: Path) -> tuple[Any, str]:
     """The content of a JSON file, and why it cannot be read; one of them is None or empty."""
     try:
         return json.loads(path.read_text(encoding="utf-8")), ""
+    except UnicodeDecodeError as error:
+        return None, f"is no text in UTF-8 ({error}). Save it as UTF-8."
     except RecursionError:
         return None, "is nested deeper than any scene. Restore the file or make it anew."
     except FileNotFoundError:
         return None, "is missing."
     except (ValueError, OSError) as error:
-        return None, f"is not valid JSON ({error}). Restore the file or make it anew."
+        way = "Save it without a byte order mark" if "BOM" in str(error) else "Restore the file or make it anew"
+        return None, f"is not valid JSON ({error}). {way}."
 
 
 def faults(path: Path, blender: bool) -> list[str]:
@@ -82,16 +87,16 @@ def faults(path: Path, blender: bool) -> list[str]:
             )
         if "fisheye_crop_radius" in frame and "fisheye_crop_radius" not in meta:
             faults_of_frame.append('has a "fisheye_crop_radius", which nerfstudio reads for all frames at once, for')
-        if not blender:
-            faults_of_frame += [
-                f'has no "{key}", neither for all frames nor for'
-                for key in INTRINSICS
-                if key not in meta and key not in frame
-            ]
+        lacking = [f'"{key}"' for key in INTRINSICS if key not in meta and key not in frame]
+        if lacking and not blender:
+            faults_of_frame.append(f"has no {', '.join(lacking)}, neither for all frames nor for")
         for fault in faults_of_frame:
             by_file.setdefault(fault, []).append(file)
     if blender and "camera_angle_x" not in meta:
-        found['has no "camera_angle_x" (horizontal field of view in radians):'] = ("all frames",)
+        other = path.with_name("transforms.json")
+        way = "" if other.exists() else "write all frames to one file, and "
+        hint = f'; with "fl_x" it is of nerfstudio\'s format: {way}name it, --data {other}' if "fl_x" in meta else ""
+        found[f'has no "camera_angle_x" (horizontal field of view in radians{hint}):'] = ("all frames",)
     for key in ("train_filenames", "val_filenames", "test_filenames"):
         names = meta.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -114,6 +119,8 @@ def _faults_of_pose(frame: Fields, matrix: np.ndarray | None, rows: int) -> Iter
         problem = pose_problem(matrix[:3])
         if problem:
             yield f"{problem}, for"
+        elif rows == 4 and not np.allclose(matrix[3], [0, 0, 0, 1], atol=TOLERANCE):
+            yield 'has a "transform_matrix" whose last row is not 0, 0, 0, 1 (transpose it if its last column is) for'
 
 
 def _faults_of_files(frame: Fields, beside: Sequence[str]) -> Iterator[str]:
@@ -129,7 +136,7 @@ def _fields_at_fault(fields: Fields) -> Iterator[str]:
         value = fields.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             yield f'has "{key}" {json.dumps(value)[:40]}, which is no number, for'
-        elif abs(value) > 1e30 or value != value:
+        elif abs(value) > LARGEST or value != value:
             yield f'has "{key}" that is no number of a camera for'
         elif key in ANGLES and key in fields and not 0 < value < math.pi:
             yield f'has "{key}" {value:g}, which is no angle from 0 to pi in radians, for'
@@ -151,12 +158,12 @@ def _faults_for_all(meta: Fields) -> Iterator[str]:
 
 
 def _numbers(values: Any) -> np.ndarray | None:
-    """Nested lists of finite numbers as an array; None if they hold anything else."""
+    """Nested lists of finite numbers, in single precision, as an array; None if they hold anything else."""
     try:
         array = np.array(values)
     except ValueError:  # rows of different lengths
         return None
-    return array if array.dtype.kind in "if" and np.isfinite(array).all() else None
+    return array if array.dtype.kind in "if" and (np.abs(array) < LARGEST).all() else None
 
 
 def contradictions(path: Path, used: Fields | None, camera_type: int) -> dict[str, str]:
@@ -210,6 +217,8 @@ def _differences(said: Fields, taken: Fields, camera_type: int) -> Iterator[tupl
     known = CAMERA_MODEL_TO_TYPE.get(str(said.get("camera_model")).upper())
     if "camera_model" in said and (known is None or known.value != camera_type):
         yield "camera_model", f"{CameraType(camera_type).name.lower()} cameras"
+    if said.get("is_fisheye") and camera_type == CameraType.PERSPECTIVE.value:
+        yield "is_fisheye", 'perspective cameras (a fisheye lens is "camera_model": "OPENCV_FISHEYE")'
     angles = {}
     if camera_type == CameraType.PERSPECTIVE.value:
         pairs = zip(ANGLES, ("fl_x", "fl_y"), ("w", "h"))

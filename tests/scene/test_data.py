@@ -140,6 +140,10 @@ def test_names_are_the_same_however_folder_and_photos_are_given(
     ("text", "message"),
     [
         ('{"frames": [', r"transforms.json is not valid JSON \(Expecting value"),
+        (
+            "\ufeff{}",
+            r"transforms.json is not valid JSON \(Unexpected UTF-8 BOM .*\). Save it without a byte order mark.",
+        ),
         ("[]", "transforms.json holds a JSON list; expected an object"),
         ('{"frames": []}', "transforms.json has no frames"),
         ("{}", "transforms.json has no frames"),
@@ -154,6 +158,7 @@ def test_bad_json_is_named(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"cx": None, "h": None}, 'has no "cx", "h", neither for all frames nor for images/v0.png, images/v1.png.'),
         ({"fl_y": None}, 'has no "fl_y", neither for all frames nor for images/v0.png, images/v1.png.'),
         ({"w": 10**400}, 'has "w" that is no number of a camera for all frames.'),
         ({"train_filenames": 7}, 'has a "train_filenames" that is not a list of file names: 7.'),

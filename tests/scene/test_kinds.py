@@ -1,6 +1,7 @@
 """Scenes of kinds that people bring: each trains, or is refused with a sentence before anything long."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -13,11 +14,12 @@ from PIL import Image
 from rich.console import Console
 from scene_folders import edited
 
+from dac_nerfstudio import methods
 from dac_nerfstudio.errors import PhotoError
 from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Views
 from dac_nerfstudio.scene.data import scene_at
-from dac_nerfstudio.scene.examination import Findings, examine
+from dac_nerfstudio.scene.examination import SEEN, Findings, examine
 from dac_nerfstudio.scene.photos import read_mask
 
 Change = Callable[[dict[str, Any]], Any]
@@ -123,6 +125,7 @@ def of_all(key: str, value: Any) -> Change:
 
 
 TURNED = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
+SHIFTED = np.eye(4) + np.outer([1, 2, 3, 0], [0, 0, 0, 1])
 SHEARED = [[1.0, 0.3, 0, 0], [0, 0.954, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 SOME = "images/v1.png, images/v3.png, images/v5.png and 3 more."
 OTHERS = "images/v0.png, images/v2.png, images/v4.png and 3 more."
@@ -139,9 +142,11 @@ OTHERS = "images/v0.png, images/v2.png, images/v4.png and 3 more."
         (of_some("transform_matrix", np.zeros((4, 4)).tolist()), f"its axes lie in a plane, for {SOME}"),
         (of_some("transform_matrix", (2 * np.eye(4)).tolist()), f"axes are 2 long and should be 1, for {SOME}"),
         (of_some("transform_matrix", SHEARED), f"has a pose whose axes are not at right angles, for {SOME}"),
+        (of_some("transform_matrix", (SHIFTED * [1, 1, 1, 1e38]).tolist()), f"not 4 x 4 finite numbers for {SOME}"),
         (of_some("transform_matrix", np.full((4, 4), np.nan).tolist()), f"not 4 x 4 finite numbers for {SOME}"),
         (of_some("transform_matrix", np.eye(4).astype(str).tolist()), f"that is not 4 x 4 finite numbers for {SOME}"),
         (of_some("transform_matrix", np.eye(4)[:3].tolist()), f"that is not 4 x 4 finite numbers for {SOME}"),
+        (of_some("transform_matrix", SHIFTED.T.tolist()), f"(transpose it if its last column is) for {SOME}"),
         (
             of_some("mask_path", "mask.png"),
             f'has a "mask_path" for other frames, which nerfstudio takes for all or for none, and not for {OTHERS}',
@@ -182,11 +187,15 @@ def test_blenders_matrices_of_three_rows_are_taken_and_a_mixture_is_not(blender:
 # What the file says and the parser passes over
 
 
+PERSPECTIVE = 'perspective cameras (a fisheye lens is "camera_model": "OPENCV_FISHEYE")'
+
+
 @pytest.mark.parametrize(
     ("change", "key", "said", "taken"),
     [
         (of_frames(camera_model="OPENCV_FISHEYE"), "camera_model", '"OPENCV_FISHEYE"', "perspective cameras"),
         (of_frames(camera_model="fisheye"), "camera_model", '"fisheye"', "perspective cameras"),
+        (of_all("is_fisheye", True), "is_fisheye", "true", PERSPECTIVE),
         (of_frames(fl_x=200.0), "fl_x", "200.0", "100"),
         (of_frames(cy=9.0), "cy", "9.0", "6"),
         (lambda content: content.update(camera_angle_x=1.0), "camera_angle_x", "1.0", "0.15966"),
@@ -207,7 +216,8 @@ def test_what_nerfstudios_parser_passes_over_is_a_problem(
 @pytest.mark.parametrize(
     "change",
     [
-        of_frames(camera_model="pinhole", fl_x=100.0, k1=0.0),
+        of_frames(camera_model="pinhole", fl_x=100.0, k1=0.0, is_fisheye=False),
+        lambda content: content.update(camera_model="OPENCV_FISHEYE", is_fisheye=True),
         lambda content: content.update(camera_angle_x=2 * np.arctan(16 / 200), camera_angle_y=2 * np.arctan(12 / 202)),
         lambda content: [of_frames(fl_x=100.0, distortion_params=[0.1] * 6)(content), content.pop("fl_x")],
         lambda content: content.update(distortion_params=[0.1, 0, 0, 0, 0, 0], k1=0.1),
@@ -295,6 +305,48 @@ def test_cameras_that_are_apart_are_not_on_one_spot(real: Callable[..., Path]) -
     assert found(real(at([500.0, 500.0, 0.0], tilt=0.1))).problems == []
 
 
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+@pytest.mark.parametrize("shift", [0.0, 20.0])
+def test_blenders_cameras_that_miss_the_origin_are_a_remark(
+    blender: Callable[..., Path], scale: float, shift: float
+) -> None:
+    def moved(content: dict[str, Any]) -> None:
+        for frame in content["frames"]:
+            for row in frame["transform_matrix"][:3]:
+                row[3] = scale * row[3] + shift
+
+    assert found(blender()).remarks == []
+    data = blender(moved)
+    (remark,) = found(data).remarks
+    assert remark.startswith(f"{data}/transforms_train.json has 1") and "the origin 2 to 6 ahead of them" in remark
+
+
+def test_the_scene_is_looked_for_where_the_methods_see() -> None:
+    model = methods.baseline.config.pipeline.model
+    assert SEEN == (model.near_plane, model.far_plane)
+
+
+@pytest.mark.parametrize(("times", "count"), [(10, 0), (100, 1)])
+def test_a_camera_far_from_all_others_is_a_remark(real: Callable[..., Path], times: int, count: int) -> None:
+    def moved(content: dict[str, Any]) -> None:
+        for row in content["frames"][4]["transform_matrix"][:2]:
+            row[3] *= times
+
+    remarks = found(real(moved)).remarks
+    assert len(remarks) == count and all("as far from the middle as half of all: v4.png. nerfs" in r for r in remarks)
+
+
+def test_axes_of_another_convention_are_a_remark(real: Callable[..., Path]) -> None:
+    def flipped(content: dict[str, Any]) -> None:
+        for frame in content["frames"]:
+            frame["transform_matrix"] = (np.array(frame["transform_matrix"]) @ np.diag([1, -1, -1, 1])).tolist()
+
+    data = real(flipped)
+    assert found(data).problems == []
+    (remark,) = found(data).remarks
+    assert remark.startswith(f"{data}/transforms.json has cameras that look away from where their axes meet.")
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_photos_are_a_scene(
     count: int, ring: Callable[..., Views], nerfstudio_folder: Callable[..., Path], blender_folder: Callable[..., Path]
@@ -337,7 +389,10 @@ def test_blenders_photos_of_another_suffix_are_a_problem_in_every_split(blender:
         Image.new("RGB", (16, 12)).save(data / f"train/r_{number}.jpg")
         (data / f"train/r_{number}.png").unlink()
     assert "train lacks 12 files" in found(data).problems[0]
-    assert "r_0.jpg is there: the names differ in their suffix or in capitals." in found(data).problems[0]
+    assert (
+        "r_0.jpg is there: the names differ in their suffix, in capitals or in how accents are encoded."
+        in found(data).problems[0]
+    )
 
 
 def test_blenders_first_photo_cannot_be_left_out(blender: Callable[..., Path]) -> None:
@@ -346,6 +401,33 @@ def test_blenders_first_photo_cannot_be_left_out(blender: Callable[..., Path]) -
     told = examine(scene_at(data, skip_missing=True)).problems
     assert told[0] == (
         f"nerfstudio takes the photos' size from {data}/train/r_0.png: put it back, or take its frame out."
+    )
+
+
+def test_why_a_photo_is_missing_is_said(real: Callable[..., Path]) -> None:
+    data = real()
+    photo = data / "images/v1.png"
+    photo.unlink()
+    photo.symlink_to("away/v1.png")
+    assert only_problem(data) == f"{photo} is missing. It is a link to away/v1.png, which is not there."
+    photo.unlink()
+    Image.new("RGB", (16, 12)).save(data / "images" / unicodedata.normalize("NFD", "Küche.png"))
+    edited(data / "transforms.json", lambda content: content["frames"][1].update(file_path="images/Küche.png"))
+    assert only_problem(data).endswith(
+        " is there: the names differ in their suffix, in capitals or in how accents are encoded."
+    )
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_nerfstudios_fields_under_blenders_name_are_told_of(blender: Callable[..., Path], joined: bool) -> None:
+    data = blender(lambda content: [content.pop("camera_angle_x"), content.update(fl_x=8.0)])
+    if joined:
+        (data / "transforms.json").write_text("{}")
+    way = "" if joined else "write all frames to one file, and "
+    assert (
+        found(data)
+        .problems[0]
+        .endswith(f"of nerfstudio's format: {way}name it, --data {data}/transforms.json): all frames.")
     )
 
 

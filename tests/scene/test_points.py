@@ -72,6 +72,9 @@ def test_damaged_counts_are_refused_and_not_allocated(spoil: Callable[..., str])
     assert "images.bin is truncated or damaged. Copy it again" in spoil("images.bin", count)
 
 
+FISHEYE = b"1 OPENCV_FISHEYE 16 12 100 100 8 6 0.1 0 0 0.1"
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -81,6 +84,12 @@ def test_damaged_counts_are_refused_and_not_allocated(spoil: Callable[..., str])
         ("cameras.txt", lambda text: b"1 PINHOLE 16 12 100 100", "index 2 is out of bounds"),
         ("cameras.txt", lambda text: text.replace(b"100.0", b"a"), "could not convert string to float: 'a'"),
         ("images.txt", lambda text: text.replace(b"v3.png", b""), "list index out of range"),
+        ("images.txt", lambda text: text.replace(b"\n\n", b"\n"), "each photo takes two lines; the second"),
+        (
+            "cameras.txt",
+            lambda text: FISHEYE,
+            "nerfstudio reads k4 of a fisheye lens from its own format alone: ns-pro",
+        ),
         ("images.txt", lambda text: b"", "No images found in the colmap model"),
         ("images.bin", lambda text: text.replace(b"v3.png", b"\xfc.png"), "can't decode byte 0xfc"),
     ],
@@ -90,6 +99,16 @@ def test_what_nerfstudio_cannot_read_is_one_sentence(
 ) -> None:
     found = spoil(name, change)
     assert "colmap/sparse/0 cannot be used: " in found and message in found
+
+
+def test_a_model_of_two_kinds_of_files_is_refused(ring, colmap_folder) -> None:
+    data = colmap_folder(ring(range(0, 90, 30), prefix="v"))
+    model = data / "colmap/sparse/0"
+    (model / "cameras.txt").write_text("1 PINHOLE 16 12 100 100 8 6")
+    with pytest.raises(
+        PartitionError, match=f"There is no {model}/images.txt. nerfstudio reads text where cameras.txt"
+    ):
+        read_views(data)
 
 
 def test_cameras_of_several_kinds_are_refused(ring, colmap_folder, colmap_model: Model) -> None:
