@@ -211,7 +211,9 @@ class Scene:
         if isinstance(self.config, NerfstudioDataParserConfig) and factor > 1:
             smaller = outputs.image_filenames[0].parent
             if not smaller.is_dir():
-                raise self._without_smaller_photos({photo.parent for photo in self._named_photos(split)}, smaller)
+                raise self._without_smaller_photos(
+                    {photo.parent: smaller for photo in self._named_photos(split)}, smaller
+                )
             if "fisheye_crop_radius" in seen:  # the one length in pixels that the parser leaves as it is
                 seen["fisheye_crop_radius"] /= factor
         return outputs
@@ -255,7 +257,9 @@ class Scene:
         if isinstance(error, EOFError) and self.is_colmap:  # asked whether to make smaller photos
             images = self.data / self.config.images_path
             factor = self.parser._downscale_factor
-            return self._without_smaller_photos({images}, images.with_name(f"{images.name}_{factor}"))
+            smaller = images.with_name(f"{images.name}_{factor}")
+            folders = {photo.parent for photo in images.rglob("*") if photo.is_file()}
+            return self._without_smaller_photos({one: smaller / one.relative_to(images) for one in folders}, smaller)
         if names_have_blanks(path):
             return PartitionError(blanks(path))
         if isinstance(error, FileNotFoundError) and self.is_colmap:
@@ -284,18 +288,19 @@ class Scene:
             reasons = [f"{path} cannot be used: {_in_words(error, text)}"]
         return PartitionError("\n".join(reasons))
 
-    def _without_smaller_photos(self, folders: set[Path], smaller: Path) -> PartitionError:
-        """There are none in `smaller`, of those in `folders`, and how to make them."""
-        factor, target = int(smaller.name.rpartition("_")[2]), shlex.quote(str(smaller))
-        photos = " ".join(f"{shlex.quote(str(folder))}/*" for folder in sorted(folders))
-        command = (
-            f'mkdir {target}; for photo in {photos}; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{factor}:ih/{factor} '
-            f'{target}/"${{photo##*/}}"; done'
+    def _without_smaller_photos(self, targets: dict[Path, Path], smaller: Path) -> PartitionError:
+        """There is no `smaller`, and how to make it: in `targets` is where photos of each folder belong."""
+        factor, folders = int(smaller.name.rpartition("_")[2]), sorted(targets)
+        command = "; ".join(
+            'mkdir -p {1}; for photo in {0}/*; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{2}:ih/{2} '
+            '{1}/"${{photo##*/}}"; done'.format(*(shlex.quote(str(path)) for path in (folder, targets[folder])), factor)
+            for folder in folders
         )
         if self.config.downscale_factor is not None:
             return PartitionError(f"There is no {smaller}. Choose another --downscale, or make it: {command}")
+        where = listing([str(folder) for folder in folders])
         return PartitionError(
-            f"The photos in {photos[:-2]} have more than {LARGEST_SIDE} pixels on their longer side. nerfstudio takes "
+            f"The photos in {where} have more than {LARGEST_SIDE} pixels on their longer side. nerfstudio takes "
             f"smaller ones, here from {smaller}, which is not there. To take them at their own size, which needs more "
             f"memory and more steps: --downscale 1. To make smaller ones: {command}"
         )

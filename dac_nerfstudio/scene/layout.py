@@ -78,6 +78,8 @@ def find_layout(data: Path, downscale: Optional[int] = None, skip_missing: bool 
     model = find_model(data)
     if model is not None:
         return Layout(data, "colmap", {"colmap_path": model.relative_to(data), **settings})
+    if data.name.startswith("images") and ((data.parent / "transforms.json").exists() or find_model(data.parent)):
+        raise StageError(f"Name the scene's folder instead of its photos': --data {data.parent}")
     found = ", ".join(sorted(path.name for path in data.iterdir())[:6]) if data.is_dir() else "a file"
     raise StageError(
         f"{data} holds {found or 'nothing'}; expected transforms_train.json (a scene in Blender's format), "

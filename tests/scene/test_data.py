@@ -288,3 +288,7 @@ def test_folders_without_a_scene_are_refused(tmp_path: Path) -> None:
         scene_at(tmp_path / "nowhere")
     with pytest.raises(StageError, match=r"holds nothing; expected transforms_train.json.*ns-process-data images"):
         scene_at(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "transforms.json").touch()
+    with pytest.raises(StageError, match=f"Name the scene's folder instead of its photos': --data {tmp_path}$"):
+        scene_at(tmp_path / "images")

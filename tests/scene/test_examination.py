@@ -223,11 +223,11 @@ def test_names_that_no_file_can_have_are_missing(real: Folder, name: str) -> Non
     assert len(found.problems) + len(found.missing) == 1
 
 
-@pytest.mark.parametrize("layout", ["nerfstudio", "colmap"])
+@pytest.mark.parametrize(("layout", "prefix"), [("nerfstudio", "v"), ("colmap", "v"), ("colmap", "cam/v")])
 def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them(
-    layout: str, ring: Callable[..., Views], request: pytest.FixtureRequest, tmp_path: Path
+    layout: str, prefix: str, ring: Callable[..., Views], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    data = request.getfixturevalue(f"{layout}_folder")(ring(np.linspace(0, 300, 12), prefix="v"))
+    data = request.getfixturevalue(f"{layout}_folder")(ring(np.linspace(0, 300, 12), prefix=prefix))
     data = data.rename(data.with_name("my scene"))
     (problem,) = examine(scene_at(data, downscale=2)).problems
     refusal, _, command = problem.partition("make it: ")
@@ -235,8 +235,8 @@ def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them
     (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["sh", "-c", command], env={**os.environ, "PATH": path}, check=True, capture_output=True)
-    small, large = ({photo.name for photo in (data / folder).iterdir()} for folder in ("images_2", "images"))
-    assert small == large and Image.open(data / "images_2/v0.png").size == (8, 6)
+    small, large = ({str(p.relative_to(f)) for p in f.rglob("*")} for f in (data / "images_2", data / "images"))
+    assert small == large and Image.open(data / f"images_2/{prefix}0.png").size == (8, 6)
     assert examine(scene_at(data, downscale=2)).problems == []
 
 
