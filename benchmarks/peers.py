@@ -268,7 +268,8 @@ def follow(training: Training) -> list[Point]:
 
 def counting_teachers(trainer: Any) -> Spent:
     """Counts the seconds in which teachers render new views as a trainer is set up, as part of the student's time."""
-    spent, call = Spent(trainer.config.machine.device_type == "cuda"), getattr(trainer, "call_teachers", None)
+    spent = Spent(trainer.config.machine.device_type == "cuda")
+    call: Any = getattr(trainer, "call_teachers", None)
 
     def counted() -> Any:
         spent.start()
