@@ -130,7 +130,7 @@ def frustum_overlap(views: Views) -> np.ndarray:
             ahead = np.maximum(-z, 1e-9)
             column, row = fx[view] * x / ahead + cx[view], cy[view] - fy[view] * y / ahead
             inside = (column >= 0) & (column <= width[view]) & (row >= 0) & (row <= height[view])
-            in_reach = (-z > 0) & (-z <= FARTHEST * size)
+            in_reach = -z <= FARTHEST * size  # what is behind has been projected far outside
             seen[view] = inside & in_reach & ((away * some_normals).sum(axis=1) < 0)
         shared += seen @ seen.T
     return _normalised(shared)
