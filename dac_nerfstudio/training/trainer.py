@@ -246,13 +246,13 @@ class DaCTrainer(Trainer):
             if self.local_rank == 0:
                 write(self.sources)
             super().setup(test_mode)
+            self._start_clocks()
             slots = self.call_teachers()
         # The explicit decoder's colours and densities have no digits to spare.
         torch.backends.cuda.matmul.allow_tf32 = not getattr(self.config.pipeline.model, "linear_decoder", True)
         if can_capture(self, slots.ensemble.models if slots else ()):
             self.stepper = Stepper(self, CudaGraphs(self.device), slots)
             self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.free_stepper))
-        self._start_clocks()
         self.request = Request()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.save_and_stop))
         self.stage.parameters = sum(parameter.numel() for parameter in self.pipeline.model.parameters())
@@ -295,7 +295,7 @@ class DaCTrainer(Trainer):
         self.stepper = None
 
     def _start_clocks(self) -> None:
-        """When the run would have begun had it never been interrupted."""
+        """When the run would have begun had it never been interrupted. What teachers render is a part of it."""
         self._begun = time.perf_counter() - self.stage.seconds
         self._processor_begun = time.process_time() - self.stage.processor_seconds
 
@@ -393,7 +393,6 @@ class DaCTrainer(Trainer):
                 self.stage.mark(last, self._start_step)
                 self.stage.save(self.base_dir)
             return
-        self._start_clocks()
         # nerfstudio would run this many steps on top of those it resumes from.
         self.config.max_num_iterations = total - self._start_step
         self.in_loop = True
