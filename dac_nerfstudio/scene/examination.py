@@ -35,9 +35,14 @@ SEEN = (2.0, 6.0)
 WIDEST = 150.0
 """Degrees that a photo without a fisheye lens may show without a remark."""
 OUTWARD = 0.95
-"""Share of cameras that look away from where their axes meet, from which on that is remarked upon."""
-FARTHEST = 30
-"""Distance of a camera from the middle of all, in medians of theirs, from which on it is remarked upon."""
+"""Share of cameras that look away from where their axes meet, to within 45 degrees, from which on that is remarked
+upon."""
+PARALLEL = 0.9
+"""Length of the mean viewing direction from which on cameras look the same way, as those of a drone or a forward-facing
+scene: which side of them their axes meet on is chance."""
+FARTHEST, FEW = 30, 0.25
+"""Distance of a camera from the middle of all, in medians of theirs, from which on it is remarked upon; the largest
+share of cameras so far away that is remarked upon: more of them are a part of the scene, as another room is."""
 MOST_DISTORTION = 3
 """Factor by which a lens may move the corners of a photo, outwards or inwards, without a remark."""
 
@@ -101,14 +106,14 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
         del found.views["test"]
     lenses = [problem for split, outputs in listed.items() for problem in _lens_problems(scene, split, outputs)]
     found.problems += lenses
-    if readable and scene.is_blender and "train" in listed:
-        found.remarks += _out_of_sight(scene.file(), listed["train"])
     if not lenses:
         found.remarks += _odd_cameras(scene, listed)
     _examine_files(scene, listed, found, thorough)
     if listed:
         if readable:
             _examine_poses(scene, listed, found)
+        if readable and scene.is_blender and "train" in listed:
+            found.remarks += _out_of_sight(scene.file(), listed["train"])
         _examine_beside(scene, listed, found)
         if readable and not lenses:
             _examine_said(scene, listed, found)
@@ -180,7 +185,7 @@ def _odd_cameras(scene: Scene, listed: dict[str, DataparserOutputs]) -> list[str
         size, centre = torch.cat((cameras.width, cameras.height), dim=1), torch.cat((cameras.cx, cameras.cy), dim=1)
         perspective = (cameras.camera_type == CameraType.PERSPECTIVE.value).squeeze(1)
         angles = 2 * torch.atan(size / 2 / torch.cat((cameras.fx, cameras.fy), dim=1)).rad2deg()
-        wide = f"focal lengths (fl_x, fl_y) in pixels that make a photo wider than {WIDEST:g} degrees"
+        wide = f"focal lengths (fl_x, fl_y, in pixels) that make a photo show more than {WIDEST:g} degrees"
         odd = {
             "principal points (cx, cy) at the photo's edge or outside": ((centre < 1) | (centre > size - 1)).any(dim=1),
             wide: (angles > WIDEST).any(dim=1) & perspective,
@@ -214,8 +219,9 @@ def _out_of_sight(path: Path, train: DataparserOutputs) -> list[str]:
         return []
     return [
         f"{path} has {missed} of {len(ahead)} cameras that do not have the origin {SEEN[0]:g} to {SEEN[1]:g} ahead of "
-        f"them (median: {float(ahead.median()):.3g}), where methods for this format look for the scene. Shift all "
-        "positions until the scene's middle is the origin, then scale them to a distance of about 4."
+        f"them (median: {float(ahead.median()):.3g}), where methods for this format look for the scene by default. "
+        "Shift all positions until the scene's middle is the origin, and scale them to a distance of about 4, or set "
+        "--pipeline.model.near-plane, --pipeline.model.far-plane and --pipeline.model.scene-radius."
     ]
 
 
@@ -232,11 +238,12 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         found.problems += [f"{name} {problem}." for name, problem in judged if problem]
     first = next(iter(listed.values()))
     met = where_axes_meet(together.numpy()) if scene.is_json else None
-    if met is not None and met[1] <= 1 - OUTWARD:
+    alike = float(together[:, :, 2].mean(dim=0).norm()) > PARALLEL
+    if met is not None and not alike and (met[1] < -np.sqrt(0.5)).mean() >= OUTWARD:
         found.remarks.append(
             f"{scene.file()} has cameras that look away from where their axes meet. That is right for a room seen from "
             "its middle. For an object the poses are wrong: nerfstudio's cameras have y up and look along -z, those of "
-            "OpenCV and COLMAP have y down and look along +z."
+            "OpenCV and COLMAP have y down and look along +z (negate the second and third column of each matrix)."
         )
     original = transform_poses_to_original_space(
         together, first.dataparser_transform.double(), first.dataparser_scale, "opengl"
@@ -244,10 +251,10 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
     across = float(np.linalg.norm(original - original.mean(axis=0), axis=1).max())
     away = np.linalg.norm(original - np.median(original, axis=0), axis=1)
     far = [name for name, distance in zip(names, away) if distance > FARTHEST * np.median(away) > 0]
-    if far and not scene.is_blender:
+    if 0 < len(far) <= FEW * len(names) and not scene.is_blender:
         found.remarks.append(
-            f"{scene.file()} has cameras more than {FARTHEST} times as far from the middle as half of all: "
-            f"{listing(far)}. nerfstudio scales a scene by its farthest camera, so that the others come close to one "
+            f"{scene.file()} has cameras more than {FARTHEST} times as far from the middle as the median camera: "
+            f"{listing(far)}. nerfstudio scales a scene by its farthest camera, so the others shrink to nearly one "
             "spot. Remove these if their poses are wrong."
         )
     if len(set(names)) > 1 and across <= LEAST_SPREAD * np.abs(original).max():

@@ -153,12 +153,12 @@ def find_axis(views: Views) -> Axis:
 def find_middle(views: Views) -> np.ndarray:
     """The point [3] that the cameras look at, see `find_axis`."""
     met = where_axes_meet(views.camera_to_worlds)
-    return met[0] if met is not None and met[1] > 0.5 else views.centres.mean(axis=0)
+    return met[0] if met is not None and (met[1] > 0).mean() > 0.5 else views.centres.mean(axis=0)
 
 
-def where_axes_meet(camera_to_worlds: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """The point [3] nearest to all optical axes, and which share of the cameras [views, 3, 4] has it in front; None
-    for axes that are nearly parallel."""
+def where_axes_meet(camera_to_worlds: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The point [3] nearest to the optical axes of cameras [views, 3, 4], and the cosine [views] of the angle between
+    each axis and the direction to that point; None for axes that are nearly parallel."""
     centres, directions = camera_to_worlds[:, :, 3], viewing_directions(camera_to_worlds)
     across = np.eye(3) - directions[:, :, None] * directions[:, None, :]  # what of a vector is off the optical axis
     total = across.sum(axis=0)
@@ -166,4 +166,5 @@ def where_axes_meet(camera_to_worlds: np.ndarray) -> tuple[np.ndarray, float] | 
     if np.linalg.eigvalsh(total)[0] < 1e-3 * len(centres):
         return None
     middle = np.linalg.solve(total, np.einsum("nij,nj->i", across, centres))
-    return middle, float((((middle - centres) * directions).sum(axis=1) > 0).mean())
+    away = np.linalg.norm(middle - centres, axis=1)
+    return middle, ((middle - centres) * directions).sum(axis=1) / np.maximum(away, np.finfo(float).tiny)

@@ -129,7 +129,7 @@ def test_a_camera_without_focal_length_or_size_is_named(real: Folder, name: str)
         ({"cx": -1.0}, "has principal points (cx, cy) at the photo's edge or outside: "),
         ({"cy": 4000.0}, "has principal points (cx, cy) at the photo's edge or outside: "),
         ({"cx": 0.5, "cy": 0.5}, "has principal points (cx, cy) at the photo's edge or outside: "),  # of its size
-        ({"fl_x": 1.0}, "has focal lengths (fl_x, fl_y) in pixels that make a photo wider than 150 degrees: "),
+        ({"fl_x": 1.0}, "has focal lengths (fl_x, fl_y, in pixels) that make a photo show more than 150 degrees: "),
         ({"k1": 50.0, "fl_x": 10.0, "fl_y": 10.0}, "has lenses (k1 to k4) that move a photo's corners by more than"),
         ({"k1": -0.8, "fl_x": 10.0, "fl_y": 10.0}, "has lenses (k1 to k4) that move a photo's corners by more than"),
         ({"k1": 50.0, "cx": 1.0}, None),  # which moves the corners of so narrow a view by a seventh

@@ -13,6 +13,7 @@ from colmap_files import Camera, Photo
 from PIL import Image
 from rich.console import Console
 from scene_folders import edited
+from scipy.spatial.transform import Rotation
 
 from dac_nerfstudio import methods
 from dac_nerfstudio.errors import PhotoError
@@ -20,6 +21,7 @@ from dac_nerfstudio.messages import say
 from dac_nerfstudio.partition import Views
 from dac_nerfstudio.scene.data import scene_at
 from dac_nerfstudio.scene.examination import SEEN, Findings, examine
+from dac_nerfstudio.scene.frames import where_axes_meet
 from dac_nerfstudio.scene.photos import read_mask
 
 Change = Callable[[dict[str, Any]], Any]
@@ -326,14 +328,17 @@ def test_the_scene_is_looked_for_where_the_methods_see() -> None:
     assert SEEN == (model.near_plane, model.far_plane)
 
 
-@pytest.mark.parametrize(("times", "count"), [(10, 0), (100, 1)])
-def test_a_camera_far_from_all_others_is_a_remark(real: Callable[..., Path], times: int, count: int) -> None:
+@pytest.mark.parametrize(("times", "cameras", "count"), [(10, 1, 0), (100, 1, 1), (100, 5, 0)])
+def test_a_camera_far_from_all_others_is_a_remark(
+    real: Callable[..., Path], times: int, cameras: int, count: int
+) -> None:
     def moved(content: dict[str, Any]) -> None:
-        for row in content["frames"][4]["transform_matrix"][:2]:
-            row[3] *= times
+        for frame in content["frames"][4 : 4 + cameras]:
+            for row in frame["transform_matrix"][:2]:
+                row[3] *= times
 
     remarks = found(real(moved)).remarks
-    assert len(remarks) == count and all("as far from the middle as half of all: v4.png. nerfs" in r for r in remarks)
+    assert len(remarks) == count and all("the middle as the median camera: v4.png. nerfstudio" in r for r in remarks)
 
 
 def test_axes_of_another_convention_are_a_remark(real: Callable[..., Path]) -> None:
@@ -345,6 +350,27 @@ def test_axes_of_another_convention_are_a_remark(real: Callable[..., Path]) -> N
     assert found(data).problems == []
     (remark,) = found(data).remarks
     assert remark.startswith(f"{data}/transforms.json has cameras that look away from where their axes meet.")
+
+
+@pytest.mark.parametrize("capture", ["drone", "loop"])
+def test_axes_that_hardly_meet_are_of_no_convention(real: Callable[..., Path], capture: str) -> None:
+    """A drone looks straight down but for a few degrees outwards; on a walk along a circle the camera looks ahead and a
+    little outwards."""
+
+    def pose(number: int) -> np.ndarray:
+        turn = Rotation.from_euler("z", 30 * number, degrees=True).as_matrix()
+        if capture == "drone":
+            axes, centre = turn @ Rotation.from_euler("y", -3, degrees=True).as_matrix(), turn @ [2.0, 0.0, 0.0]
+        else:
+            ahead = np.array([np.sin(0.4), np.cos(0.4), 0.0])
+            axes = turn @ np.stack([np.cross(ahead, [0, 0, 1]), [0, 0, 1], -ahead], axis=1)
+            centre = turn @ [2.0, 0.0, 0.0]
+        return np.vstack([np.column_stack([axes, centre]), [0, 0, 0, 1]])
+
+    met = where_axes_meet(np.stack([pose(number)[:3] for number in range(12)]))
+    assert met is not None and (met[1] < 0).all()
+    data = real(of_frames(transform_matrix=lambda number: pose(number).tolist()))
+    assert found(data).problems == found(data).remarks == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
