@@ -54,8 +54,8 @@ class Decision:
 
 
 def explain_plan(plan: Plan, console: Console, verbose: bool = False) -> None:
-    """Print what each job of a plan would do, and why, and where it departs from its method's own settings. Nothing is
-    done. ``verbose`` prints the whole command that does the same instead."""
+    """Print what each job of a plan would do and why, without doing it, and the settings in which it differs from its
+    method's own; with ``verbose`` its whole command instead of these."""
     trained = [job.settings for job in plan.jobs if job.kind == "train"]
     shared = {name: value for name, value in (trained or [{}])[0].items() if all(s.get(name) == value for s in trained)}
     if shared and not verbose:

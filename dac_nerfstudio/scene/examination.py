@@ -322,4 +322,4 @@ def refuse(problems: Sequence[str], data: Path) -> None:
     if problems:
         more = len(problems) - MOST
         lines = [*problems[:MOST], *([f"… and {more} more; all of them: dac check --data {data}"] if more > 0 else [])]
-        raise PartitionError("\n".join([f"Mend the scene in {data} first:", *lines]))
+        raise PartitionError("\n".join([f"Correct the scene in {data} first:", *lines]))

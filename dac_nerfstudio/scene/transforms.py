@@ -77,7 +77,7 @@ def faults(path: Path, blender: bool) -> list[str]:
     for (file, frame), matrix in zip(named, matrices):
         faults_of_frame = [
             *_fields_at_fault(frame),
-            *_faults_of_pose(frame, matrix, rows),
+            *_faults_of_pose(frame, matrix, rows, blender),
             *_faults_of_files(frame, beside),
         ]
         if blender and _is_elsewhere(path.parent, file):
@@ -110,7 +110,7 @@ def _is_elsewhere(folder: Path, file: str) -> bool:
     return os.path.exists(there) and not os.path.exists(sought)
 
 
-def _faults_of_pose(frame: Fields, matrix: np.ndarray | None, rows: int) -> Iterator[str]:
+def _faults_of_pose(frame: Fields, matrix: np.ndarray | None, rows: int, blender: bool) -> Iterator[str]:
     if "transform_matrix" not in frame:
         yield 'has no "transform_matrix" for'
     elif matrix is None or matrix.shape != (rows, 4):
@@ -119,7 +119,12 @@ def _faults_of_pose(frame: Fields, matrix: np.ndarray | None, rows: int) -> Iter
         problem = pose_problem(matrix[:3])
         if problem:
             yield f"{problem}, for"
-        elif rows == 4 and not np.allclose(matrix[3], [0, 0, 0, 1], atol=TOLERANCE):
+        # Blender's parser makes nothing of the last row, but a transposed pose has its position there.
+        elif (
+            rows == 4
+            and not np.allclose(matrix[3], [0, 0, 0, 1], atol=TOLERANCE)
+            and not (blender and matrix[:3, 3].any())
+        ):
             yield 'has a "transform_matrix" whose last row is not 0, 0, 0, 1 (transpose it if its last column is) for'
 
 

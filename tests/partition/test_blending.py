@@ -15,7 +15,7 @@ Orbit = Callable[..., np.ndarray]
 
 @pytest.fixture
 def orbit(ring: Ring) -> Orbit:
-    """Poses of so many cameras round the scene, the first a little off +x."""
+    """Poses of cameras round the scene, the first a little off +x."""
     return lambda count, start=0.7: ring(start + np.linspace(0, 360, count, endpoint=False)).camera_to_worlds
 
 

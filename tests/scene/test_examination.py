@@ -70,7 +70,7 @@ def test_all_that_is_wrong_is_in_one_list(data: Path) -> None:
     ):
         assert part in told
     assert len(found.problems) == 9 and found.missing == [f"{data}/test/r_2.png is missing."]
-    with pytest.raises(PartitionError, match="Mend the scene in here first:\n"):
+    with pytest.raises(PartitionError, match="Correct the scene in here first:\n"):
         refuse(found.problems, Path("here"))
 
 

@@ -173,6 +173,19 @@ def test_fields_that_cannot_be_used_are_told_as_the_file_has_them(
     assert not any("cannot be used" in problem for problem in problems)
 
 
+def test_blenders_last_rows_say_nothing_unless_poses_are_transposed(blender: Callable[..., Path]) -> None:
+    def with_zeros(content: dict[str, Any]) -> None:
+        for frame in content["frames"]:
+            frame["transform_matrix"][3] = [0, 0, 0, 0]
+
+    def transposed(content: dict[str, Any]) -> None:
+        for frame in content["frames"]:
+            frame["transform_matrix"] = np.transpose(frame["transform_matrix"]).tolist()
+
+    assert found(blender(with_zeros)).problems == []
+    assert "(transpose it if its last column is) for ./train/r_0" in found(blender(transposed)).problems[0]
+
+
 def test_blenders_matrices_of_three_rows_are_taken_and_a_mixture_is_not(blender: Callable[..., Path]) -> None:
     def three(content: dict[str, Any]) -> None:
         for frame in content["frames"]:
