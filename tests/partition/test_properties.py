@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from dac_nerfstudio.errors import PartitionError
 from dac_nerfstudio.partition import Partition, Views, blending_weights, divide, nearness
 from dac_nerfstudio.partition.sampling import followed, nearest_of
-from dac_nerfstudio.partition.strategies import renumbered
+from dac_nerfstudio.partition.strategies import BORDER_TOLERANCE, renumbered
 
 tried = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 LENGTHS = st.floats(-5, 5, width=32)
@@ -99,9 +99,9 @@ def test_blends_are_shares_whose_sharpest_is_the_route(views: Views, asked: dict
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     near = nearness(partition, views.camera_to_worlds)
-    # Where two groups are equally near, either may be the largest.
+    # Where two groups are equally near, or a camera is on the border of a sector, either may be the largest.
     chosen = near[np.arange(len(views)), partition.route(views.camera_to_worlds) - 1]
-    np.testing.assert_allclose(chosen, near.max(axis=1), atol=1e-9)
+    np.testing.assert_allclose(chosen, near.max(axis=1), atol=2 * BORDER_TOLERANCE)
 
 
 @tried
