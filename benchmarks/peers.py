@@ -483,15 +483,13 @@ def rounded(points: Sequence[Point]) -> list[Point]:
 
 INTRODUCTION = """Made by `python benchmarks/peers.py page` from peers.json: do not edit.
 
-What one would train instead, by nerfstudio 1.1.5, each with its method's own defaults (nerfacto with the settings for
-synthetic scenes that NerfBaselines has), on one machine. Time is that of training alone: scoring and the first step, in
-which kernels are compiled, are not counted. All are scored on the same pixels of the test views. NeRF and TensoRF, as
-nerfstudio has them, are for bounded scenes alone. K-Planes and the student have the small models of this package's
-preset, whose rate falls along one cosine to the end; they were given as many steps as the time allows. The student's
-time is that of all stages: its curve begins where the experts are done. PSNR after a given time is
-interpolated between scorings. Look at the steps, too: a method that did some dozens has hardly begun, and its figure
-says that it wants a GPU, and nothing else. What the others would reach in hours, or there, this does not show: most of
-them are made for that."""
+Methods of nerfstudio 1.1.5 with their own defaults (nerfacto with NerfBaselines' settings for synthetic scenes), trained
+for the same time on one machine and scored on the same pixels of the test views. Scoring and the first step, which
+compiles kernels, do not count. K-Planes and the student have the preset's small models, and as many steps as the time
+allows, to the end of the learning rate's cosine. The student's time is that of all stages, rendered views included: its
+curve begins where the experts are done. NeRF and TensoRF are for bounded scenes alone. PSNR is interpolated between
+scorings. Look at the steps: a method that took some dozens has hardly begun; most of these are made for hours, or for a
+GPU. All but dac-demo were measured with earlier settings of the preset."""
 
 
 def page(results: dict[str, Any]) -> str:
