@@ -483,13 +483,13 @@ def rounded(points: Sequence[Point]) -> list[Point]:
 
 INTRODUCTION = """Made by `python benchmarks/peers.py page` from peers.json: do not edit.
 
-Methods of nerfstudio 1.1.5 with their own defaults (nerfacto with NerfBaselines' settings for synthetic scenes), trained
-for the same time on one machine and scored on the same pixels of the test views. Scoring and the first step, which
-compiles kernels, do not count. K-Planes and the student have the preset's small models, and as many steps as the time
-allows, to the end of the learning rate's cosine. The student's time is that of all stages, rendered views included: its
-curve begins where the experts are done. NeRF and TensoRF are for bounded scenes alone. PSNR is interpolated between
-scorings. Look at the steps: a method that took some dozens has hardly begun; most of these are made for hours, or for a
-GPU. All but dac-demo were measured with earlier settings of the preset."""
+Methods of nerfstudio 1.1.5 with their own defaults (nerfacto with NerfBaselines' settings for synthetic scenes),
+trained for the same time on one machine and scored on the same pixels of the test views. Scoring and the first step,
+which compiles kernels, do not count. K-Planes and the student have the preset's small models, and as many steps as
+the time allows, to the end of the learning rate's cosine. The student's time is that of all stages, rendered views
+included: its curve begins where the experts are done. NeRF and TensoRF are for bounded scenes alone. PSNR is
+interpolated between scorings. Look at the steps: a method that took some dozens has hardly begun; most of these are
+made for hours, or for a GPU. All but dac-demo were measured with earlier settings of the preset."""
 
 
 def page(results: dict[str, Any]) -> str:
