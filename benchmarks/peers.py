@@ -562,7 +562,7 @@ def verdict(scene: dict[str, Any]) -> str:
     if ahead:
         said.append(f"**After {clock(done['seconds'])} ahead of the student, in dB: {', '.join(ahead)}.**")
     if behind:
-        said.append(f"Behind it: {', '.join(behind)}.")
+        said.append(f"Behind the student: {', '.join(behind)}.")
     return " ".join(said)
 
 

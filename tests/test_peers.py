@@ -177,7 +177,7 @@ def test_the_page_says_who_is_ahead_and_when() -> None:
         "| nerfacto, PyTorch | 11.00 | 12.00 | 13.00 | 30 | 1:00 |",
     ]
     ahead = "**After 0:55 ahead of the student, in dB: K-Planes (dac-baseline) (+3.42).**"
-    assert f"{ahead} Behind it: nerfacto, PyTorch (−8.17)." in lines
+    assert f"{ahead} Behind the student: nerfacto, PyTorch (−8.17)." in lines
     assert "TensoRF did not train here: RuntimeError: no" in lines
     assert any(
         line.startswith("Not run here: NeRF, K-Planes of stock parts, nerfacto, tiny-cuda-nn,") for line in lines
