@@ -503,14 +503,13 @@ COMMANDS: Dict[str, Callable[..., None]] = {
 }
 
 
-def _hide_empty_defaults(taker: Callable[..., Any]) -> None:
-    """Let the help leave out a default of None, or an empty one: a flag's text says what happens without it."""
+def _without_none(taker: Callable[..., Any]) -> None:
+    """Keep None and empty defaults out of the help: a flag's text says what happens without it."""
     hints = get_type_hints(taker, include_extras=True)
     for name, parameter in inspect.signature(taker).parameters.items():
-        if parameter.default is None and get_origin(hints[name]) is Union:
-            hints[name] = Annotated[hints[name], tyro.conf.arg(metavar=_metavar(hints[name]))]
         if parameter.default in (None, ()):
-            hints[name] = Annotated[hints[name], tyro.conf.arg(help_behavior_hint="")]
+            metavar = _metavar(hints[name]) if get_origin(hints[name]) is Union else None
+            hints[name] = Annotated[hints[name], tyro.conf.arg(metavar=metavar, help_behavior_hint="")]
     taker.__annotations__ = hints
 
 
@@ -531,8 +530,8 @@ def main() -> None:
         return
     for command in COMMANDS.values():  # tyro keeps the line breaks in a flag's text
         command.__doc__ = re.sub(r"\n {12}", " ", command.__doc__ or "")
-        _hide_empty_defaults(command)
-    _hide_empty_defaults(SlurmOptions)
+        _without_none(command)
+    _without_none(SlurmOptions)
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="dac", description=__doc__)
     except (UserError, OSError) as error:

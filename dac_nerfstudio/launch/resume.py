@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     state: State
     why: str
     whole: Optional[Path] = None
-    """The checkpoint that got furthest of those that are whole."""
+    """The checkpoint that got furthest of those that are whole, from which a run is resumed."""
     damaged: str = ""
     """What is wrong with those that got further."""
 
@@ -48,7 +48,7 @@ def decide(run_dir: Path, stage: Stage) -> Outcome:
             return Outcome("changed", damaged or f"it was finished, and {CHECKPOINTS}/ holds no checkpoint")
         return Outcome("new", f"interrupted before anything was saved{lost}", None, damaged)
     if earlier.complete and step_of(whole) + 1 >= earlier.steps:
-        return Outcome("kept", "finished, with the same settings and inputs", whole, damaged)
+        return Outcome("kept", "finished, with the same settings and inputs")
     why = f"interrupted at step {step_of(whole) + 1} of {earlier.total_steps}{lost}"
     return Outcome("resumed", why, whole, damaged)
 

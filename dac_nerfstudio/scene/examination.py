@@ -112,8 +112,6 @@ def examine(scene: Scene, thorough: bool = False) -> Findings:
     if listed:
         if readable:
             _examine_poses(scene, listed, found)
-        if readable and scene.is_blender and "train" in listed:
-            found.remarks += _out_of_sight(scene.file(), listed["train"])
         _examine_beside(scene, listed, found)
         if readable and not lenses:
             _examine_said(scene, listed, found)
@@ -225,6 +223,18 @@ def _out_of_sight(path: Path, train: DataparserOutputs) -> list[str]:
     ]
 
 
+def _turned_away(path: Path, poses: np.ndarray) -> list[str]:
+    """A remark where cameras [views, 3, 4] look away from the place where their axes meet."""
+    met, alike = where_axes_meet(poses), np.linalg.norm(poses[:, :, 2].mean(axis=0)) > PARALLEL
+    if met is None or alike or (met[1] < -np.sqrt(0.5)).mean() < OUTWARD:
+        return []
+    return [
+        f"{path} has cameras that look away from where their axes meet. That is right for a room seen from its middle. "
+        "For an object the poses are wrong: nerfstudio's cameras have y up and look along -z, those of OpenCV and "
+        "COLMAP have y down and look along +z (negate the second and third column of each matrix)."
+    ]
+
+
 def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:
     """Judge all poses, whichever split they belong to: a parser puts a scene in the middle of all its cameras."""
     names: list[str] = []
@@ -237,14 +247,8 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         judged = zip(names, map(pose_problem, together.numpy()), strict=True)
         found.problems += [f"{name} {problem}." for name, problem in judged if problem]
     first = next(iter(listed.values()))
-    met = where_axes_meet(together.numpy()) if scene.is_json else None
-    alike = float(together[:, :, 2].mean(dim=0).norm()) > PARALLEL
-    if met is not None and not alike and (met[1] < -np.sqrt(0.5)).mean() >= OUTWARD:
-        found.remarks.append(
-            f"{scene.file()} has cameras that look away from where their axes meet. That is right for a room seen from "
-            "its middle. For an object the poses are wrong: nerfstudio's cameras have y up and look along -z, those of "
-            "OpenCV and COLMAP have y down and look along +z (negate the second and third column of each matrix)."
-        )
+    if scene.is_json:
+        found.remarks += _turned_away(scene.file(), together.numpy())
     original = transform_poses_to_original_space(
         together, first.dataparser_transform.double(), first.dataparser_scale, "opengl"
     )[:, :, 3].numpy()
@@ -264,6 +268,8 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
             "tell: nothing shows how far away things are. Take photos from several places; where positions are large "
             "numbers, such as map coordinates, subtract the spot from all of them."
         )
+    if scene.is_blender and "train" in listed:
+        found.remarks += _out_of_sight(scene.file(), listed["train"])
 
 
 def _examine_said(scene: Scene, listed: dict[str, DataparserOutputs], found: Findings) -> None:

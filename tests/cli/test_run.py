@@ -110,7 +110,7 @@ def test_no_command_gives_a_flag_twice(shell: Shell) -> None:
     assert "--max-num-iterations 8000 " in jobs["baseline"].command
 
 
-def test_steps_of_all_methods_are_none_of_the_ensembles_which_trains_nothing(shell: Shell) -> None:
+def test_an_ensemble_trains_nothing_and_takes_no_steps_from_the_table_of_all_methods(shell: Shell) -> None:
     jobs = {job.name: job for job in planned(shell, flags={"all": {"max-num-iterations": 9}}).jobs}
     assert jobs["expert 1"].flags["max-num-iterations"] == jobs["finetune"].flags["max-num-iterations"] == 9
     assert "max-num-iterations" not in jobs["ensemble"].flags
