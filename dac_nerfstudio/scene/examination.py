@@ -254,12 +254,12 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
     )[:, :, 3].numpy()
     across = float(np.linalg.norm(original - original.mean(axis=0), axis=1).max())
     away = np.linalg.norm(original - np.median(original, axis=0), axis=1)
-    far = [name for name, distance in zip(names, away) if distance > FARTHEST * np.median(away) > 0]
-    if 0 < len(far) <= FEW * len(names) and not scene.is_blender:
+    far = dict.fromkeys(name for name, distance in zip(names, away) if distance > FARTHEST * np.median(away) > 0)
+    if 0 < len(far) <= FEW * len(set(names)) and not scene.is_blender:
         found.remarks.append(
             f"{scene.file()} has cameras more than {FARTHEST} times as far from the middle as the median camera: "
-            f"{listing(far)}. nerfstudio scales a scene by its farthest camera, so the others shrink to nearly one "
-            "spot. Remove these if their poses are wrong."
+            f"{listing(list(far))}. nerfstudio scales a scene by its farthest camera, so the others shrink to nearly "
+            "one spot. Remove these if their poses are wrong."
         )
     if len(set(names)) > 1 and across <= LEAST_SPREAD * np.abs(original).max():
         spot = ", ".join(f"{number:.4g}" for number in original.mean(axis=0))

@@ -341,17 +341,25 @@ def test_the_scene_is_looked_for_where_the_methods_see() -> None:
     assert SEEN == (model.near_plane, model.far_plane)
 
 
-@pytest.mark.parametrize(("times", "cameras", "count"), [(10, 1, 0), (100, 1, 1), (100, 5, 0)])
+@pytest.mark.parametrize(
+    ("times", "first", "cameras", "count"),
+    [
+        (10, 4, 1, 0),
+        (100, 4, 1, 1),
+        (100, 8, 1, 1),  # a validation view, and a test view too
+        (100, 4, 5, 0),
+    ],
+)
 def test_a_camera_far_from_all_others_is_a_remark(
-    real: Callable[..., Path], times: int, cameras: int, count: int
+    real: Callable[..., Path], times: int, first: int, cameras: int, count: int
 ) -> None:
     def moved(content: dict[str, Any]) -> None:
-        for frame in content["frames"][4 : 4 + cameras]:
+        for frame in content["frames"][first : first + cameras]:
             for row in frame["transform_matrix"][:2]:
                 row[3] *= times
 
-    remarks = found(real(moved)).remarks
-    assert len(remarks) == count and all("the middle as the median camera: v4.png. nerfstudio" in r for r in remarks)
+    remarks, named = found(real(moved)).remarks, f"the middle as the median camera: v{first}.png. nerfstudio"
+    assert len(remarks) == count and all(named in remark for remark in remarks)
 
 
 def test_axes_of_another_convention_are_a_remark(real: Callable[..., Path]) -> None:
