@@ -44,7 +44,7 @@ def blender_folder(tmp_path: Path) -> Callable[..., Path]:
         data = tmp_path / folder
         for name in views.names:
             (data / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGBA", (16, 12)).save(data / name)
+            Image.new("RGBA", (16, 12), (90, 60, 30, 128)).save(data / name)
         frames = [
             {"file_path": f"./{name.removesuffix('.png')}", "transform_matrix": _matrix(pose)}
             for name, pose in zip(views.names, views.camera_to_worlds, strict=True)

@@ -204,7 +204,9 @@ class Scene:
         try:
             outputs = self._asked(split)
         except (Exception, SystemExit) as error:  # whatever a parser stumbles over
-            raise self._refusal(split, error) from None
+            refusal = self._refusal(split, error)
+            self.parser = self.config.setup()  # this one has asked its question, and would not ask again
+            raise refusal from None
         if not len(outputs.image_filenames):
             raise SplitError(f"{self.file(split)} has too few photos for a split '{split}'. List some for it.")
         factor, seen = self.downscale_factor or 1, outputs.cameras.metadata or {}
@@ -269,10 +271,11 @@ class Scene:
                     "otherwise: put the missing file there, or remove the cameras file of its kind."
                 )
             images = self.data / self.config.images_path
-            gone = [photo for photo in (images / one.name for one in images_of(path)) if not photo.exists()]
+            listed = [images / one.name for one in images_of(path)]
+            gone = [photo for photo in listed if not photo.exists()]
             if gone:
-                way = "Photos that are not there can be left out: --skip-missing"
-                return PartitionError("\n".join([way, *missing_photos(gone)]))
+                way = ["Photos that are not there can be left out: --skip-missing"] if gone != listed else []
+                return PartitionError("\n".join([*way, *missing_photos(gone)]))
         reasons = []
         if self.is_json:
             reasons = [f"{path} {fault}" for fault in faults(path, self.is_blender)]
@@ -292,8 +295,10 @@ class Scene:
         """There is no `smaller`, and how to make it: in `targets` is where photos of each folder belong."""
         factor, folders = int(smaller.name.rpartition("_")[2]), sorted(targets)
         command = "; ".join(
-            'mkdir -p {1}; for photo in {0}/*; do ffmpeg -i "$photo" -q:v 2 -vf scale=iw/{2}:ih/{2} '
-            '{1}/"${{photo##*/}}"; done'.format(*(shlex.quote(str(path)) for path in (folder, targets[folder])), factor)
+            'mkdir -p {1}; for photo in {0}/*; do [ -d "$photo" ] || ffmpeg -noautorotate -i "$photo" -q:v 2 '
+            '-vf scale=iw/{2}:ih/{2} {1}/"${{photo##*/}}"; done'.format(
+                *(shlex.quote(str(path)) for path in (folder, targets[folder])), factor
+            )
             for folder in folders
         )
         if self.config.downscale_factor is not None:
@@ -320,8 +325,8 @@ def _in_words(error: BaseException, text: str) -> str:
         )
     if isinstance(error, (struct.error, OverflowError, MemoryError)):
         return f"a file is truncated or damaged ({text}). Copy it again."
-    if isinstance(error, NotImplementedError):
-        return f"{text} Undistort the photos first (colmap image_undistorter)."
+    if isinstance(error, NotImplementedError) or text.startswith("Multiple camera models"):
+        return f"{text}{'' if text.endswith('!') else '.'} Undistort the photos first (colmap image_undistorter)."
     if isinstance(error, (AssertionError, RuntimeError, OSError)):
         return text
     return f"{text} ({type(error).__name__})."

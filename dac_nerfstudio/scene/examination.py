@@ -17,10 +17,10 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, transform_poses_to_original_space
 
-from dac_nerfstudio.errors import PartitionError, SplitError
+from dac_nerfstudio.errors import PartitionError, PhotoError, SplitError
 from dac_nerfstudio.scene.data import SPLITS, Scene
 from dac_nerfstudio.scene.frames import where_axes_meet
-from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES
+from dac_nerfstudio.scene.photos import IMAGE_SUFFIXES, read_photo
 from dac_nerfstudio.scene.points import blanks, larger_model, names_have_blanks
 from dac_nerfstudio.scene.problems import mask_problems, missing_photos, photo_problems, pose_problem
 from dac_nerfstudio.scene.transforms import INTRINSICS, contradictions, faults, has_times
@@ -37,6 +37,9 @@ WIDEST = 150.0
 OUTWARD = 0.95
 """Share of cameras that look away from where their axes meet, to within 45 degrees, from which on that is remarked
 upon."""
+ROLLED = (0.05, 0.1)
+"""Of the axes that point to a photo's right, their least extent in any direction (root mean square): the largest for
+cameras held upright, and the least for cameras that are not."""
 PARALLEL = 0.9
 """Length of the mean viewing direction from which on cameras look the same way, as those of a drone or a forward-facing
 scene: which side of them their axes meet on is chance."""
@@ -223,10 +226,29 @@ def _out_of_sight(path: Path, train: DataparserOutputs) -> list[str]:
     ]
 
 
-def _turned_away(path: Path, poses: np.ndarray) -> list[str]:
-    """A remark where cameras [views, 3, 4] look away from the place where their axes meet."""
-    met, alike = where_axes_meet(poses), np.linalg.norm(poses[:, :, 2].mean(axis=0)) > PARALLEL
-    if met is None or alike or (met[1] < -np.sqrt(0.5)).mean() < OUTWARD:
+def _looking(poses: np.ndarray) -> int:
+    """Whether cameras [views, 3, 4] look at the place where their axes meet, 1, away from it, -1, or neither, 0."""
+    met = where_axes_meet(poses)
+    if met is None or np.linalg.norm(poses[:, :, 2].mean(axis=0)) > PARALLEL:
+        return 0
+    return next((way for way in (1, -1) if (way * met[1] > np.sqrt(0.5)).mean() >= OUTWARD), 0)
+
+
+def _other_convention(path: Path, poses: np.ndarray) -> list[str]:
+    """A remark where poses [views, 3, 4] would be those of an orbit if they were inverted or their axes turned."""
+    rotations = poses[:, :, :3].transpose(0, 2, 1)
+    inverted = np.concatenate([rotations, -rotations @ poses[:, :, 3:]], axis=2)
+    upright, rolled = (
+        np.linalg.svd(each[:, :, 0], compute_uv=False)[-1] / np.sqrt(len(each)) for each in (inverted, poses)
+    )
+    # The inverses of cameras round an object are cameras on one spot that look outward, and the other way round: what
+    # is the scene shows where cameras are held upright.
+    if len(poses) >= 8 and upright < ROLLED[0] and rolled > ROLLED[1] and _looking(poses) != 1 and _looking(inverted):
+        return [
+            f"{path} has poses that look like world-to-camera matrices: their inverses are upright cameras round one "
+            "place, and they are not. nerfstudio's are camera-to-world: invert each matrix."
+        ]
+    if _looking(poses) != -1:
         return []
     return [
         f"{path} has cameras that look away from where their axes meet. That is right for a room seen from its middle. "
@@ -247,11 +269,12 @@ def _examine_poses(scene: Scene, listed: dict[str, DataparserOutputs], found: Fi
         judged = zip(names, map(pose_problem, together.numpy()), strict=True)
         found.problems += [f"{name} {problem}." for name, problem in judged if problem]
     first = next(iter(listed.values()))
-    if scene.is_json:
-        found.remarks += _turned_away(scene.file(), together.numpy())
-    original = transform_poses_to_original_space(
+    in_the_file = transform_poses_to_original_space(
         together, first.dataparser_transform.double(), first.dataparser_scale, "opengl"
-    )[:, :, 3].numpy()
+    ).numpy()
+    if scene.is_json:
+        found.remarks += _other_convention(scene.file(), in_the_file)
+    original = in_the_file[:, :, 3]
     across = float(np.linalg.norm(original - original.mean(axis=0), axis=1).max())
     away = np.linalg.norm(original - np.median(original, axis=0), axis=1)
     far = dict.fromkeys(name for name, distance in zip(names, away) if distance > FARTHEST * np.median(away) > 0)
@@ -301,8 +324,25 @@ def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: F
             found.remarks.append(
                 f"{len(others)} of the photos in {folder} have no pose or no split: {listing(others)}."
             )
+    masks = scene.folder / "masks"
+    if masks.is_dir() and not scene.is_blender and not next(iter(listed.values())).mask_filenames:
+        way = "ns-train … colmap --masks-path masks" if scene.is_colmap else '"mask_path" of each frame'
+        found.remarks.append(f"{masks} is not used. nerfstudio takes masks by {way}.")
+    if scene.is_blender and "train" in listed:
+        found.remarks += _background(listed["train"].image_filenames[0])
     if "train" in listed and "test" in listed:
         found.remarks += _seen_in_training(scene, listed["train"], listed["test"])
+
+
+def _background(photo: Path) -> list[str]:
+    """A remark where a photo of Blender's format does not say what is background, or says that all is."""
+    try:
+        extremes = read_photo(photo).convert("RGBA").getchannel("A").getextrema()
+    except PhotoError:
+        return []
+    what = {(255, 255): "opaque: its background is taken for a part of the scene", (0, 0): "transparent everywhere"}
+    way = "If others are, too, render them with a transparent background (in Blender: Render, Film, Transparent)."
+    return [f"{photo} is {what[extremes]}. {way}"] if extremes in what else []
 
 
 def _seen_in_training(scene: Scene, train: DataparserOutputs, test: DataparserOutputs) -> list[str]:

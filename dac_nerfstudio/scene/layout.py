@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
 
 MODEL_FOLDERS = ("colmap/sparse/0", "sparse/0", "colmap/sparse", "sparse", "colmap", ".")
 """Where a COLMAP model may lie in a scene's folder, in the order of the search."""
+RECORDINGS = {
+    "*.m[po][4v]": "video --data {0}",
+    "keyframes": "polycam --data {data}",
+    "exr_rgbd": "record3d --data {data}",
+    "opensfm": "odm --data {data}",
+    "*.xml": "metashape --data PHOTOS --xml {0}",
+    "*.csv": "realitycapture --data PHOTOS --csv {0}",
+}
+"""What other programs leave in a folder, and which command of ns-process-data reads it."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +80,35 @@ def find_layout(data: Path, downscale: Optional[int] = None, skip_missing: bool 
             raise StageError("--downscale is for real photos; a scene in Blender's format has one size of images.")
         return Layout(data, "blender-data")
     if data.name in ("transforms_train.json", "transforms_val.json", "transforms_test.json"):
-        raise StageError(f"Name the scene's folder instead of the file: --data {data.parent}")
+        raise StageError(f"Name the scene's folder: --data {data.parent}")
     size = 1 if skip_missing and downscale is None else downscale
     settings: Dict[str, Any] = {} if size is None else {"downscale_factor": size}
     if data.suffix == ".json" or (data / "transforms.json").exists():
         return Layout(data, "nerfstudio-data", settings)
     model = find_model(data)
+    near = _scene_near(data) if model is None or (model == data and not (data / "images").exists()) else None
+    if near is not None:
+        raise StageError(f"Name the scene's folder: --data {near}")
     if model is not None:
         return Layout(data, "colmap", {"colmap_path": model.relative_to(data), **settings})
-    if data.name.startswith("images") and ((data.parent / "transforms.json").exists() or find_model(data.parent)):
-        raise StageError(f"Name the scene's folder instead of its photos': --data {data.parent}")
-    found = ", ".join(sorted(path.name for path in data.iterdir())[:6]) if data.is_dir() else "a file"
+    files = sorted(data.iterdir()) if data.is_dir() else [data]
+    found = f"holds {', '.join(path.name for path in files[:6]) or 'nothing'}" if data.is_dir() else "is a file"
+    known = ((file, way) for mark, way in RECORDINGS.items() for file in files if fnmatch(file.name.lower(), mark))
+    file, way = next(known, (data, "images --data PHOTOS"))
     raise StageError(
-        f"{data} holds {found or 'nothing'}; expected transforms_train.json (a scene in Blender's format), "
-        "transforms.json (nerfstudio's; `ns-process-data images --data PHOTOS --output-dir FOLDER` makes it from "
-        f"photos) or a COLMAP model (images.bin or images.txt) in one of {', '.join(MODEL_FOLDERS[:-1])}."
+        f"{data} {found}; expected a folder with transforms_train.json (a scene in Blender's format), transforms.json "
+        f"(nerfstudio's; to make it: ns-process-data {way.format(file, data=data)} --output-dir FOLDER) or a COLMAP "
+        f"model (images.bin or images.txt) in one of {', '.join(MODEL_FOLDERS[:-1])}."
     )
+
+
+def _scene_near(data: Path) -> Optional[Path]:
+    """A scene's folder in which this one lies, or that lies in it; None if there is none."""
+    for folder in (data.parent, data.parent.parent, *sorted(data.glob("*/")), *sorted(data.glob("*/*/"))):
+        listed = any((folder / f"transforms{split}.json").exists() for split in ("", "_train"))
+        if listed or (find_model(folder) and (folder / "images").is_dir()):
+            return folder
+    return None
 
 
 def find_model(data: Path) -> Optional[Path]:

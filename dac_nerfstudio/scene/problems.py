@@ -35,7 +35,7 @@ def missing_photos(paths: Sequence[Path]) -> list[str]:
         folders.setdefault(path.parent, []).append(path)
     sentences = []
     for folder, photos in folders.items():
-        hint, names = why_missing(photos[0]), listing([photo.name for photo in photos], 3)
+        hint, names = why_missing(photos[0]) or _elsewhere(photos), listing([photo.name for photo in photos], 3)
         if not os.path.isdir(folder):
             sentences.append(f"There is no folder {folder}, which is to hold {len(photos)} files: {names}.{hint}")
         elif hint and len(photos) > 1:
@@ -43,6 +43,17 @@ def missing_photos(paths: Sequence[Path]) -> list[str]:
         else:
             sentences += [f"{photo} is missing.{hint}" for photo in photos]
     return sentences
+
+
+def _elsewhere(photos: Sequence[Path]) -> str:
+    """Where files of the names of all these photos are, which are to lie in one folder; empty if nowhere near."""
+    folder = photos[0].parent
+    outer = folder if os.path.isdir(folder) else folder.parent
+    for place in (outer, *sorted(outer.glob("*/"))):
+        # The photos of other splits of Blender's format have the same names, and are others.
+        if place.name not in ("train", "val", "test") and all(os.path.exists(place / photo.name) for photo in photos):
+            return f" {place} has files of such names: if they are meant, correct the paths, or link the folder."
+    return ""
 
 
 def why_missing(path: Path) -> str:

@@ -89,7 +89,8 @@ def faults(path: Path, blender: bool) -> list[str]:
             faults_of_frame.append('has a "fisheye_crop_radius", which nerfstudio reads for all frames at once, for')
         lacking = [f'"{key}"' for key in INTRINSICS if key not in meta and key not in frame]
         if lacking and not blender:
-            faults_of_frame.append(f"has no {', '.join(lacking)}, neither for all frames nor for")
+            hint = " (in pixels; fl_x is w / 2 / tan(camera_angle_x / 2))" if "camera_angle_x" in meta else ""
+            faults_of_frame.append(f"has no {', '.join(lacking)}{hint}, neither for all frames nor for")
         for fault in faults_of_frame:
             by_file.setdefault(fault, []).append(file)
     if blender and "camera_angle_x" not in meta:
@@ -223,7 +224,8 @@ def _differences(said: Fields, taken: Fields, camera_type: int) -> Iterator[tupl
     if "camera_model" in said and (known is None or known.value != camera_type):
         yield "camera_model", f"{CameraType(camera_type).name.lower()} cameras"
     if said.get("is_fisheye") and camera_type == CameraType.PERSPECTIVE.value:
-        yield "is_fisheye", 'perspective cameras (a fisheye lens is "camera_model": "OPENCV_FISHEYE")'
+        fisheye = '"camera_model": "OPENCV_FISHEYE" in transforms.json'
+        yield "is_fisheye", f"perspective cameras (a fisheye lens is {fisheye})"
     angles = {}
     if camera_type == CameraType.PERSPECTIVE.value:
         pairs = zip(ANGLES, ("fl_x", "fl_y"), ("w", "h"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_splits_of_blenders_format_are_files(ring, blender_folder) -> None:
     assert len(scene.views("test")) == 3 == len(scene.test_views() or ())
     with pytest.raises(SplitError, match=r"There is no .*transforms_val.json"):
         scene.views("val")
-    with pytest.raises(StageError, match="Name the scene's folder instead of the file"):
+    with pytest.raises(StageError, match=f"Name the scene's folder: --data {data}$"):
         scene_at(data / "transforms_train.json")
 
 
@@ -159,6 +160,10 @@ def test_bad_json_is_named(tmp_path: Path, text: str, message: str) -> None:
     ("changes", "message"),
     [
         ({"cx": None, "h": None}, 'has no "cx", "h", neither for all frames nor for images/v0.png, images/v1.png.'),
+        (
+            {"fl_x": None, "camera_angle_x": 1.0},
+            'has no "fl_x" (in pixels; fl_x is w / 2 / tan(camera_angle_x / 2)), neither for all frames nor for',
+        ),
         ({"fl_y": None}, 'has no "fl_y", neither for all frames nor for images/v0.png, images/v1.png.'),
         ({"w": 10**400}, 'has "w" that is no number of a camera for all frames.'),
         ({"train_filenames": 7}, 'has a "train_filenames" that is not a list of file names: 7.'),
@@ -286,9 +291,49 @@ def test_a_broken_model_beside_transforms_json_costs_only_the_tracks(photographe
 def test_folders_without_a_scene_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"There is no data at .*nowhere. Name a scene's folder: --data PATH"):
         scene_at(tmp_path / "nowhere")
-    with pytest.raises(StageError, match=r"holds nothing; expected transforms_train.json.*ns-process-data images"):
+    with pytest.raises(StageError, match=r"holds nothing; expected a folder with .*ns-process-data images"):
         scene_at(tmp_path)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "transforms.json").touch()
-    with pytest.raises(StageError, match=f"Name the scene's folder instead of its photos': --data {tmp_path}$"):
-        scene_at(tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("scan.MOV", "video --data {0}"),
+        ("keyframes/cameras/1.json", "polycam --data {1}"),
+        ("EXR_RGBD/metadata.json", "record3d --data {1}"),
+        ("opensfm/reconstruction.json", "odm --data {1}"),
+        ("cameras.xml", "metashape --data PHOTOS --xml {0}"),
+        ("cameras.csv", "realitycapture --data PHOTOS --csv {0}"),
+        ("poses_bounds.npy", "images --data PHOTOS"),
+    ],
+)
+def test_folders_of_other_programs_come_with_the_command_that_reads_them(tmp_path: Path, name: str, way: str) -> None:
+    path, data = tmp_path / "scan" / name, tmp_path / "scan"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    command = f"to make it: ns-process-data {way.format(path, data)} --output-dir FOLDER) or a COLMAP model"
+    with pytest.raises(StageError, match=re.escape(command)):
+        scene_at(data)
+    if path.parent == data:
+        with pytest.raises(StageError, match=f"{name} is a file; expected a folder with transforms_train.json"):
+            scene_at(path)
+
+
+@pytest.mark.parametrize(
+    ("mark", "named", "scene"),
+    [
+        ("transforms.json", "images", "."),
+        ("transforms.json", ".", "a"),
+        ("transforms_train.json", ".", "a/b"),
+        ("sparse/0/images.bin", "sparse/0", "."),
+        ("sparse/0/images.bin", "sparse", "."),
+        ("sparse/images.bin", ".", "dense/0"),
+    ],
+)
+def test_a_scene_near_the_folder_that_was_named_is_told_of(tmp_path: Path, mark: str, named: str, scene: str) -> None:
+    path = tmp_path / scene / mark
+    (tmp_path / scene / "images").mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(StageError, match=f"Name the scene's folder: --data {tmp_path / scene}$"):
+        scene_at(tmp_path / named)

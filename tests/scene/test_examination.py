@@ -17,6 +17,7 @@ from dac_nerfstudio.check import scene_findings
 from dac_nerfstudio.partition import PartitionError, Views
 from dac_nerfstudio.scene.data import read_views, scene_at
 from dac_nerfstudio.scene.examination import Findings, examine, refuse
+from dac_nerfstudio.scene.photos import ORIENTATION
 
 Folder = Callable[..., Path]
 
@@ -229,12 +230,22 @@ def test_smaller_photos_that_are_not_there_come_with_the_command_that_makes_them
 ) -> None:
     data = request.getfixturevalue(f"{layout}_folder")(ring(np.linspace(0, 300, 12), prefix=prefix))
     data = data.rename(data.with_name("my scene"))
-    (problem,) = examine(scene_at(data, downscale=2)).problems
+    # COLMAP takes pixels as they are stored, so a tag that turns them must not be followed.
+    turned, half = Image.Exif(), Image.new("RGB", (16, 12))
+    turned[ORIENTATION] = 3
+    half.paste("white", (0, 0, 8, 12))
+    half.save(data / "images/turned.jpg", exif=turned)
+    found = examine(scene_at(data, downscale=2))
+    (problem,) = found.problems
+    assert found.remarks == []
     refusal, _, command = problem.partition("make it: ")
     assert refusal == f"There is no {data}/images_2. Choose another --downscale, or "
     (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["sh", "-c", command], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    environment = {**os.environ, "PATH": path}
+    ran = subprocess.run(["sh", "-c", command], env=environment, check=True, capture_output=True, text=True)
+    assert "Is a directory" not in ran.stderr
+    assert Image.open(data / "images_2/turned.jpg").convert("L").getpixel((1, 3)) > 200
     small, large = ({str(p.relative_to(f)) for p in f.rglob("*")} for f in (data / "images_2", data / "images"))
     assert small == large and Image.open(data / f"images_2/{prefix}0.png").size == (8, 6)
     assert examine(scene_at(data, downscale=2)).problems == []

@@ -50,6 +50,18 @@ def only_problem(data: Path, downscale: int | None = None) -> str:
 # Masks
 
 
+def test_a_folder_of_masks_that_is_not_used_is_a_remark(
+    real: Callable[..., Path], ring: Callable[..., Views], colmap_folder: Callable[..., Path]
+) -> None:
+    model = colmap_folder(ring(np.linspace(0, 300, 12), prefix="v"))
+    for data, way in ((real(), '"mask_path" of each frame'), (model, "ns-train … colmap --masks-path masks")):
+        (data / "masks").mkdir()
+        assert found(data).remarks == [f"{data}/masks is not used. nerfstudio takes masks by {way}."]
+    data = real(of_frames(mask_path="masks/mask.png"))
+    Image.new("L", (16, 12), 255).save(data / "masks/mask.png")
+    assert found(data).remarks == []
+
+
 def saved_mask(data: Path, mode: str) -> Path:
     """A mask of 16 x 12 pixels that shows columns 4 to 11."""
     shown = np.zeros((12, 16), np.uint8)
@@ -202,7 +214,7 @@ def test_blenders_matrices_of_three_rows_are_taken_and_a_mixture_is_not(blender:
 # What the file says and the parser passes over
 
 
-PERSPECTIVE = 'perspective cameras (a fisheye lens is "camera_model": "OPENCV_FISHEYE")'
+PERSPECTIVE = 'perspective cameras (a fisheye lens is "camera_model": "OPENCV_FISHEYE" in transforms.json)'
 
 
 @pytest.mark.parametrize(
@@ -373,6 +385,52 @@ def test_axes_of_another_convention_are_a_remark(real: Callable[..., Path]) -> N
     assert remark.startswith(f"{data}/transforms.json has cameras that look away from where their axes meet.")
 
 
+def orbit(tilts: Any, outward: bool = False) -> list[np.ndarray]:
+    """Camera-to-world matrices of upright cameras around a place, or back to back on one spot, at such angles."""
+    poses = []
+    for number, tilt in enumerate(tilts):
+        axes = Rotation.from_euler("ZX", [30 * number, 90 - tilt], degrees=True).as_matrix()
+        centre = [0.0, 0.0, -4.0] if outward else [1.0, 2.0, 0.5] + 4 * axes[:, 2]
+        poses.append(np.vstack([np.column_stack([axes, centre]), [0, 0, 0, 1]]))
+    return poses
+
+
+@pytest.mark.parametrize("axes", [[1, 1, 1, 1], [1, -1, -1, 1]], ids=["nerfstudio", "OpenCV"])
+def test_inverted_poses_are_a_remark(real: Callable[..., Path], axes: list[int]) -> None:
+    poses = [np.linalg.inv(pose @ np.diag(axes)) for pose in orbit(np.linspace(0, 60, 12))]
+    data = real(of_frames(transform_matrix=lambda number: poses[number].tolist()))
+    (remark,) = found(data).remarks
+    assert remark.startswith(f"{data}/transforms.json has poses that look like world-to-camera matrices: ")
+
+
+@pytest.mark.parametrize("outward", [False, True])
+def test_poses_that_may_be_meant_are_no_remark(real: Callable[..., Path], outward: bool) -> None:
+    """The inverses of the second kind are cameras that look at one place."""
+    poses = orbit(np.linspace(0, 60, 12), outward) + [np.eye(4)] * outward
+    poses[-1][:3, 3] += [0.5, 0.0, 0.0]
+    data = real(of_frames(transform_matrix=lambda number: poses[number].tolist()))
+    assert not any("world-to-camera" in remark for remark in found(data).remarks)
+
+
+@pytest.mark.parametrize(
+    ("photo", "remark"),
+    [
+        (Image.new("RGB", (16, 12)), "is opaque: its background is taken for a part of the scene."),
+        (Image.new("RGBA", (16, 12), "red"), "is opaque: its background is taken for a part of the scene."),
+        (Image.new("RGBA", (16, 12)), "is transparent everywhere."),
+        (Image.new("LA", (16, 12), (9, 128)), None),
+    ],
+)
+def test_blenders_photos_without_a_background_are_a_remark(
+    blender: Callable[..., Path], photo: Image.Image, remark: str | None
+) -> None:
+    data = blender()
+    photo.save(data / "train/r_0.png")
+    assert [told.partition("/train/r_0.png ")[2][: len(remark or "")] for told in found(data).remarks] == (
+        [remark] if remark else []
+    )
+
+
 @pytest.mark.parametrize("capture", ["drone", "loop"])
 def test_axes_that_hardly_meet_are_of_no_convention(real: Callable[..., Path], capture: str) -> None:
     """A drone looks straight down but for a few degrees outwards; on a walk along a circle the camera looks ahead and a
@@ -449,6 +507,25 @@ def test_blenders_first_photo_cannot_be_left_out(blender: Callable[..., Path]) -
     assert told[0] == (
         f"nerfstudio takes the photos' size from {data}/train/r_0.png: put it back, or take its frame out."
     )
+
+
+@pytest.mark.parametrize("place", ["rgb", "rgb/images", "."])
+def test_photos_of_another_folder_are_found(
+    real: Callable[..., Path], ring: Callable[..., Views], colmap_folder: Callable[..., Path], place: str
+) -> None:
+    model = colmap_folder(ring(np.linspace(0, 300, 12), prefix="v"))
+    for data in (real(), model):
+        if place == ".":
+            for photo in list((data / "images").iterdir()):
+                photo.rename(data / photo.name)
+            (data / "images").rmdir()
+        else:
+            (data / place).parent.mkdir(exist_ok=True)
+            (data / "images").rename(data / place)
+        told = only_problem(data)
+        assert told.startswith(f"There is no folder {data}/images, which is to hold 12 files: v0.png")
+        where = f" {data / place} has files of such names: if they are meant, correct the paths, or link the folder."
+        assert told.endswith(where) == (place != "rgb/images")
 
 
 def test_why_a_photo_is_missing_is_said(real: Callable[..., Path]) -> None:
