@@ -337,11 +337,12 @@ def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: F
 def _background(photo: Path) -> list[str]:
     """A remark where a photo of Blender's format does not say what is background, or says that all is."""
     try:
-        extremes = read_photo(photo).convert("RGBA").getchannel("A").getextrema()
+        alpha = np.asarray(read_photo(photo).convert("RGBA"))[:, :, 3]
     except PhotoError:
         return []
     what = {(255, 255): "opaque: its background is taken for a part of the scene", (0, 0): "transparent everywhere"}
     way = "If others are, too, render them with a transparent background (in Blender: Render, Film, Transparent)."
+    extremes = int(alpha.min()), int(alpha.max())
     return [f"{photo} is {what[extremes]}. {way}"] if extremes in what else []
 
 
