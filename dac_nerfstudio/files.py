@@ -17,8 +17,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`, and moves it there once the block has succeeded. After a power
     cut, too, there is the earlier file or this one."""
     with temporary_beside(path) as temporary:
-        yield temporary
-        move_in(temporary, path)
+        try:
+            yield temporary
+            move_in(temporary, path)
+        except OSError as error:
+            error.filename = str(path)  # a full disk names nothing, others the temporary file
+            raise
 
 
 def move_in(temporary: Path, path: Path) -> None:
