@@ -115,8 +115,8 @@ def ause(uncertainty: Float[Tensor, "pixels"], error: Float[Tensor, "pixels"]) -
 
     The sparsification curve is the mean error of the pixels that are left when a growing fraction is removed, the most
     uncertain first; the oracle removes those of the largest error first. The area is that between the two curves,
-    both divided by the largest value of either, as in Bayes' Rays (arXiv 2309.03185). Fractions are k / 100, or
-    k / pixels where there are fewer.
+    both divided by the largest value of either, as in Bayes' Rays (arXiv 2309.03185). That flatters orders that are
+    worse than random: look at the correlation, too. Fractions are k / 100, or k / pixels where there are fewer.
 
     Errors 4, 3, 2, 1 and uncertainties 1, 2, 3, 4: the curve is 2.5, 3, 3.5, 4, the oracle's 2.5, 2, 1.5, 1. Their
     differences 0, 1, 2, 3, divided by 4, at a spacing of 1/4 have an area of 0.28125.
