@@ -81,8 +81,9 @@ def main(scene: str = "bonsai-25", bayes_rays: Optional[Path] = None, data: Path
         row(label, pictures[chosen].std(axis=0).mean(axis=-1), pictures[chosen].mean(axis=0))
     row("gradient of the picture", np.sqrt(sum(np.square(g).sum(-1) for g in np.gradient(pictures[0], axis=(1, 2)))))
     row("random", np.random.default_rng(0).random(photos.shape[:3]))
-    for level in LEVELS if bayes_rays else ():
-        row(f"Bayes' Rays, level {level}", their_uncertainty(bayes_rays, study, runs[0], level))
+    if bayes_rays:
+        for level in LEVELS:
+            row(f"Bayes' Rays, level {level}", their_uncertainty(bayes_rays, study, runs[0], level))
 
 
 if __name__ == "__main__":
