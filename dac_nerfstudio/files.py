@@ -21,7 +21,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             yield temporary
             move_in(temporary, path)
         except OSError as error:
-            error.filename = str(path)  # a full disk names nothing, others the temporary file
+            if error.filename in (None, temporary, str(temporary)):  # None: a full disk
+                error.filename = str(path)
             raise
 
 

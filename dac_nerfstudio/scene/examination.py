@@ -236,19 +236,19 @@ def _looking(poses: np.ndarray) -> int:
 
 def _other_convention(path: Path, poses: np.ndarray) -> list[str]:
     """A remark where poses [views, 3, 4] would be those of an orbit if they were inverted or their axes turned."""
-    rotations = poses[:, :, :3].transpose(0, 2, 1)
+    looking, rotations = _looking(poses), poses[:, :, :3].transpose(0, 2, 1)
     inverted = np.concatenate([rotations, -rotations @ poses[:, :, 3:]], axis=2)
     upright, rolled = (
         np.linalg.svd(each[:, :, 0], compute_uv=False)[-1] / np.sqrt(len(each)) for each in (inverted, poses)
     )
     # The inverses of cameras round an object are cameras on one spot that look outward, and the other way round: what
     # is the scene shows where cameras are held upright.
-    if len(poses) >= 8 and upright < ROLLED[0] and rolled > ROLLED[1] and _looking(poses) != 1 and _looking(inverted):
+    if len(poses) >= 8 and upright < ROLLED[0] and rolled > ROLLED[1] and looking != 1 and _looking(inverted):
         return [
             f"{path} has poses that look like world-to-camera matrices: their inverses are upright cameras round one "
             "place, and they are not. nerfstudio's are camera-to-world: invert each matrix."
         ]
-    if _looking(poses) != -1:
+    if looking != -1:
         return []
     return [
         f"{path} has cameras that look away from where their axes meet. That is right for a room seen from its middle. "
