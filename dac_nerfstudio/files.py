@@ -21,7 +21,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             yield temporary
             move_in(temporary, path)
         except OSError as error:
-            if error.filename in (None, temporary, str(temporary)):  # None: a full disk
+            if error.errno is not None and error.filename in (None, temporary, str(temporary)):  # None: a full disk
                 error.filename = str(path)
             raise
 

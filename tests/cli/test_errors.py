@@ -51,12 +51,12 @@ def answers(shell: Shell, background: ThreadPoolExecutor) -> Callable[[str], Fin
     ("name", "message"),
     [
         ("no data", "There is no data at nowhere. Name a scene's folder: --data PATH"),
-        ("no scene", "holiday holds notes.txt; expected transforms_train.json"),
+        ("no scene", "holiday holds notes.txt; expected a folder with transforms_train.json"),
         ("no such group", "divided into 2 groups and there is no group 9. Add --group K, K from 1 to 2."),
-        ("run on no scene", "holiday holds notes.txt; expected transforms_train.json"),
+        ("run on no scene", "holiday holds notes.txt; expected a folder with transforms_train.json"),
         ("seed beyond all", f"Error: --seed is {2**70}; expected a whole number from 0 to 4294967295."),
         ("split into 0", "groups is 0; expected an integer from 1 up."),
-        ("split no scene", "holiday holds notes.txt; expected transforms_train.json"),
+        ("split no scene", "holiday holds notes.txt; expected a folder with transforms_train.json"),
         ("report on nothing", "empty holds no runs. Make some: dac run --data …"),
     ],
 )

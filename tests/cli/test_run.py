@@ -301,8 +301,8 @@ def test_real_scenes_get_the_methods_for_them(shell: Shell, tmp_path: Path) -> N
     plan = planned(shell, data=shell.folder / "real")
     assert all(job.method.endswith("-360") for job in plan.jobs if job.kind == "train")
     assert all(job.arguments[-3:] == ("colmap", "--colmap-path", "colmap/sparse/0") for job in plan.jobs if job.flags)
-    with pytest.raises(ValueError, match="expected transforms_train.json"):
-        planned(shell, data=tmp_path.parent)
+    with pytest.raises(ValueError, match="expected a folder with transforms_train.json"):
+        planned(shell, data=tmp_path)
 
 
 @pytest.fixture
