@@ -330,8 +330,11 @@ def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: F
         found.remarks.append(f"{masks} is not used. nerfstudio takes masks by {way}.")
     if scene.is_blender and "train" in listed:
         found.remarks += _background(listed["train"].image_filenames[0])
-    if "train" in listed and "test" in listed:
-        found.remarks += _seen_in_training(scene, listed["train"], listed["test"])
+        other = scene.folder / "transforms.json"
+        if other.exists():
+            found.remarks.append(f"{other} is not used: beside transforms_train.json a scene is in Blender's format.")
+    if "train" in listed:
+        found.remarks += _seen_in_training(scene, listed)
 
 
 def _background(photo: Path) -> list[str]:
@@ -346,18 +349,24 @@ def _background(photo: Path) -> list[str]:
     return [f"{photo} is {what[extremes]}. {way}"] if extremes in what else []
 
 
-def _seen_in_training(scene: Scene, train: DataparserOutputs, test: DataparserOutputs) -> list[str]:
-    """A remark if test views are training views, too."""
-    trained = {path.resolve() for path in train.image_filenames if os.path.exists(path)}
-    there = [path for path in test.image_filenames if os.path.exists(path)]
-    tested = [scene.name_of(path) for path in there if path.resolve() in trained]
-    if not tested:
-        return []
-    which = "All" if len(tested) == len(test.image_filenames) else f"{len(tested)} of {len(test.image_filenames)}"
-    return [
-        f"{which} test views are training views ({listing(tested)}): their scores tell how well these are remembered, "
-        "and nothing of new views."
-    ]
+def _seen_in_training(scene: Scene, listed: dict[str, DataparserOutputs]) -> list[str]:
+    """A remark for each of the other splits whose photos are training photos, too."""
+
+    def there(split: str) -> dict[Path, Path]:
+        photos = listed[split].image_filenames if split in listed else ()
+        return {path.resolve(): path for path in photos if os.path.exists(path)}
+
+    remarks, trained, tested = [], there("train"), there("test")
+    judged = {
+        "test": (tested, "their scores tell how well these are remembered, and nothing of new views"),
+        "validation": (there("val"), "what is chosen on them suits views that are remembered"),
+    }
+    for name, (photos, why) in judged.items():
+        seen = [scene.name_of(path) for real, path in photos.items() if real in trained]
+        if seen and (name == "test" or photos != tested):
+            which = "All" if len(seen) == len(photos) else f"{len(seen)} of {len(photos)}"
+            remarks.append(f"{which} {name} views are training views ({listing(seen)}): {why}.")
+    return remarks
 
 
 def refuse(problems: Sequence[str], data: Path) -> None:

@@ -191,8 +191,13 @@ TRAIN = [f"images/v{number}.png" for number in range(10)]
         ({"train": TRAIN, "test": TRAIN}, None, "All test views are training views (v0.png, "),
         ({"train": TRAIN, "test": ["images/v9.png", "images/v11.png"]}, None, "1 of 2 test views are training views ("),
         ({"train": TRAIN, "test": ["images/v10.png", "images/v11.png"]}, None, None),
+        (
+            {"train": TRAIN, "val": TRAIN[:3], "test": ["images/v10.png", "images/v11.png"]},
+            None,
+            "All validation views are training views (v0.png, v1.png, v2.png): what is chosen on them",
+        ),
     ],
-    ids=["empty", "unknown", "absent", "equal", "overlapping", "good"],
+    ids=["empty", "unknown", "absent", "equal", "overlapping", "good", "chosen on"],
 )
 def test_lists_of_test_views_are_looked_at(
     real: Folder, lists: dict[str, list[str]], problem: str | None, remark: str | None
@@ -200,6 +205,12 @@ def test_lists_of_test_views_are_looked_at(
     found = examine_at(real(**{f"{split}_filenames": names for split, names in lists.items()}))
     assert len(found.problems) == (problem is not None) and (problem or "") in "".join(found.problems)
     assert len(found.remarks) == (remark is not None) and (remark or "") in "".join(found.remarks)
+
+
+def test_frames_that_the_format_passes_over_are_a_remark(data: Path) -> None:
+    (data / "transforms.json").write_text("{}")
+    (remark,) = examine_at(data).remarks
+    assert remark.startswith(f"{data}/transforms.json is not used")
 
 
 def test_sizes_are_those_of_the_cameras(real: Folder, ring: Callable[..., Views], colmap_folder: Folder) -> None:
