@@ -90,20 +90,20 @@ def split(
     Args:
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0).
-        groups: Number of groups; by default 4, or fewer if there are few views. Auto chooses the number from 2 to 8
-            that stands out most from a scene without features, or 4 if none does.
+        groups: Number of groups; by default 4, or fewer if there are few views. Auto chooses 2 to 8 by how far
+            their modularity exceeds that of a scene without features, or 4 if none stands out.
         strategy: How to divide. Azimuth cuts the circle around the up axis into equal sectors; kmeans clusters camera
             positions and viewing directions; spectral and louvain group similar views. Auto is azimuth for Blender's
             format, louvain with a COLMAP model, and kmeans otherwise.
         similarity: How to compare two views: by covisibility (3D points of a COLMAP model that both show), frustum
             (space that both see) or appearance (colours and edges of the photos). Auto is covisibility with a COLMAP
-            model, and frustum otherwise. The quality of the division is measured by it, too.
+            model, and frustum otherwise. It also measures the division's quality.
         overlap: Enlarge every group by this share of its size, with the nearest views of other groups.
         softness: Share of an expert's rays that come from other groups' views.
         downscale: Take real photos from images_<number> beside images, which are smaller by this factor.
-        skip_missing: Leave out photos that the data list but that do not exist.
+        skip_missing: Leave out listed photos that do not exist.
         output_dir: Folder of all results.
-        scene: Name of the scene's folder in it; by default the data folder's name.
+        scene: Name of the scene's folder in --output-dir; by default the data folder's name.
     """
     from dac_nerfstudio.launch.lock import scene_lock
     from dac_nerfstudio.launch.slurm.queue import refuse_queued
@@ -159,39 +159,40 @@ def run(
 ) -> None:
     """Run everything: divide, train experts, distil, fine-tune, train the baseline, score the test views.
 
-    Finished stages are kept and interrupted ones resumed: after any mishap, repeat the command.
+    Finished stages are kept and interrupted ones resumed: to go on, repeat the command.
 
     Args:
         data: Folder of the scene: Blender format (transforms_train.json), nerfstudio's (transforms.json) or a COLMAP
             model (images/ beside colmap/sparse/0 or sparse/0). Repeat the flag for further
             scenes.
-        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' is for few photos, where longer training no
-            longer helps, and needs a GPU. 'quick' trains small models, for a CPU. 'demo' is the one of dac demo. By
-            default quick without a GPU; with one, few for at most 30 training photos, else reference.
-        groups: Number of groups, see dac split; by default as the scene is divided, or 4, or fewer if there are few
-            views.
-        strategy: How to divide, see dac split; by default as it was divided before, or auto.
-        similarity: How to compare views, see dac split; by default as it was divided before, or auto.
+        preset: Recipe. 'reference' is the paper's and needs a GPU. 'few' is for few photos, once longer training stops
+            helping, and needs a GPU. 'quick' trains small models, for a CPU. 'demo' is what dac demo uses. By default
+            quick without a GPU; with one, few for at most 30 training photos, else reference.
+        groups: Number of groups, see dac split; by default those of the existing division, else 4 (fewer for few
+            views).
+        strategy: How to divide, see dac split; by default as the existing division, else auto.
+        similarity: How to compare views, see dac split; by default as the existing division, else auto.
         overlap: Enlarge every group by this share of its size, with the nearest views of other groups.
-        softness: Share of an expert's rays that come from other groups' views; by default as the scene is divided, or
-            the preset's.
+        softness: Share of an expert's rays that come from other groups' views; by default as the existing division,
+            else the preset's.
         downscale: Take real photos from images_<number> beside images, which are smaller by this factor.
-        skip_missing: Leave out photos that the data list but that do not exist. Real photos are then taken at their own
+        skip_missing: Leave out listed photos that do not exist. Real photos are then taken at their own
             size unless --downscale says otherwise.
         output_dir: Folder of all results.
-        scene: Name of the scene's folder in it; by default the data folder's name.
+        scene: Name of the scene's folder in --output-dir; by default the data folder's name.
         seed: Seed of all random numbers.
-        devices: Where to train: auto (every GPU, or the CPU without one), numbers of GPUs such as 0,1, or cpu. One
+        devices: Where to train: auto (every GPU, or the CPU without one), GPU indices such as 0,1, or cpu. One
             stage at a time runs on each device named; cpu,cpu runs two at a time, each with OMP_NUM_THREADS threads or
             half of the cores.
-        baseline: Whether to train the baseline, for as many steps as the student. With total, another one trains for as
-            many steps as all stages together: a comparison at equal cost. By default yes with the preset reference,
+        baseline: Train a baseline for as many steps as the student; total adds one for as many steps as all stages
+            together: a comparison at equal cost. By default yes with the preset reference,
             otherwise total.
         video: At the end, render a short flight with the student.
         only: Run this stage alone, from what is already there.
-        experts: Models of the experts, in turn, such as kplanes,nerfacto: models of two kinds make different errors,
-            and what they render teaches the student, without distillation. By default K-Planes, with the preset quick
-            and real photos kplanes,nerfacto. Or run folders of ready experts, one per group, instead of training them.
+        experts: Models of the experts, alternating, such as kplanes,nerfacto: models of two kinds make different
+            errors, and what they render teaches the student, without distillation. Default: kplanes; with the preset
+            quick on real photos, kplanes,nerfacto. Or run folders of ready experts, one per group, instead of training
+            them.
         student: Model of the student and of its baseline.
         teachers: Run folders of finished runs of any nerfstudio method on this scene. The mean of their renderings
             teaches a student from scratch, in place of experts and distillation.
@@ -201,8 +202,8 @@ def run(
             preemption or when their time is up.
         wait: With Slurm: follow the jobs until all have ended.
         slurm: What to request from Slurm for each stage.
-        dry_run: Run nothing; print what each stage would do and why, for how many steps and about how long, and which
-            settings differ from its method's own.
+        dry_run: Run nothing; print what each stage would do and why, for how many steps, its estimated time, and its
+            non-default settings.
         verbose: With --dry-run: print the full command of each stage.
     """
     from dac_nerfstudio.launch.devices import find_devices
@@ -313,7 +314,7 @@ def report(
 ) -> None:
     """Write report.html, results.md and results.json of a scene's finished runs.
 
-    Several scenes also get one table of all, with means, in the folder that they share. Scenes that cannot be reported
+    For several scenes it also writes one table, with means, to their common folder. Scenes that cannot be reported
     are left out, and named at the end.
 
     Args:
@@ -334,14 +335,14 @@ def render(
     run: Optional[str] = None,
     data: Optional[Path] = None,
 ) -> None:
-    """Make pictures of a scene's finished runs: animations for a README, videos, strips and a mosaic.
+    """Make pictures of a scene's finished runs: animations, videos, strips and a mosaic.
 
-    They are written to pictures/ in the scene's folder of results. gain.png and loss.png show the test views of the
+    They are written to pictures/ in the scene's folder of results. gain.png and loss.png show the test views with the
     student's largest gain and largest loss: photo, baseline, student and errors, whole and enlarged. experts.png shows
     a view of each group as every expert renders it. wipe and orbit (.webp below 2 MB, .mp4) compare baseline and
     student: in one view with a moving seam, and side by side on a flight past the test cameras.
 
-    An orbit of 60 frames is 120 images of 400 x 400 pixels, seconds each on a CPU. A quick look:
+    An orbit of 60 frames takes 120 images of 400 x 400 pixels, each some seconds on a CPU. A quick look:
     dac render outputs/demo --what orbit --frames 24 --scale 2
 
     Args:
@@ -397,7 +398,7 @@ def view(
 ) -> None:
     """View a scene's student in the browser, with its training cameras in the colours of their groups.
 
-    Ctrl-C ends it. ns-viewer shows the same.
+    Ctrl-C quits.
 
     Args:
         scene_dir: Folder of the scene's results, such as outputs/lego, or a run folder in it, of any method.
@@ -438,16 +439,16 @@ def check(
     fetch_lpips: bool = False,
     lpips_file: Optional[Path] = None,
 ) -> None:
-    """Check that this machine has what the commands need, and say what to do about what it lacks; or check a scene.
+    """Check this machine, and say how to install what is missing; or check a scene.
 
     Args:
-        data: Folder of a scene: open every photo and check every pose, as dac split and dac run do at first, and list
+        data: Folder of a scene: open every photo and check every pose, as dac split and dac run do first, and list
             everything that is wrong.
         thorough: Decode its photos to their last byte.
         downscale: Take real photos from images_<number> beside images, which are smaller by this factor.
-        skip_missing: Photos that the data list but that do not exist are no fault.
-        fetch_lpips: First download the weights of LPIPS (torchvision's AlexNet, 244 MB).
-        lpips_file: First take these weights from a file.
+        skip_missing: Ignore listed photos that do not exist.
+        fetch_lpips: Before checking, download the weights of LPIPS (torchvision's AlexNet, 244 MB).
+        lpips_file: Before checking, copy these weights from a file.
     """
     from dac_nerfstudio import check as looking
 

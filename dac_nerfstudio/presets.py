@@ -219,7 +219,7 @@ FEW = Recipe(
 QUICK = replace(
     FEW,
     name="quick",
-    description="for a CPU: small models, experts of all photos (of real ones K-Planes and nerfacto in turn), a "
+    description="for a CPU: small models, experts of all photos (on real ones alternately K-Planes and nerfacto), a "
     "student that also learns from new views that they render, and at most 40 test views",
     steps={"expert": 4000, "distill": 800, "finetune": 7200},
     flags=SMALL_MODEL,
@@ -255,10 +255,10 @@ PRESETS["best"] = replace(PRESETS["few"], name="best")
 
 
 def choose_preset(device: str, photos: int) -> Tuple[str, str]:
-    """The preset for a device and a number of training photos, and why, in a sentence."""
+    """The preset for a device and a number of training photos, and why, in a sentence or two."""
+    many = photos > FEW_PHOTOS
+    why = f"there are {photos} training photos, {'more than' if many else 'at most'} {FEW_PHOTOS}, and a GPU."
+    better = " Plain training at equal cost may be better with that many photos: see --baseline total" if many else ""
     if device != "cuda":
-        many = f" With {photos} training photos plain training for as long may be better."
-        return "quick", "there is no GPU." + (many if photos > FEW_PHOTOS else "")
-    if photos <= FEW_PHOTOS:
-        return "few", f"there are {photos} training photos, at most {FEW_PHOTOS}, and a GPU."
-    return "reference", f"there are {photos} training photos, more than {FEW_PHOTOS}, and a GPU."
+        return "quick", f"there is no GPU.{better}"
+    return "reference" if many else "few", f"{why}{better}"

@@ -29,11 +29,11 @@ class SlurmOptions:
     time: str = "04:00:00"
     """Time limit of a stage, as Slurm writes it. A training that takes longer is queued again and goes on."""
     gpus: int = 1
-    """GPUs of a stage, which uses one of them; 0 trains on the CPU."""
+    """GPUs to request for each stage, which uses one; 0 trains on the CPU."""
     cpus: int = 4
     """CPU cores of a stage."""
     mem: Optional[str] = None
-    """Main memory of a stage, such as 16G; by default what the cluster gives."""
+    """Main memory of a stage, such as 16G; by default the cluster's."""
     setup: Tuple[str, ...] = ()
     """Shell commands before a stage starts, such as "module load cuda"."""
     extra: Tuple[str, ...] = ()
