@@ -5,9 +5,9 @@ trainer on the registered methods, in process. For each scene
 
 1. `tune` improves the baseline one setting at a time, by halves and doubles, until none of them gives GAIN dB on
    validation views; then it doubles the steps until they give no more;
-2. `study` trains four experts of half the baseline's steps that see all photos and differ in seed, averages them,
-   and trains a student of them; seed 1 chooses the student's settings on validation views, from fewer trainings
-   than the baseline had. Beside them stand the baseline, and one of as many steps as experts and student together;
+2. `study` trains four experts that see all photos and differ in seed, averages them, and trains a student of them; seed
+   1 chooses the student's settings on validation views, from fewer trainings than the baseline had. Beside them stand
+   the baseline, and one of as many steps as experts and student together;
 3. `page` writes the tables of docs/results.md from the file of figures.
 
     python benchmarks/fair.py tune --scene lego-25
@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -220,7 +221,7 @@ class Options:
     axes: tuple[str, ...] = ()
     """Settings that are tuned besides the steps; all by default."""
     teacher_steps: int = 4000
-    """Steps of each of the teachers of two kinds."""
+    """Steps of each teacher."""
     student_steps: int = 8000
     """Steps of their student."""
     seeds: tuple[int, ...] = (1,)
@@ -278,9 +279,9 @@ class Study:
         record(self.options, self.name, **{part: self.found[part]})
 
     def tried(self, part: str, method: str = "") -> list[dict[str, Any]]:
-        """Students among which validation views choose, of one kind."""
+        """Students among which validation views choose, of one kind and of the steps asked for."""
         runs = self.tuned.get(part, {}).get("student tried", [])
-        return [run for run in runs if settings_of(run).method == method]
+        return [run for run in runs if (settings_of(run).method, run["steps"]) == (method, self.options.student_steps)]
 
     def configure(self, stage: str, settings: Settings, seed: int) -> Any:
         """A registered method's configuration with the study's settings."""
@@ -470,12 +471,12 @@ def study(options: Options, name: str) -> None:
     runs = Study(options, name)
     add = partial(runs.add, "trained")
     settings = KPlanesSettings(**runs.tuned["baseline"])
-    expert = replace(settings, steps=settings.steps // 2)
+    expert, taught = (replace(settings, steps=steps) for steps in (options.teacher_steps, options.student_steps))
 
     def chosen(experts: list[Run], seed: int) -> tuple[Settings, Teaching]:
         """Settings of the student that validation views prefer; rendered views smooth its planes, too."""
         for share, less in () if runs.tried("trained") else ((0.25, 3.16), (0.5, 3.16)):
-            add("student tried", runs.student(experts, settings.smoothed(less), Teaching(share), seed).figures)
+            add("student tried", runs.student(experts, taught.smoothed(less), Teaching(share), seed).figures)
         return preferred(runs.tried("trained"))
 
     for seed in options.seeds:
@@ -485,10 +486,11 @@ def study(options: Options, name: str) -> None:
             add("expert", member.figures)
             if number in (2, EXPERTS):
                 cost = total(experts[:number])
-                add(f"{number} experts averaged", {"seed": seed, **averaged(experts[:number]), "seconds": cost})
+                label = f"{number} experts of {expert.steps:,} steps averaged"
+                add(label, {"seed": seed, **averaged(experts[:number]), "seconds": cost})
         student = runs.student(experts, *chosen(experts, seed), seed)
         add("student", {**student.figures, "seconds of all": student.figures["seconds"] + total(experts)})
-    steps = settings.steps + EXPERTS * expert.steps
+    steps = taught.steps + EXPERTS * expert.steps
     for seed in options.seeds:
         add("baseline of all steps", runs.baseline(replace(settings, steps=steps), seed).figures)
 
@@ -594,7 +596,7 @@ def label_of(kind: str, run: dict[str, Any]) -> str:
     return f"{kind}, {model}, {settings.steps:,} steps"
 
 
-LEFT_OUT = ("student tried", "expert", "2 experts averaged")
+LEFT_OUT = re.compile("student tried|expert|2 experts of .*")
 """Kinds of runs that the page leaves to the file: they are many."""
 
 
@@ -628,7 +630,7 @@ def tables(figures: dict[str, Any]) -> str:
         for key, heading in (("trained", "with these settings"), ("kinds", "teachers of two kinds")):
             alike: dict[str, list[dict[str, Any]]] = {}
             for kind, runs in scene.get(key, {}).items():
-                for run in runs if kind not in LEFT_OUT else ():
+                for run in runs if not LEFT_OUT.fullmatch(kind) else ():
                     alike.setdefault(label_of(kind, run), []).append(run)
             if alike:
                 rows = [[label, *of_seeds(runs)] for label, runs in alike.items()]
@@ -645,10 +647,12 @@ def gains(figures: dict[str, Any]) -> dict[str, list[tuple[int, float, float]]]:
             continue
         for part, label in (("trained", "student"), ("kinds", "student of one of each")):
             first = {key: [run for run in runs if run["seed"] == 1] for key, runs in scene.get(part, {}).items()}
-            for student in first.get(label, []):
-                rivals = [*first["baseline"], *first.get("baseline of all steps", [])]
-                method = settings_of(student).method
-                best = max((run for run in rivals if settings_of(run).method == method), key=lambda run: run["val"])
+            students, rivals = first.get(label, []), first.get("baseline", []) + first.get("baseline of all steps", [])
+            for method in {settings_of(run).method for run in students}:
+                student, best = (
+                    max((run for run in runs if settings_of(run).method == method), key=lambda run: run["val"])
+                    for runs in (students, rivals)
+                )
                 line = f"{name.partition('-')[0]}, {'nerfacto' if method else 'K-Planes'} student"
                 gain = (student[split] - best[split] for split in ("val", "test"))
                 found.setdefault(line, []).append((SCENES[name].width, *gain))
