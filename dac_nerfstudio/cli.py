@@ -280,7 +280,10 @@ def _one_per_scene(request: Request, data: Sequence[Path], scene: Optional[str])
     """
     names = [scene or scene_name(path) for path in data]
     if len(set(names)) < len(names):
-        raise StageError(f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one.")
+        raise StageError(
+            f"Several scenes would share a folder of results: {', '.join(names)}. Run them one by one, each with "
+            "--scene NAME."
+        )
     if request.experts and request.teachers:
         raise StageError("Leave out --teachers or --experts. Experts can be named as --teachers, too.")
     if (request.experts or request.teachers) and len(data) > 1:

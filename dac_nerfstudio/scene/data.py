@@ -209,6 +209,11 @@ class Scene:
             raise refusal from None
         if not len(outputs.image_filenames):
             raise SplitError(f"{self.file(split)} has too few photos for a split '{split}'. List some for it.")
+        if not (self.is_json or outputs.cameras.camera_to_worlds.isfinite().all()):
+            raise PartitionError(
+                f"{self.file(split)} has cameras whose up directions cancel, so nerfstudio finds no upright frame. "
+                "With ns-train, end the command with: colmap --orientation-method none"
+            )
         factor, seen = self.downscale_factor or 1, outputs.cameras.metadata or {}
         if isinstance(self.config, NerfstudioDataParserConfig) and factor > 1:
             smaller = outputs.image_filenames[0].parent

@@ -75,6 +75,8 @@ def find_layout(data: Path, downscale: Optional[int] = None, skip_missing: bool 
     """
     if not data.exists():
         raise StageError(f"There is no data at {data}. Name a scene's folder: --data PATH")
+    if downscale is not None and downscale < 1:
+        raise StageError(f"--downscale is {downscale}; expected a whole number from 1 up.")
     if (data / "transforms_train.json").exists():
         if downscale is not None:
             raise StageError("--downscale is for real photos; a scene in Blender's format has one size of images.")

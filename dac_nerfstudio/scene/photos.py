@@ -185,6 +185,8 @@ def _unreadable(path: Path, error: BaseException) -> PhotoError:
         head = file.read(12)
     if head.startswith(b"version http"):
         way = "It is a pointer of Git LFS: git lfs pull"
+    elif isinstance(error, Image.DecompressionBombError):
+        way = "It is larger than Pillow opens: take smaller copies, such as those of --downscale 8."
     elif head[4:8] == b"ftyp":
         way = "It is HEIC or AVIF, whatever its name says: save it as PNG or JPEG."
     return PhotoError(f"{path} cannot be read as a photo ({reason}). {way}")

@@ -22,7 +22,8 @@ def images_of(model: Path) -> list[Image]:
 
 
 def tracks_of(model: Path, names: Sequence[str]) -> tuple[np.ndarray, ...] | None:
-    """The unique numbers of the 3D points in each view; None where the model does not know all views by name."""
+    """The unique numbers of the 3D points in each view; None where the model does not know all views by name, or
+    has points for half of them at most."""
     try:
         images = images_of(model)
     except Exception as error:  # its reader raises whatever a damaged file leads to
@@ -32,7 +33,11 @@ def tracks_of(model: Path, names: Sequence[str]) -> tuple[np.ndarray, ...] | Non
     if not set(names) <= set(points):
         return None
     # -1 marks a feature that belongs to no point.
-    return tuple(np.unique(points[name][points[name] >= 0]) for name in names)
+    tracks = tuple(np.unique(points[name][points[name] >= 0]) for name in names)
+    if sum(map(bool, map(len, tracks))) <= len(names) / 2:
+        warnings.warn(f"{model} lists no 3D points for most photos. Going on without them.", stacklevel=2)
+        return None
+    return tracks
 
 
 def check_whole(path: Path) -> None:

@@ -159,8 +159,8 @@ def _faults_for_all(meta: Fields) -> Iterator[str]:
     radius, applied = meta.get("fisheye_crop_radius"), _numbers(meta.get("applied_transform", np.eye(4)[:3]))
     if radius is not None and not (isinstance(radius, (int, float)) and radius > 0):
         yield f'has "fisheye_crop_radius" {json.dumps(radius)[:40]}, which is no length in pixels, for'
-    if applied is None or applied.shape != (3, 4):
-        yield 'has an "applied_transform" that is not 3 x 4 finite numbers for'
+    if applied is None or applied.shape != (3, 4) or not abs(np.linalg.det(applied[:, :3])) > 1e-12:
+        yield 'has an "applied_transform" that is not 3 x 4 finite numbers, or cannot be inverted, for'
 
 
 def _numbers(values: Any) -> np.ndarray | None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from colmap_files import Camera, Photo
 
-from dac_nerfstudio.errors import PartitionError
+from dac_nerfstudio.errors import PartitionError, StageError
 from dac_nerfstudio.partition import Views
 from dac_nerfstudio.scene.data import read_views
-from dac_nerfstudio.scene.layout import find_model
+from dac_nerfstudio.scene.layout import find_layout, find_model
 from dac_nerfstudio.scene.points import photos_in, tracks_of
 
 Model = Callable[..., Path]
@@ -25,6 +25,12 @@ def test_points_are_joined_by_name_and_counted_once(colmap_model: Model, kind: s
     assert tracks_of(model, ("b.jpg", "c.jpg")) is None
 
 
+def test_a_model_without_points_for_most_photos_compares_none(colmap_model: Model) -> None:
+    model = colmap_model([Photo(1, "a.jpg"), Photo(2, "b.jpg", points=(3,))])
+    with pytest.warns(UserWarning, match="lists no 3D points for most photos. Going on without them"):
+        assert tracks_of(model, ("a.jpg", "b.jpg")) is None
+
+
 @KINDS
 def test_photos_of_a_model_are_counted(colmap_model: Model, kind: str) -> None:
     assert photos_in(colmap_model(PHOTOS, kind=kind)) == 3
@@ -36,6 +42,12 @@ def test_the_models_folder_is_found(colmap_model: Model, tmp_path: Path) -> None
         assert find_model(tmp_path) != tmp_path / folder
         colmap_model(PHOTOS, folder=folder)
         assert find_model(tmp_path) == tmp_path / folder
+
+
+@pytest.mark.parametrize("downscale", [0, -1])
+def test_a_downscale_that_is_none_is_refused(downscale: int, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=f"--downscale is {downscale}; expected a whole number from 1 up"):
+        find_layout(tmp_path, downscale)
 
 
 # What nerfstudio cannot read
