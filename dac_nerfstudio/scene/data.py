@@ -209,10 +209,12 @@ class Scene:
             raise refusal from None
         if not len(outputs.image_filenames):
             raise SplitError(f"{self.file(split)} has too few photos for a split '{split}'. List some for it.")
-        if not (self.is_json or outputs.cameras.camera_to_worlds.isfinite().all()):
+        judged = self.is_json and any(faults(self.file(split), self.is_blender))
+        if not (judged or outputs.cameras.camera_to_worlds.isfinite().all()):
             raise PartitionError(
-                f"{self.file(split)} has cameras whose up directions cancel, so nerfstudio finds no upright frame. "
-                "With ns-train, end the command with: colmap --orientation-method none"
+                f"{self.file(split)} has cameras whose up directions cancel, so nerfstudio finds no upright frame. Set "
+                '"orientation_override": "none" in transforms.json, or end ns-train with: '
+                "colmap --orientation-method none"
             )
         factor, seen = self.downscale_factor or 1, outputs.cameras.metadata or {}
         if isinstance(self.config, NerfstudioDataParserConfig) and factor > 1:

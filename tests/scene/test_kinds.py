@@ -47,6 +47,15 @@ def only_problem(data: Path, downscale: int | None = None) -> str:
     return (findings.problems + findings.missing)[0]
 
 
+def test_cameras_whose_up_directions_cancel_are_a_sentence(real: Callable[..., Path]) -> None:
+    def rolled(number: int) -> list[list[float]]:
+        (cos, sin), x = [(1, 0), (0, 1), (-1, 0), (0, -1)][number % 4], number // 4
+        return [[cos, -sin, 0, x], [sin, cos, 0, number % 4], [0, 0, 1, 3], [0, 0, 0, 1]]
+
+    problem = only_problem(real(of_frames(transform_matrix=rolled)))
+    assert "up directions cancel" in problem and '"orientation_override": "none"' in problem
+
+
 # Masks
 
 
