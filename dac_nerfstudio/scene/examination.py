@@ -328,6 +328,8 @@ def _examine_beside(scene: Scene, listed: dict[str, DataparserOutputs], found: F
     if masks.is_dir() and not scene.is_blender and not next(iter(listed.values())).mask_filenames:
         way = "ns-train … colmap --masks-path masks" if scene.is_colmap else '"mask_path" of each frame'
         found.remarks.append(f"{masks} is not used. nerfstudio takes masks by {way}.")
+    if "test" in listed and listed["test"].mask_filenames:
+        found.remarks.append("Scores are of whole test photos: what masks hide is never trained on and counts there.")
     if scene.is_blender and "train" in listed:
         found.remarks += _background(listed["train"].image_filenames[0])
         other = scene.folder / "transforms.json"
