@@ -648,7 +648,7 @@ def gains(figures: dict[str, Any]) -> dict[str, list[tuple[int, float, float]]]:
         for part, label in (("trained", "student"), ("kinds", "student of one of each")):
             first = {key: [run for run in runs if run["seed"] == 1] for key, runs in scene.get(part, {}).items()}
             students, rivals = first.get(label, []), first.get("baseline", []) + first.get("baseline of all steps", [])
-            for method in {settings_of(run).method for run in students}:
+            for method in dict.fromkeys(settings_of(run).method for run in students):
                 student, best = (
                     max((run for run in runs if settings_of(run).method == method), key=lambda run: run["val"])
                     for runs in (students, rivals)

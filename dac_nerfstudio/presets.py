@@ -258,7 +258,7 @@ def choose_preset(device: str, photos: int) -> Tuple[str, str]:
     """The preset for a device and a number of training photos, and why, in a sentence or two."""
     many = photos > FEW_PHOTOS
     why = f"there are {photos} training photos, {'more than' if many else 'at most'} {FEW_PHOTOS}, and a GPU."
-    better = " Plain training at equal cost may be better with that many photos: see --baseline total" if many else ""
+    better = " Plain training at equal cost may be better with that many photos: see --baseline total." if many else ""
     if device != "cuda":
         return "quick", f"there is no GPU.{better}"
     return "reference" if many else "few", f"{why}{better}"

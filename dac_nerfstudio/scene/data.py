@@ -209,8 +209,9 @@ class Scene:
             raise refusal from None
         if not len(outputs.image_filenames):
             raise SplitError(f"{self.file(split)} has too few photos for a split '{split}'. List some for it.")
-        judged = self.is_json and any(faults(self.file(split), self.is_blender))
-        if not (judged or outputs.cameras.camera_to_worlds.isfinite().all()):
+        if not outputs.cameras.camera_to_worlds.isfinite().all() and not (
+            self.is_json and any(faults(self.file(split), self.is_blender))  # the examination lists these
+        ):
             raise PartitionError(
                 f"{self.file(split)} has cameras whose up directions cancel, so nerfstudio finds no upright frame. Set "
                 '"orientation_override": "none" in transforms.json, or end ns-train with: '
