@@ -23,6 +23,8 @@ from dac_nerfstudio.training.stepper import WARM_UP, Stepper, can_capture
 from dac_nerfstudio.training.trainer import DaCTrainer
 
 Make = Callable[..., DaCTrainer]
+ROUNDING = 1e-8
+"""Gradients below this may be nothing but rounding."""
 SHAPE = {
     "grid_base_resolution": 4, "grid_feature_dim": 4, "multiscale_res": (1,), "proposal_resolutions": (8,),
     "num_proposal_samples": (8,), "num_samples": 6, "proposal_weights_anneal_max_num_iters": 40,
@@ -104,13 +106,14 @@ def test_replayed_steps_of_distillation_are_those_that_python_takes(make: Make) 
         torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-8)
     assert tapes.replayed == 30 - 2 * WARM_UP
     assert farthest(plain, trainer) == 0
-    # nerfstudio's rate has more digits. Where a gradient is nothing but rounding, Adam goes by its sign: on some
-    # processors for 6 in 1,000 numbers.
+    # nerfstudio's rate has more digits. Where a gradient is nothing but rounding, Adam goes by its sign.
+    moments = {key: value for each in eager.optimizers.optimizers.values() for key, value in each.state.items()}
     difference = [
-        (one - other).abs() > 1e-4
+        ((one - other).abs() > 1e-4) & (moments[one]["exp_avg_sq"].sqrt() > ROUNDING)
         for one, other in zip(eager.pipeline.model.parameters(), trainer.pipeline.model.parameters())
+        if one in moments
     ]
-    assert torch.cat([far.flatten() for far in difference]).float().mean() < 0.02
+    assert torch.cat([far.flatten() for far in difference]).float().mean() < 1e-3
 
 
 def held_by(trainer: DaCTrainer, stepper: Stepper) -> list[Tensor]:
